@@ -1,0 +1,127 @@
+package cluster
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// Member is one node as the membership knows it: live (suspected included) or
+// remembered after it failed. A member that left is not listed.
+type Member struct {
+	// Stable name; placement hashes it and nothing else (rule 18).
+	Name        string
+	Incarnation uint64
+	// Stream and Remote are the ip:port of its node stream and of proto.actor's remote.
+	Stream, Remote string
+	// Gossip is its memberlist address.
+	Gossip       string
+	Region, Zone string
+	Version      string
+	// Draining members are edges but hold nothing.
+	Draining bool
+	// FailedMS is the node time at which it was declared failed; 0 while it is live.
+	FailedMS int64
+}
+
+// Network carries Envelopes to other nodes. It promises nothing but this: what
+// arrives is whole, came from the named node, and was sent once. An Envelope
+// may be lost, and may overtake another that was sent on an earlier connection.
+type Network interface {
+	// Send queues env for a member. It never blocks; false means that there
+	// is no connection or its queue is full, and env is dropped.
+	Send(to string, env *messages.Envelope) bool
+	// Ride is Send for what is in no hurry: env goes with the next Send to
+	// that member, or after 10 ms.
+	Ride(to string, env *messages.Envelope) bool
+}
+
+// Receiver is what a Network delivers to. Calls for one peer are in order and
+// one at a time; an Envelope is the receiver's to keep.
+type Receiver interface {
+	Receive(from string, env *messages.Envelope)
+	// PeerUp and PeerDown say that a stream to a member is usable, or is not any more.
+	PeerUp(hello *messages.Hello)
+	PeerDown(name string)
+}
+
+// Store keeps this node's own leases, tombstones, floors and ended flows: one
+// Record per key, with nothing of other edges in it.
+type Store interface {
+	// Put replaces the record of rec.Aor and calls done once it is as durable
+	// as the configured level says, from a goroutine of the store's. rec may
+	// not be changed afterwards. An empty record removes the key.
+	Put(rec *messages.Record, done func(error))
+	// Load calls f for every stored record, before Run.
+	Load(f func(*messages.Record) error) error
+	// Err is the failure that keeps the store from writing, or nil.
+	Err() error
+}
+
+// Role is in what quality a node answers for a key.
+type Role int
+
+// The first holder in a settled or unsettled view is the Owner; the second one
+// answering in its place is the StandIn.
+const (
+	Owner Role = iota + 1
+	StandIn
+)
+
+// Question is what Grains are asked: a message to one key, with the merged
+// state of that key and what the node knows about the members.
+type Question struct {
+	Message proto.Message
+	// Record is the merged state; never nil, never to be changed.
+	Record *messages.Record
+	// NowMS is the node time.
+	NowMS int64
+	Role  Role
+	// Settled: the answering node knows all there is to know of this key (rule 14).
+	Settled bool
+	// FailedMember: a member is remembered as failed and has not come back (rule 15).
+	FailedMember bool
+	// LiveEdge tells whether a node is in the view.
+	LiveEdge func(node string) bool
+	// AcceptedMS is the holder's node time at which it accepted the present
+	// lease of a key or (nil) the floor; 0 if it came as a copy (rule 1).
+	AcceptedMS func(key []byte) int64
+	// NewStamp makes a stamp of this node's own, above every one that it knows (rule 2).
+	NewStamp func() *messages.Stamp
+}
+
+// Answer is what Grains say to a Question.
+type Answer struct {
+	// Reply goes back to the asker. Grains turn an error into a messages.Failure themselves.
+	Reply proto.Message
+	// Writes are merged into the key's record, copied to the other holder and
+	// pushed to the edges that they name; nil for none.
+	Writes *messages.Record
+	// All: the reply waits for the other holder and for Tell too (a removal or
+	// a move); otherwise for one holder other than the edge that asked (rule 5).
+	All bool
+	// Tell names former edges that must drop what they hold.
+	Tell []string
+	// Incomplete tells that a positive answer may grow and a negative one is
+	// not to be believed: the asker must ask the owner or the edges (rule 13).
+	Incomplete bool
+}
+
+// Grains decide: they are the user grains' logic, a pure function of the
+// question. Answer runs under the lock of one shard and must not block.
+type Grains interface {
+	Answer(q *Question) *Answer
+	// Changed is told of every change of a record's live leases that this
+	// node makes or learns of as owner, to publish online and offline. before
+	// and after are the record around the change.
+	Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent
+}
+
+// Flows tells the edge's front end's side of the story (rules 3, 12).
+type Flows interface {
+	// Open tells whether a stream flow of this process is open.
+	Open(flow *messages.FlowID) bool
+	// Superseded tells that a lease of this edge has been moved or removed:
+	// no keep-alive is sent on its account any more.
+	Superseded(lease *messages.Lease)
+}

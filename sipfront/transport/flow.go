@@ -1,0 +1,40 @@
+package transport
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+
+	"hereis/messages"
+)
+
+// Flow is the way to a peer: a connection, or a UDP 4-tuple (RFC 5626). It
+// stays valid as a value after it has closed; Send then fails with ErrFlowClosed.
+type Flow interface {
+	// ID names the flow for as long as the cluster remembers it.
+	ID() *messages.FlowID
+	// Transport is "udp", "tcp", "tls", "ws" or "wss".
+	Transport() string
+	// Reliable: everything but UDP; timers A, E, G are not started, D, I, J, K are zero.
+	Reliable() bool
+	Local() netip.AddrPort
+	Remote() netip.AddrPort
+	// Send writes one whole message. It does not keep b.
+	Send(b []byte) error
+}
+
+// Message is one SIP message as it came in; exactly one of Request and Response is set.
+type Message struct {
+	Request  *sip.Request
+	Response *sip.Response
+	// Raw is the message as received, owned by this value.
+	Raw  []byte
+	Flow Flow
+	// At is when it was read from the socket.
+	At time.Time
+}
+
+// Handler takes in what the sockets bring. It is called by the socket's own
+// goroutine and must not wait.
+type Handler func(*Message)
