@@ -58,16 +58,6 @@ type Store interface {
 	Err() error
 }
 
-// Role is in what quality a node answers for a key.
-type Role int
-
-// The first holder in a settled or unsettled view is the Owner; the second one
-// answering in its place is the StandIn.
-const (
-	Owner Role = iota + 1
-	StandIn
-)
-
 // Question is what Grains are asked: a message to one key, with the merged
 // state of that key and what the node knows about the members.
 type Question struct {
@@ -76,7 +66,8 @@ type Question struct {
 	Record *messages.Record
 	// NowMS is the node time.
 	NowMS int64
-	Role  Role
+	// StandIn: this node is the second holder and answers in the owner's place.
+	StandIn bool
 	// Settled: the answering node knows all there is to know of this key (rule 14).
 	Settled bool
 	// FailedMember: a member is remembered as failed and has not come back (rule 15).
