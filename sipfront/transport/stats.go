@@ -25,9 +25,9 @@ type Stats struct {
 }
 
 type counters struct {
-	messagesIn, messagesOut, bytesIn, bytesOut  atomic.Uint64
-	keepAlives, refused, dropped, sendErrors    atomic.Uint64
-	evicted                                     atomic.Uint64
+	messagesIn, messagesOut, bytesIn, bytesOut atomic.Uint64
+	keepAlives, refused, dropped, sendErrors   atomic.Uint64
+	evicted                                    atomic.Uint64
 
 	mu        sync.Mutex
 	malformed map[string]uint64 // keys are the constants given to bad: bounded

@@ -44,8 +44,8 @@ func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
 		return serr
 	}}
 	for range n {
-		//lint:ignore SA1012 ListenPacket on an address does not wait
-		pc, err := lc.ListenPacket(context.TODO(), network(addr), addr.String())
+		// Binding an address literal does not wait, so there is nothing to cancel.
+		pc, err := lc.ListenPacket(context.Background(), network(addr), addr.String())
 		if err != nil {
 			l.close()
 			return nil, err
