@@ -107,7 +107,9 @@ type memoryLink struct {
 }
 
 // Send queues a copy of env, so that nobody shares what the receiver owns.
-func (l memoryLink) Send(to string, env *messages.Envelope) bool { return l.net.post(l.name, to, env, 0) }
+func (l memoryLink) Send(to string, env *messages.Envelope) bool {
+	return l.net.post(l.name, to, env, 0)
+}
 
 // Ride is Send that arrives later.
 func (l memoryLink) Ride(to string, env *messages.Envelope) bool {
