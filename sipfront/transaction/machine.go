@@ -51,18 +51,18 @@ const (
 type effect uint16
 
 const (
-	doSendRequest  effect = 1 << iota // client: (re)send the request
-	doSendAck                         // client INVITE: ACK the final at hand (17.1.1.3)
-	doSendCancel                      // client INVITE: start a CANCEL
-	doSend                            // server: send and keep the response at hand
-	doResend                          // server: send the kept response again
-	doTrying                          // server INVITE: send 100
-	doDeliver                         // give the event's message to the user
-	doStray                           // give it to the user as belonging to no transaction
-	doTimeout                         // tell the user that nobody answered
-	doSendError                       // tell the user that the transport failed
-	doRefuse                          // server: the user's response came too late
-	doEnd                             // the transaction is over
+	doSendRequest effect = 1 << iota // client: (re)send the request
+	doSendAck                        // client INVITE: ACK the final at hand (17.1.1.3)
+	doSendCancel                     // client INVITE: start a CANCEL
+	doSend                           // server: send and keep the response at hand
+	doResend                         // server: send the kept response again
+	doTrying                         // server INVITE: send 100
+	doDeliver                        // give the event's message to the user
+	doStray                          // give it to the user as belonging to no transaction
+	doTimeout                        // tell the user that nobody answered
+	doSendError                      // tell the user that the transport failed
+	doRefuse                         // server: the user's response came too late
+	doEnd                            // the transaction is over
 )
 
 // deadlines are the running timers; zero is not running.

@@ -202,8 +202,10 @@ func (s *Server) end(in input) {
 		s.l.keep(s.shard, s.key, in.raw, s.msg)
 	}
 	s.shard.mu.Lock()
-	_, was := s.shard.servers[s.key]
-	delete(s.shard.servers, s.key)
+	was := s.shard.servers[s.key] == s
+	if was {
+		delete(s.shard.servers, s.key)
+	}
 	s.shard.mu.Unlock()
 	if was {
 		s.l.active.Add(-1)
