@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"hereis/actors"
+	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -22,7 +23,7 @@ type branch struct {
 	// now is the target being tried, ways those of it that are left.
 	now  *target
 	ways []wayOut
-	// try counts the attempts; what an older one says is heard no more, but for a 2xx.
+	// attempt counts; what an older one says is heard no more, but for a 2xx.
 	attempt int
 	client  clientTx
 	// answered: something came on this attempt, if only a 100; rung: a 1xx above it.
@@ -42,7 +43,7 @@ type wayOut struct {
 	node bool
 }
 
-// advance begins the next attempt.
+// try begins the next attempt, or ends the branch if there is none.
 func (b *branch) try() {
 	b.stop()
 	for {
@@ -137,12 +138,21 @@ func (b *branch) send(w wayOut) error {
 		f.do(func() { b.event(n, msg, err) })
 	})
 	if err != nil {
-		b.dead()
+		b.refused(err)
 		return err
 	}
 	b.client = c
 	b.start(w, n)
 	return nil
+}
+
+// refused says that an attempt could not begin.
+func (b *branch) refused(err error) {
+	if errors.Is(err, transaction.ErrOverloaded) {
+		b.f.best.add(b.f.ownReply(actors.ErrOverloaded))
+		return
+	}
+	b.dead()
 }
 
 // start sets the timers of an attempt.
@@ -253,8 +263,7 @@ func (b *branch) failed(err error) {
 		b.try()
 		return
 	}
-	switch {
-	case !b.cancelled:
+	if !b.cancelled {
 		f.best.silent = true
 		if len(b.ways) > 0 || len(b.targets) > 0 {
 			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next.
@@ -317,7 +326,7 @@ func (b *branch) cancel(reason string) {
 // ownReply is an answer of our own in the place of one from below.
 func (f *fork) ownReply(err error) reply {
 	a := f.own(err)
-	return reply{a.status, f.s.answerBytes(f.r, a, f.tag)}
+	return reply{status: a.status, raw: f.s.answerBytes(f.r, a, f.tx.Tag()), own: true}
 }
 
 // errResolve says that a name server must be asked.
@@ -360,7 +369,7 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 	if !ok {
 		return nil, errResolve
 	}
-	return s.hopWays([]Hop{hop})
+	return s.hopWays([]resolve.Hop{hop})
 }
 
 // flowOf is the flow of a side of this node's.
@@ -378,17 +387,17 @@ func (s *Server) flowOf(x *side) (transport.Flow, error) {
 }
 
 // numericHop is where a URI leads that names an address (RFC 3263 4.1, 4.2).
-func numericHop(u *uri) (Hop, bool) {
+func numericHop(u *uri) (resolve.Hop, bool) {
 	host := u.host
 	if m, ok := u.param("maddr"); ok {
 		host = m
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		return Hop{}, false
+		return resolve.Hop{}, false
 	}
 	network := u.transportOr("udp")
-	return Hop{network, netip.AddrPortFrom(a.Unmap(), portOr(u.port, network))}, true
+	return resolve.Hop{Transport: network, Addr: netip.AddrPortFrom(a.Unmap(), portOr(u.port, network))}, true
 }
 
 // resolve asks for the addresses of a name.
@@ -404,14 +413,16 @@ func (s *Server) resolve(ctx context.Context, u uri) ([]wayOut, error) {
 	if t, ok := u.param("transport"); ok {
 		network = lower(t)
 	}
-	hops, err := s.parts.Resolver.Resolve(ctx, host, u.port, network, u.scheme == "sips")
+	hops, err := s.parts.Resolver.Resolve(ctx, resolve.Target{
+		Host: host, Port: u.port, Transport: network, Secure: u.scheme == "sips",
+	})
 	if err != nil {
 		return nil, err
 	}
 	return s.hopWays(hops)
 }
 
-func (s *Server) hopWays(hops []Hop) ([]wayOut, error) {
+func (s *Server) hopWays(hops []resolve.Hop) ([]wayOut, error) {
 	var ways []wayOut
 	err := errWay
 	for _, h := range hops {

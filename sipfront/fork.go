@@ -21,8 +21,6 @@ type fork struct {
 	r      *request
 	plan   *plan
 	invite bool
-	// tag is this node's To tag, for an answer of its own.
-	tag string
 	// base are the header fields that all copies share.
 	base []header
 
@@ -52,7 +50,7 @@ type fork struct {
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
-	f := &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", tag: s.newTag(), asking: p.way == wayUser}
+	f := &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
 	f.base = s.forwarded(r)
 	return f
 }
@@ -214,10 +212,10 @@ func (s *Server) cancel(tx serverTx, msg *transport.Message) {
 // end sends the best of what came (RFC 3261 16.7 step 6).
 func (f *fork) end() {
 	s := f.s
-	switch best, status := f.best.choose(); {
+	switch best, status := f.best.choose(f.invite); {
 	case f.cancelled && !f.best.sixth():
 		f.finish(f.own(errCancelled))
-	case best != nil && status == 503:
+	case best != nil && status == 503 && !best.own:
 		// RFC 3261 16.7 step 6: a 503 says something of that server, not of us.
 		f.finish(answer{500, "Server Internal Error", nil})
 	case best != nil && status == 408 && !f.invite, best == nil && f.best.silent && !f.invite:
@@ -244,7 +242,7 @@ func (f *fork) finish(a answer) {
 		return
 	}
 	f.final = true
-	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tag))
+	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
 }
 
 // best gathers the final answers other than 2xx.
@@ -257,13 +255,14 @@ type best struct {
 func (b *best) add(r reply) { b.replies = append(b.replies, r) }
 
 func (b *best) sixth() bool {
-	r, _ := b.choose()
+	r, _ := b.choose(true)
 	return r != nil && r.status >= 600
 }
 
 // choose is RFC 3261 16.7 step 6: a 6xx if there is one, else the lowest
-// class, in it what says most about how to go on. A silent branch counts as a 408.
-func (b *best) choose() (r *reply, status int) {
+// class, in it what says most about how to go on. A silent branch of an INVITE
+// counts as a 408.
+func (b *best) choose(invite bool) (r *reply, status int) {
 	for i := range b.replies {
 		if c := &b.replies[i]; r == nil || rank(c.status) < rank(r.status) {
 			r = c
@@ -272,7 +271,7 @@ func (b *best) choose() (r *reply, status int) {
 	if r == nil {
 		return nil, 0
 	}
-	if b.silent && r.status >= 500 && r.status < 600 {
+	if b.silent && invite && r.status >= 500 && r.status < 600 {
 		// The silent branch's 408 is of a lower class.
 		return nil, 0
 	}
@@ -320,4 +319,3 @@ func (b *best) challenges(chosen *reply) (hs []header) {
 	}
 	return hs
 }
-

@@ -163,7 +163,7 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 // viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
 // what tells a loop from a spiral.
 func (s *Server) viaFor(f transport.Flow, r *request) string {
-	nonce := s.newTag()
+	nonce := strconv.FormatUint(s.rand(), 36)
 	var b strings.Builder
 	b.WriteString("SIP/2.0/" + strings.ToUpper(f.Transport()) + " " + s.advertised(f).String())
 	b.WriteString(";branch=" + magic + nonce + "." + s.loopHash(r) + s.branchMAC(nonce, r.callID))

@@ -242,4 +242,3 @@ func hasToken(values []string, token string) bool {
 	}
 	return false
 }
-

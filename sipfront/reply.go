@@ -9,9 +9,6 @@ import (
 // is the other end's to say.
 const allow = "REGISTER, OPTIONS"
 
-// newTag makes a tag or the random part of a branch: 64 bits, base 36.
-func (s *Server) newTag() string { return strconv.FormatUint(s.rand(), 36) }
-
 // answerBytes writes an answer of our own to a request (RFC 3261 8.2.6.2).
 // tag goes into To unless the request has one or the answer is a 100.
 func (s *Server) answerBytes(r *request, a answer, tag string) []byte {
@@ -60,6 +57,8 @@ type reply struct {
 	status int
 	// raw is the message without its top Via, ready to be sent.
 	raw []byte
+	// own: this node made it.
+	own bool
 }
 
 // readReply takes the top Via off a response and passes all else as it is
@@ -147,5 +146,5 @@ func (r *reply) with(hs []header) reply {
 	for _, h := range hs {
 		b = appendHeader(b, h.name, h.value)
 	}
-	return reply{r.status, append(b, text[end+2:]...)}
+	return reply{status: r.status, raw: append(b, text[end+2:]...)}
 }

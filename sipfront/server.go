@@ -13,6 +13,7 @@ import (
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -53,16 +54,10 @@ type Transport interface {
 	Pin(f transport.Flow) *messages.FlowID
 }
 
-// Hop is one address to try for a URI.
-type Hop struct {
-	Transport string
-	Addr      netip.AddrPort
-}
-
-// Resolver finds where a URI's host is reached, in order of preference (RFC 3263).
+// Resolver finds where a name is reached, in order of preference (RFC 3263):
+// resolve.Resolver.
 type Resolver interface {
-	// Resolve is asked for a host name; port is 0 and network "" if the URI does not say.
-	Resolve(ctx context.Context, host string, port uint16, network string, secure bool) ([]Hop, error)
+	Resolve(ctx context.Context, t resolve.Target) ([]resolve.Hop, error)
 }
 
 // Layer is the transaction layer below.
@@ -86,7 +81,7 @@ type Parts struct {
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
-	// Rand makes tags and branches; math/rand/v2 if nil.
+	// Rand makes branches; math/rand/v2 if nil.
 	Rand func() uint64
 	Log  *slog.Logger
 }
@@ -116,6 +111,7 @@ type (
 		Message() *transport.Message
 		RespondRaw(status int, raw []byte) error
 		Context() context.Context
+		Tag() string
 	}
 	clientTx interface {
 		Cancel(reason string)
@@ -231,7 +227,7 @@ func (s *Server) request(tx serverTx) {
 
 // validate is what RFC 3261 8.2 and 16.3 ask of every request, whoever is to answer it.
 func (s *Server) validate(r *request) error {
-	if r.version != "SIP/2.0" {
+	if !strings.EqualFold(r.version, "SIP/2.0") {
 		return errVersion
 	}
 	switch r.target.scheme {
@@ -266,7 +262,7 @@ func (s *Server) refuse(tx serverTx, r *request, err error) {
 
 // answer sends an answer of our own.
 func (s *Server) answer(tx serverTx, r *request, a answer) {
-	s.send(tx, r, a.status, s.answerBytes(r, a, s.newTag()))
+	s.send(tx, r, a.status, s.answerBytes(r, a, tx.Tag()))
 }
 
 // send gives an answer to the transaction.
