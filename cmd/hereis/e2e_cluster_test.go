@@ -276,8 +276,8 @@ func (n *node) waitLive(user, edge string) {
 	})
 }
 
-// hereis runs a client command and returns its output and exit code.
-func hereis(t *testing.T, bin string, args ...string) (stdout, stderr string, code int) {
+// runHereis runs a client command and returns its output and exit code.
+func runHereis(t *testing.T, bin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -292,10 +292,10 @@ func hereis(t *testing.T, bin string, args ...string) (stdout, stderr string, co
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// must is hereis for a command that succeeds.
+// must is runHereis for a command that succeeds.
 func must(t *testing.T, bin string, args ...string) string {
 	t.Helper()
-	stdout, stderr, code := hereis(t, bin, args...)
+	stdout, stderr, code := runHereis(t, bin, args...)
 	if code != 0 {
 		t.Fatalf("hereis %s: exit %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
 	}

@@ -198,7 +198,7 @@ func testCommandLine(t *testing.T, bin string, nodes []*node) {
 	if out := must(t, bin, at(nodes[2], "where", "alice@localhost")...); !strings.Contains(out, d.addr) || !strings.Contains(out, "n1") {
 		t.Errorf("where as a table has no edge or contact:\n%s", out)
 	}
-	if _, _, code := hereis(t, bin, at(nodes[1], "where", "nobody@localhost")...); code != 3 {
+	if _, _, code := runHereis(t, bin, at(nodes[1], "where", "nobody@localhost")...); code != 3 {
 		t.Errorf("where of an unknown user: exit %d, want 3", code)
 	}
 	var m struct{ Members []member }
@@ -217,7 +217,7 @@ func testCommandLine(t *testing.T, bin string, nodes []*node) {
 		}
 	}
 	must(t, bin, "version")
-	if _, stderr, code := hereis(t, bin, "members", "--admin", local(ports(t, 1))); code != 1 || stderr == "" {
+	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(ports(t, 1))); code != 1 || stderr == "" {
 		t.Errorf("members of no node: exit %d and %q, want 1 and a reason", code, stderr)
 	}
 }
@@ -303,7 +303,7 @@ func testDev(t *testing.T, bin string) {
 		}
 		return nil
 	})
-	must(t, bin, "dev", "restart", "2", "--data", data)
+	must(t, bin, "dev", "restart", "2", "--base-admin", strconv.Itoa(admin))
 	eventually(t, 20*time.Second, "the restarted node serves", allServe)
 
 	if err := dev.cmd.Process.Signal(os.Interrupt); err != nil {
