@@ -17,7 +17,7 @@ const retryFailed = 30 * time.Second
 // locate answers a WHEREIS by the table of rule 15, first match.
 func (u *User) locate(q *Question, msg *messages.Locate) *Answer {
 	final := q.Settled && !q.StandIn
-	targets, live := targetSet(q, u.cfg.maxKeys())
+	targets, live := targetSet(q, u.cfg.maxShown())
 	if len(targets) > 0 {
 		return &Answer{Reply: &messages.Located{Targets: targets, Final: final}, Incomplete: !final}
 	}
