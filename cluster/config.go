@@ -106,13 +106,11 @@ type Parts struct {
 	Store   Store
 	Grains  Grains
 	Flows   Flows
-	Clock   Clock
-	Log     *slog.Logger
+	// Clock tells node time in milliseconds (rule 9).
+	Clock interface{ NowMS() int64 }
+	Log   *slog.Logger
 	// Rand returns 64 random bits; it is called from many goroutines.
 	Rand func() uint64
 }
-
-// Clock tells node time in milliseconds (rule 9).
-type Clock interface{ NowMS() int64 }
 
 func millis(d time.Duration) int64 { return d.Milliseconds() }

@@ -207,7 +207,7 @@ func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
 }
 
 // offerBuckets offers a peer all that it shares in some buckets.
-func (c *Core) offerBuckets(now int64, v *view, p *peer, buckets []uint32) {
+func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32) {
 	c.stats.Differing.Add(int64(len(buckets)))
 	want := make(map[int]bool, len(buckets))
 	for _, b := range buckets {

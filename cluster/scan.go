@@ -157,7 +157,7 @@ func ended(l *messages.Lease, now int64) *messages.Ended {
 
 // countHandover makes a hand-over of all that a peer has not acknowledged, so
 // that "done" means all that was here when it asked. viewMu is held.
-func (c *Core) countHandover(v *view, p *peer) {
+func (c *Core) countHandover(v *view, p *neighbor) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()

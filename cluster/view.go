@@ -39,12 +39,12 @@ type viewNode struct {
 	Member
 	hash uint64
 	// peer is nil for this node itself.
-	peer *peer
+	peer *neighbor
 }
 
 // newView makes the view of the members in list; self is always in it.
 // without tells who gets no placement, although live.
-func newView(round uint64, self Member, list []Member, without func(name string) bool, peerOf func(Member) *peer) *view {
+func newView(round uint64, self Member, list []Member, without func(name string) bool, peerOf func(Member) *neighbor) *view {
 	v := &view{round: round}
 	v.nodes = append(v.nodes, viewNode{Member: self, hash: xxh3.HashString(self.Name)})
 	for _, m := range list {
@@ -125,8 +125,16 @@ func (v *view) has(name string, incarnation uint64) bool {
 // live tells whether a node is in the view.
 func (v *view) live(name string) bool { return v.index(name) != none }
 
+// incarnation is that of a live member, 0 for others.
+func (v *view) incarnation(name string) uint64 {
+	if i := v.index(name); i != none {
+		return v.nodes[i].Incarnation
+	}
+	return 0
+}
+
 // peer finds another live member, or nil.
-func (v *view) peer(name string) *peer {
+func (v *view) peer(name string) *neighbor {
 	if i := v.index(name); i != none {
 		return v.nodes[i].peer
 	}
