@@ -66,7 +66,7 @@ func DefaultConfig() Config {
 		FailOver:    400 * time.Millisecond,
 		CopyWait:    250 * time.Millisecond,
 		PullWait:    150 * time.Millisecond,
-		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxDead: 40,
+		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxDead: 64,
 		BulkBytes: 32 << 10, BulkWindow: 8, DigestEvery: 30 * time.Second,
 		WatchBuffer: 1024, MaxWatches: 4096, SnapshotLimit: 1000,
 	}

@@ -75,9 +75,6 @@ type Question struct {
 	// LiveEdge tells whether a node is in the view.
 	LiveEdge func(node string) bool
 	// EdgeIncarnation is the incarnation of a node in the view, 0 if it is
-	// not there: an older vouch does not count (rule 12).
-	EdgeIncarnation func(node string) uint64
-	// EdgeIncarnation is the incarnation of a node in the view, 0 if it is
 	// not there: an older vouch does not count (rule 12). Nil: nobody knows.
 	EdgeIncarnation func(node string) uint64
 	// AcceptedMS is the holder's node time at which it accepted the present
