@@ -69,9 +69,10 @@ type neighbor struct {
 	// handover counts the records that it must acknowledge before it is told
 	// "done" (rule 14).
 	handover atomic.Int64
-	// wants is its last Report, answered whether it was; guarded by Core.viewMu.
-	wants    *messages.Report
-	answered bool
+	// wants is its last Report; compared and answered: its sums have been
+	// compared, it has been told "done". Guarded by Core.viewMu.
+	wants              *messages.Report
+	compared, answered bool
 
 	bulk bulkQueue
 }
@@ -363,4 +364,15 @@ func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
 	if e.x != nil && len(e.x.targets) > 0 {
 		t.Unacknowledged++
 	}
+}
+
+// Record is what this node has of an AoR, nil for nothing; not to be changed.
+func (c *Core) Record(aor string) *messages.Record {
+	s := c.shard(aor)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[aor]; e != nil {
+		return e.rec
+	}
+	return nil
 }

@@ -15,10 +15,11 @@ const earlyMS = 64_000
 
 // The hash of a record is the sum of its elements' hashes, so that the hash of
 // a part is the sum over that part. Of a lease it covers what an
-// acknowledgement names: key, stamp, dead, vouch (rule 10), and the edge.
+// acknowledgement names: key, stamp, dead, vouch (rule 10), and what two
+// holders that executed the same request may have written differently.
 
 func hashLease(l *messages.Lease) uint64 {
-	var room [160]byte
+	var room [512]byte
 	b := append(room[:0], l.Key...)
 	b = appendStamp(b, l.Stamp)
 	b = binary.BigEndian.AppendUint64(b, l.Vouch)
@@ -26,6 +27,7 @@ func hashLease(l *messages.Lease) uint64 {
 	if l.Dead {
 		b = append(b, 'x')
 	}
+	b = append(b, l.Payload...)
 	return xxh3.Hash(append(b, l.Edge...))
 }
 
