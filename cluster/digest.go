@@ -13,7 +13,7 @@ import (
 // both sides offer what is in it (rule 10).
 
 const (
-	// digestBuckets is how many sums a digest has: 16 KiB of them.
+	// digestBuckets is how many sums a digest has at most, a power of two: 16 KiB of them.
 	digestBuckets = 2048
 	// digestMarginMS leaves out what is too young to have reached everybody.
 	digestMarginMS = 5000
@@ -64,7 +64,7 @@ func (c *Core) tickDigests(now int64) {
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && c.cfg.Name < p.name {
 			// One side sends: the other finds the differences and says them.
-			c.event(p, &messages.Digests{SlotMs: slot, View: v.digest, Buckets: mine[p.name]})
+			c.event(p, &messages.Digests{SlotMs: slot, View: v.digest, Buckets: mine.packed(p.name)})
 		}
 	}
 	for from, m := range early {
@@ -107,20 +107,53 @@ func (c *Core) sum(v *view, e *entry, all sums) {
 	})
 }
 
-// differing are the buckets that are not the same; no sums at all are zeros.
-func differing(a, b []uint64) (buckets []uint32) {
+// fold makes fewer buckets of sums, about one for four records.
+func fold(of []uint64, size int) []uint64 {
+	if len(of) <= size {
+		return of
+	}
+	out := make([]uint64, size)
+	for i, s := range of {
+		out[i%size] += s
+	}
+	return out
+}
+
+// packed are the sums to send: as many buckets as the records are worth.
+func (all sums) packed(name string) []uint64 {
+	of, used := all[name], 0
+	for _, s := range of {
+		if s != 0 {
+			used++
+		}
+	}
+	size := 16
+	for size < used && size < digestBuckets {
+		size *= 2
+	}
+	return fold(of, size)
+}
+
+// differing compares this node's sums with a peer's, in the peer's number of
+// buckets; no sums at all are zeros.
+func differing(mine, theirs []uint64) (buckets []uint32, of int) {
+	of = len(theirs)
+	if of == 0 {
+		of = digestBuckets
+	}
+	mine = fold(mine, of)
 	at := func(s []uint64, i int) uint64 {
 		if i < len(s) {
 			return s[i]
 		}
 		return 0
 	}
-	for i := range digestBuckets {
-		if at(a, i) != at(b, i) {
+	for i := range of {
+		if at(mine, i) != at(theirs, i) {
 			buckets = append(buckets, uint32(i))
 		}
 	}
-	return buckets
+	return buckets, of
 }
 
 func bucket(aor string) int { return int(xxh3.HashString(aor) % digestBuckets) }
@@ -200,23 +233,25 @@ func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
 	if !same {
 		return
 	}
-	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View, Buckets: differing(mine, m.Buckets)}
+	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View}
+	buckets, of := differing(mine, m.Buckets)
+	out.Buckets, out.Of = buckets, uint32(of)
 	if p := v.peer(from); p != nil && len(out.Buckets) > 0 {
 		c.event(p, out)
-		c.offerBuckets(now, v, p, out.Buckets)
+		c.offerBuckets(now, v, p, buckets, of)
 	}
 }
 
 // onDiffers offers what is in the buckets that differ.
 func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
 	v := c.view.Load()
-	if p := v.peer(from); p != nil && m.View == v.digest {
-		c.offerBuckets(now, v, p, m.Buckets)
+	if p := v.peer(from); p != nil && m.View == v.digest && m.Of > 0 {
+		c.offerBuckets(now, v, p, m.Buckets, int(m.Of))
 	}
 }
 
 // offerBuckets offers a peer all that it shares in some buckets.
-func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32) {
+func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, of int) {
 	c.stats.Differing.Add(int64(len(buckets)))
 	want := make(map[int]bool, len(buckets))
 	for _, b := range buckets {
@@ -226,7 +261,7 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32) {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for aor, e := range s.entries {
-			if !want[bucket(aor)] {
+			if !want[bucket(aor)%of] {
 				continue
 			}
 			c.eachShared(v, e, func(i int, _ string) {

@@ -282,11 +282,11 @@ func gained(before, next *messages.Record) bool {
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
 func (c *Core) mayForget(v *view) bool { return c.settled.Load() && len(v.failed) == 0 }
 
-// formerEdges are the edges whose live lease has been moved or removed by
+// formerEdges are the edges whose lease or tombstone has been superseded by
 // another edge's word, so that they must drop it (rule 5).
 func (c *Core) formerEdges(now int64, before, won *messages.Record, except string) (names []string) {
 	for _, l := range before.Leases {
-		if l.Edge == c.cfg.Name || l.Edge == except || l.Dead || l.ExpiresMs <= now {
+		if l.Edge == c.cfg.Name || l.Edge == except || leaseOver(l, now) {
 			continue
 		}
 		if w := won.Lease(l.Key); w == nil || w.Edge != l.Edge {

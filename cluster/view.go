@@ -319,8 +319,8 @@ func (c *Core) answerReports(now int64, v *view) {
 		}
 		if !p.compared {
 			p.compared = true
-			if buckets := differing(c.scan.sums[p.name], p.wants.Buckets); len(buckets) > 0 {
-				c.offerBuckets(now, v, p, buckets)
+			if buckets, of := differing(c.scan.sums[p.name], p.wants.Buckets); len(buckets) > 0 {
+				c.offerBuckets(now, v, p, buckets, of)
 			}
 		}
 		if p.handover.Load() != 0 {
@@ -453,7 +453,7 @@ func (c *Core) askReports(now int64, v *view) {
 		if _, ok := st.reported[v.nodes[i].Name]; !ok && i != v.self {
 			c.event(v.nodes[i].peer, &messages.Report{
 				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
-				Quarantines: flapping, Buckets: c.scan.sums[v.nodes[i].Name],
+				Quarantines: flapping, Buckets: c.scan.sums.packed(v.nodes[i].Name),
 			})
 		}
 	}

@@ -784,10 +784,12 @@ func (x *Digests) GetBuckets() []uint64 {
 
 // Differs names the buckets whose sums are not the receiver's.
 type Differs struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SlotMs        int64                  `protobuf:"varint,1,opt,name=slot_ms,json=slotMs,proto3" json:"slot_ms,omitempty"`
-	View          uint64                 `protobuf:"fixed64,2,opt,name=view,proto3" json:"view,omitempty"`
-	Buckets       []uint32               `protobuf:"varint,3,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	SlotMs  int64                  `protobuf:"varint,1,opt,name=slot_ms,json=slotMs,proto3" json:"slot_ms,omitempty"`
+	View    uint64                 `protobuf:"fixed64,2,opt,name=view,proto3" json:"view,omitempty"`
+	Buckets []uint32               `protobuf:"varint,3,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
+	// How many buckets there were.
+	Of            uint32 `protobuf:"varint,4,opt,name=of,proto3" json:"of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -841,6 +843,13 @@ func (x *Differs) GetBuckets() []uint32 {
 		return x.Buckets
 	}
 	return nil
+}
+
+func (x *Differs) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
 }
 
 var File_messages_repair_proto protoreflect.FileDescriptor
@@ -904,11 +913,12 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\aDigests\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
-	"\abuckets\x18\x03 \x03(\x06R\abuckets\"P\n" +
+	"\abuckets\x18\x03 \x03(\x06R\abuckets\"`\n" +
 	"\aDiffers\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
-	"\abuckets\x18\x03 \x03(\rR\abucketsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\abuckets\x18\x03 \x03(\rR\abuckets\x12\x0e\n" +
+	"\x02of\x18\x04 \x01(\rR\x02ofB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_repair_proto_rawDescOnce sync.Once
