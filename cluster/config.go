@@ -66,7 +66,7 @@ func DefaultConfig() Config {
 		FailOver:    400 * time.Millisecond,
 		CopyWait:    250 * time.Millisecond,
 		PullWait:    150 * time.Millisecond,
-		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxDead: 64,
+		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxDead: 40,
 		BulkBytes: 32 << 10, BulkWindow: 8, DigestEvery: 30 * time.Second,
 		WatchBuffer: 1024, MaxWatches: 4096, SnapshotLimit: 1000,
 	}
@@ -106,11 +106,13 @@ type Parts struct {
 	Store   Store
 	Grains  Grains
 	Flows   Flows
-	// Clock tells node time in milliseconds (rule 9).
-	Clock interface{ NowMS() int64 }
-	Log   *slog.Logger
+	Clock   NodeTime
+	Log     *slog.Logger
 	// Rand returns 64 random bits; it is called from many goroutines.
 	Rand func() uint64
 }
+
+// NodeTime tells node time in milliseconds (rule 9).
+type NodeTime interface{ NowMS() int64 }
 
 func millis(d time.Duration) int64 { return d.Milliseconds() }
