@@ -157,9 +157,8 @@ func (s *Streams) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer s.ln.Close()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { s.ln.Close() })
-	defer stop()
 
 	accepting := make(chan error, 1) // the accept loop's one result
 	wg.Go(func() { accepting <- s.accept(ctx, &wg) })
