@@ -2,42 +2,306 @@ package transaction
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
+	"github.com/zeebo/xxh3"
 
 	"hereis/sipfront/transport"
 )
 
-// Config bounds the layer.
-type Config struct{}
+var (
+	// ErrOverloaded: the bound on transactions is reached.
+	ErrOverloaded = errors.New("too many transactions")
+	// ErrTimeout: no final response within timer B or F, or after a CANCEL within 64*T1.
+	ErrTimeout = errors.New("no final response in time")
+	// ErrTransport: the request could not be sent.
+	ErrTransport = errors.New("request could not be sent")
+	// ErrTerminated: the layer has ended.
+	ErrTerminated = errors.New("transaction layer has ended")
+	// ErrFinalSent: a response that RFC 3261 17.2 and RFC 6026 have discarded, because a final went before it.
+	ErrFinalSent = errors.New("a final response was sent before")
+	// ErrRequest: a request that begins no client transaction: without Via branch or CSeq, or an ACK.
+	ErrRequest = errors.New("request cannot begin a transaction")
+)
 
-// Layer matches messages to transactions.
-type Layer struct{}
+// shardCount spreads the transactions over locks.
+const shardCount = 32
 
-// New makes a layer.
-func New(cfg Config, user User) *Layer { return &Layer{} }
+// shard holds the transactions whose keys hash to it.
+type shard struct {
+	wheel wheel
 
-// Run drives the timers until ctx ends.
-func (l *Layer) Run(ctx context.Context) error { return nil }
-
-// Receive takes in one message.
-func (l *Layer) Receive(msg *transport.Message) {}
-
-// Request begins a client transaction.
-func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Client, error) {
-	return nil, nil
+	mu      sync.Mutex
+	servers map[string]*Server
+	clients map[string]*Client
+	answers answers
 }
 
-// Server is a server transaction.
-type Server struct{}
+// Layer matches messages to transactions and drives their timers.
+type Layer struct {
+	cfg    Config
+	times  timing
+	user   User
+	epoch  time.Time
+	seed   maphash.Seed
+	shards [shardCount]shard
+	active atomic.Int64 // transactions of both kinds
+	count  counters
+}
 
-func (s *Server) Message() *transport.Message             { return nil }
-func (s *Server) Respond(res *sip.Response) error         { return nil }
-func (s *Server) RespondRaw(status int, raw []byte) error { return nil }
-func (s *Server) Context() context.Context                { return nil }
+// New makes a layer; cfg is one that Validate accepts.
+func New(cfg Config, user User) *Layer {
+	l := &Layer{
+		cfg: cfg, user: user, epoch: time.Now(), seed: maphash.MakeSeed(),
+		times: timing{t1: cfg.T1, t2: cfg.T2, t4: cfg.T4, trying: cfg.Trying},
+	}
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.servers = make(map[string]*Server)
+		s.clients = make(map[string]*Client)
+		s.answers = answers{byKey: make(map[string]*answer), limit: cfg.AnswerBytes / shardCount}
+	}
+	return l
+}
 
-// Client is a client transaction.
-type Client struct{}
+// Run drives the timers until ctx ends; then every transaction ends.
+func (l *Layer) Run(ctx context.Context) error {
+	tick := time.NewTicker(wheelTick)
+	defer tick.Stop()
+	var due []expirer
+	for {
+		select {
+		case <-ctx.Done():
+			l.endAll()
+			return nil
+		case <-tick.C:
+		}
+		now := l.now()
+		for i := range l.shards {
+			s := &l.shards[i]
+			due = s.wheel.advance(now, due[:0])
+			for _, o := range due {
+				o.expire(now)
+			}
+			s.mu.Lock()
+			s.answers.expire(now)
+			s.mu.Unlock()
+		}
+		clear(due)
+	}
+}
 
-func (c *Client) Cancel(reason string) {}
-func (c *Client) Terminate()           {}
+// endAll ends what is left, without a word to the peers.
+func (l *Layer) endAll() {
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		servers := make([]*Server, 0, len(s.servers))
+		for _, tx := range s.servers {
+			servers = append(servers, tx)
+		}
+		clients := make([]*Client, 0, len(s.clients))
+		for _, c := range s.clients {
+			clients = append(clients, c)
+		}
+		s.mu.Unlock()
+		for _, tx := range servers {
+			tx.stop()
+		}
+		for _, c := range clients {
+			c.stop(ErrTerminated)
+		}
+	}
+}
+
+// now is the time since the layer was made.
+func (l *Layer) now() time.Duration { return time.Since(l.epoch) }
+
+func (l *Layer) shard(key []byte) *shard {
+	return &l.shards[maphash.Bytes(l.seed, key)%shardCount]
+}
+
+// Receive takes in one message; it is a transport.Handler.
+func (l *Layer) Receive(msg *transport.Message) {
+	if msg.Request == nil {
+		l.response(msg)
+		return
+	}
+	switch msg.Request.Method {
+	case sip.ACK:
+		l.ack(msg)
+	case sip.CANCEL:
+		l.cancel(msg)
+	default:
+		l.request(msg)
+	}
+}
+
+func (l *Layer) request(msg *transport.Message) {
+	var buf [256]byte
+	key := appendServerKey(buf[:0], msg.Request, string(msg.Request.Method))
+	s := l.shard(key)
+	s.mu.Lock()
+	if tx, ok := s.servers[string(key)]; ok {
+		s.mu.Unlock()
+		l.count.repeats.Add(1)
+		tx.do(input{ev: evRequest})
+		return
+	}
+	if a, ok := s.answers.byKey[string(key)]; ok {
+		s.mu.Unlock()
+		l.count.repeats.Add(1)
+		_ = a.reply.Send(a.raw) // counted by the transport; the client repeats
+		return
+	}
+	if l.full() {
+		s.mu.Unlock()
+		l.overload(msg, key)
+		return
+	}
+	tx := newServer(l, s, string(key), msg)
+	s.servers[tx.key] = tx
+	s.mu.Unlock()
+	l.count.servers.Add(1)
+	tx.do(input{ev: evStart})
+	l.user.Request(tx)
+}
+
+// full counts a new transaction, unless the bound is reached.
+func (l *Layer) full() bool {
+	if l.active.Add(1) > int64(l.cfg.MaxTransactions) {
+		l.active.Add(-1)
+		return true
+	}
+	return false
+}
+
+// overload answers 503 without state; the tag is the same for every repeat (8.2.7).
+func (l *Layer) overload(msg *transport.Message, key []byte) {
+	l.count.overloads.Add(1)
+	retry := "Retry-After: " + strconv.Itoa(int(l.cfg.RetryAfter/time.Second)) + "\r\n"
+	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(key), retry))
+}
+
+// tag makes the To tag of the layer's own final responses to a request.
+func (l *Layer) tag(key []byte) string {
+	return transport.TagPrefix + strconv.FormatUint(xxh3.HashSeed(key, l.cfg.Seed), 36)
+}
+
+// ack gives an ACK to the transaction of its INVITE, or to the user.
+func (l *Layer) ack(msg *transport.Message) {
+	var buf [256]byte
+	tx := l.server(appendServerKey(buf[:0], msg.Request, string(sip.INVITE)))
+	switch {
+	case tx != nil:
+		if tx.do(input{ev: evAck})&doDeliver != 0 {
+			l.user.Ack(msg)
+		}
+	case madeHere(msg.Request):
+		l.count.absorbed.Add(1)
+	default:
+		l.user.Ack(msg)
+	}
+}
+
+func (l *Layer) server(key []byte) *Server {
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.servers[string(key)]
+}
+
+// cancel is 9.2: a CANCEL is answered at once, as its own transaction.
+func (l *Layer) cancel(msg *transport.Message) {
+	var buf, own [256]byte
+	key := appendServerKey(own[:0], msg.Request, string(sip.CANCEL))
+	s := l.shard(key)
+	s.mu.Lock()
+	if a, ok := s.answers.byKey[string(key)]; ok {
+		s.mu.Unlock()
+		l.count.repeats.Add(1)
+		_ = a.reply.Send(a.raw)
+		return
+	}
+	s.mu.Unlock()
+	invite := appendServerKey(buf[:0], msg.Request, string(sip.INVITE))
+	tx := l.server(invite)
+	status, reason := 200, "OK"
+	if tx == nil {
+		status, reason = 481, "Call/Transaction Does Not Exist"
+	}
+	// The tag of the INVITE's own answers, as 9.2 wishes.
+	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(invite), "")
+	l.keep(s, string(key), raw, msg)
+	_ = reply(msg).Send(raw)
+	if tx != nil && tx.undecided() {
+		l.user.Cancel(tx, msg)
+	}
+}
+
+// keep stores the final answer to a non-INVITE request for timer J (17.2.2).
+func (l *Layer) keep(s *shard, key string, raw []byte, msg *transport.Message) {
+	flow := reply(msg)
+	if flow.Reliable() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers.add(&answer{key: key, raw: raw, reply: flow, expires: l.now() + l.times.patience()})
+}
+
+func (l *Layer) response(msg *transport.Message) {
+	var buf [256]byte
+	branch, _ := msg.Response.Via().Params.Get("branch")
+	key := appendClientKey(buf[:0], branch, string(msg.Response.CSeq().MethodName))
+	s := l.shard(key)
+	s.mu.Lock()
+	c := s.clients[string(key)]
+	s.mu.Unlock()
+	if c == nil {
+		l.count.strays.Add(1)
+		l.user.Stray(msg)
+		return
+	}
+	c.do(input{ev: evResponse, status: msg.Response.StatusCode, msg: msg})
+}
+
+// Request begins a client transaction for req, which has its top Via with a
+// fresh branch and is serialised here, once. An error means that nothing has
+// begun and f is never called: ErrOverloaded, ErrRequest, or ErrTransport if
+// the flow did not take the request. f may be called before Request returns.
+func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Client, error) {
+	via, cseq := req.Via(), req.CSeq()
+	if via == nil || cseq == nil || req.Method == sip.ACK {
+		return nil, ErrRequest
+	}
+	branch, ok := via.Params.Get("branch")
+	if !ok || branch == "" {
+		return nil, ErrRequest
+	}
+	if l.full() {
+		l.count.overloads.Add(1)
+		return nil, ErrOverloaded
+	}
+	c := newClient(l, branch, req.Method, flow, f)
+	c.raw = appendMessage(make([]byte, 0, 1024), req)
+	if err := c.begin(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
+	}
+	return c, nil
+}
+
+// reply is the flow that the responses to msg take.
+func reply(msg *transport.Message) transport.Flow {
+	if msg.Reply != nil {
+		return msg.Reply
+	}
+	return msg.Flow
+}

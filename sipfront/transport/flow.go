@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -24,13 +25,23 @@ type Flow interface {
 	Send(b []byte) error
 }
 
+// ErrFlowClosed is returned by Send on a flow whose connection has ended, and
+// by Restore for a flow that cannot come back.
+var ErrFlowClosed = errors.New("flow is closed")
+
 // Message is one SIP message as it came in; exactly one of Request and Response is set.
 type Message struct {
 	Request  *sip.Request
 	Response *sip.Response
-	// Raw is the message as received, owned by this value.
-	Raw  []byte
+	// Raw is the message as received, owned by this value. The parsed message's
+	// body is a part of it.
+	Raw []byte
+	// Flow is where it came from.
 	Flow Flow
+	// Reply is where RFC 3261 18.2.2 and RFC 3581 send the responses to a
+	// request: Flow itself, or over UDP without rport the sent-by port of the
+	// top Via. Nil means Flow.
+	Reply Flow
 	// At is when it was read from the socket.
 	At time.Time
 }

@@ -1,0 +1,68 @@
+package transaction
+
+import (
+	"time"
+
+	"hereis/sipfront/transport"
+)
+
+// answer is all that stays of a finished non-INVITE server transaction: what a
+// repeated request gets, for timer J.
+type answer struct {
+	key     string
+	raw     []byte
+	reply   transport.Flow
+	expires time.Duration
+	next    *answer // the next younger one
+}
+
+// answerOverhead is the memory of an answer beside its key and bytes, roughly.
+const answerOverhead = 160
+
+func (a *answer) size() int { return len(a.key) + cap(a.raw) + answerOverhead }
+
+// answers is a queue by age with a bound on its bytes. It belongs to its shard's lock.
+type answers struct {
+	byKey          map[string]*answer
+	oldest, newest *answer
+	bytes, limit   int
+	evicted        uint64
+}
+
+func (c *answers) add(a *answer) {
+	if a.size() > c.limit {
+		c.evicted++
+		return
+	}
+	// A key that is still queued stays queued: its turn only finds another value.
+	c.byKey[a.key] = a
+	c.bytes += a.size()
+	if c.newest == nil {
+		c.oldest = a
+	} else {
+		c.newest.next = a
+	}
+	c.newest = a
+	for c.bytes > c.limit {
+		c.pop()
+		c.evicted++
+	}
+}
+
+func (c *answers) pop() {
+	a := c.oldest
+	c.oldest = a.next
+	if c.oldest == nil {
+		c.newest = nil
+	}
+	c.bytes -= a.size()
+	if c.byKey[a.key] == a {
+		delete(c.byKey, a.key)
+	}
+}
+
+func (c *answers) expire(now time.Duration) {
+	for c.oldest != nil && c.oldest.expires <= now {
+		c.pop()
+	}
+}

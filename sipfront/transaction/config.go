@@ -1,0 +1,52 @@
+package transaction
+
+import (
+	"errors"
+	"time"
+)
+
+// Config bounds the layer and sets the timers of RFC 3261 table 4.
+type Config struct {
+	// T1 is the estimate of a round trip, T2 the longest interval between
+	// repeats of a non-INVITE or of a final response, T4 how long a message may
+	// linger in the network.
+	T1, T2, T4 time.Duration
+	// Trying is how long a server INVITE waits for its user before it sends 100 (17.2.1).
+	Trying time.Duration
+	// MaxTransactions bounds server and client transactions together. Above it
+	// new requests are answered 503 without state, and Request is ErrOverloaded.
+	MaxTransactions int
+	// AnswerBytes bounds the memory of the last answers to non-INVITE requests,
+	// kept for 64*T1 to answer repeats. The oldest give way.
+	AnswerBytes int
+	// RetryAfter is what a 503 of the layer asks for, in whole seconds.
+	RetryAfter time.Duration
+	// Seed makes the To tags of the layer's own answers; random in production.
+	Seed uint64
+}
+
+// DefaultConfig has RFC 3261's timers.
+func DefaultConfig() Config {
+	return Config{
+		T1: 500 * time.Millisecond, T2: 4 * time.Second, T4: 5 * time.Second,
+		Trying:          200 * time.Millisecond,
+		MaxTransactions: 200_000, AnswerBytes: 32 << 20, RetryAfter: 5 * time.Second,
+	}
+}
+
+// Validate names the first field that makes no sense.
+func (c Config) Validate() error {
+	switch {
+	case c.T1 < wheelTick || c.T2 < c.T1 || c.T4 < wheelTick:
+		return errors.New("T1, T2, T4: out of order or below 10 ms")
+	case c.Trying <= 0:
+		return errors.New("Trying: not positive")
+	case c.MaxTransactions < 1:
+		return errors.New("MaxTransactions: not positive")
+	case c.AnswerBytes < 0:
+		return errors.New("AnswerBytes: negative")
+	case c.RetryAfter < time.Second:
+		return errors.New("RetryAfter: below a second")
+	}
+	return nil
+}

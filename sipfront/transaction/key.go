@@ -1,0 +1,69 @@
+package transaction
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// magicCookie begins the branches that are unique by themselves (8.1.1.7).
+const magicCookie = "z9hG4bK"
+
+// appendServerKey appends what RFC 3261 17.2.3 matches a request by: branch,
+// sent-by and method. An ACK or CANCEL is looked for under INVITE: the caller
+// gives the method.
+func appendServerKey(b []byte, req *sip.Request, method string) []byte {
+	via := req.Via()
+	branch, _ := via.Params.Get("branch")
+	// A bare cookie identifies nothing: RFC 2543 rules then.
+	if len(branch) > len(magicCookie) && strings.EqualFold(branch[:len(magicCookie)], magicCookie) {
+		b = append(b, branch...)
+		b = append(b, 0)
+		b = appendLower(b, via.Host)
+		b = append(b, ':')
+		b = strconv.AppendInt(b, int64(via.Port), 10)
+	} else {
+		b = appendOldKey(b, req, via)
+	}
+	b = append(b, 0)
+	return append(b, method...)
+}
+
+// appendOldKey is 17.2.3 for RFC 2543 clients: Request-URI, From tag, Call-ID,
+// CSeq number and top Via. The To tag joins for the methods that ACK and CANCEL
+// do not follow: the ACK of a final response carries another than its INVITE.
+func appendOldKey(b []byte, req *sip.Request, via *sip.ViaHeader) []byte {
+	b = append(b, 1)
+	b = append(append(b, req.Recipient.String()...), 0)
+	b = append(append(b, tagOf(req.From().Params)...), 0)
+	b = append(append(b, *req.CallID()...), 0)
+	b = append(strconv.AppendUint(b, uint64(req.CSeq().SeqNo), 10), 0)
+	if req.Method != sip.INVITE && req.Method != sip.ACK && req.Method != sip.CANCEL {
+		b = append(append(b, tagOf(req.To().Params)...), 0)
+	}
+	return append(b, via.Value()...)
+}
+
+func tagOf(p sip.HeaderParams) string {
+	tag, _ := p.Get("tag")
+	return tag
+}
+
+func appendLower(b []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// appendClientKey appends what 17.1.3 matches a response by: the branch of the
+// top Via and the method of CSeq.
+func appendClientKey(b []byte, branch, method string) []byte {
+	b = append(append(b, branch...), 0)
+	return append(b, method...)
+}

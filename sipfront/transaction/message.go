@@ -1,0 +1,107 @@
+package transaction
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/emiago/sipgo/sip"
+
+	"hereis/sipfront/transport"
+)
+
+// bytesWriter lets a message write itself into a slice.
+type bytesWriter []byte
+
+func (w *bytesWriter) WriteString(s string) (int, error) {
+	*w = append(*w, s...)
+	return len(s), nil
+}
+
+// appendMessage serialises m.
+func appendMessage(b []byte, m sip.Message) []byte {
+	w := bytesWriter(b)
+	m.StringWrite(&w)
+	return w
+}
+
+// AppendResponse appends a response without a body to req (8.2.6): every Via,
+// From, To with tag if it has none (give "" for a 100), Call-ID, CSeq, and
+// Timestamp for a 100. lines are further header lines, each ending in CRLF.
+func AppendResponse(b []byte, req *sip.Request, status int, reason, tag, lines string) []byte {
+	w := bytesWriter(b)
+	w = append(w, "SIP/2.0 "...)
+	w = strconv.AppendInt(w, int64(status), 10)
+	w = append(append(w, ' '), reason...)
+	w = append(w, "\r\n"...)
+	for _, h := range req.Headers() {
+		switch h := h.(type) {
+		case *sip.ViaHeader, *sip.FromHeader, *sip.CallIDHeader, *sip.CSeqHeader:
+			h.StringWrite(&w)
+		case *sip.ToHeader:
+			h.StringWrite(&w)
+			if tag != "" && !h.Params.Has("tag") {
+				w = append(append(w, ";tag="...), tag...)
+			}
+		default:
+			if status != 100 || h.Name() != "Timestamp" {
+				continue
+			}
+			h.StringWrite(&w)
+		}
+		w = append(w, "\r\n"...)
+	}
+	w = append(w, lines...)
+	return append(w, "Content-Length: 0\r\n\r\n"...)
+}
+
+// appendFollower appends the ACK (17.1.1.3) or the CANCEL (9.1) that belongs to
+// the INVITE whose bytes are raw: same Request-URI, only the top Via, Route,
+// From, Call-ID and CSeq number; to is the To of the response, or nil for the
+// INVITE's own.
+func appendFollower(b, raw []byte, method string, to *sip.ToHeader, lines string) []byte {
+	start, rest, _ := bytes.Cut(raw, crlf)
+	_, target, _ := bytes.Cut(start, []byte{' '})
+	b = append(append(append(b, method...), ' '), target...)
+	b = append(b, "\r\n"...)
+	vias := 0
+	for len(rest) > 0 {
+		var one []byte
+		one, rest, _ = bytes.Cut(rest, crlf)
+		if len(one) == 0 {
+			break
+		}
+		name, _, _ := bytes.Cut(one, []byte{':'})
+		switch string(name) {
+		case "Via":
+			if vias++; vias > 1 {
+				continue
+			}
+		case "To":
+			if to != nil {
+				w := bytesWriter(b)
+				to.StringWrite(&w)
+				b = append(w, "\r\n"...)
+				continue
+			}
+		case "CSeq":
+			one = one[:bytes.LastIndexByte(one, ' ')+1]
+			b = append(append(append(b, one...), method...), "\r\n"...)
+			continue
+		case "Route", "From", "Call-ID":
+		default:
+			continue
+		}
+		b = append(append(b, one...), "\r\n"...)
+	}
+	b = append(b, lines...)
+	return append(b, "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"...)
+}
+
+var crlf = []byte("\r\n")
+
+// madeHere tells an ACK for a final response that one of our layers made by
+// itself, from one to be routed on.
+func madeHere(ack *sip.Request) bool {
+	tag := tagOf(ack.To().Params)
+	return len(tag) > len(transport.TagPrefix) && tag[:len(transport.TagPrefix)] == transport.TagPrefix
+}

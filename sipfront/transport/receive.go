@@ -1,0 +1,154 @@
+package transport
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// receive takes a message from its bytes to the handler, or refuses it. m has
+// Raw, Flow, Reply and At.
+func (t *Transport) receive(m *Message) {
+	var h head
+	if !m.Flow.Reliable() && len(m.Raw) > t.cfg.Limits.Datagram {
+		// The head is likely whole: read what there is, for the answer.
+		_ = t.parser.guard(m.Raw, &h)
+		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})
+		return
+	}
+	req, res, err := t.parser.parse(m.Raw, &h)
+	if err != nil {
+		t.refuse(m, &h, err)
+		return
+	}
+	m.Request, m.Response = req, res
+	if req != nil {
+		via := req.Via()
+		stampVia(via, m.Flow.Remote())
+		m.Reply = replyFlow(via, m.Flow)
+	}
+	t.handler(m)
+}
+
+// stampVia applies RFC 3261 18.2.1 and RFC 3581 4 to the top Via of a request:
+// received if sent-by is not the source or rport was asked for, rport filled in.
+// Values that the client wrote there itself are replaced: they are ours to set.
+func stampVia(via *sip.ViaHeader, from netip.AddrPort) {
+	_, rport := via.Params.Get("rport")
+	if rport {
+		via.Params.Add("rport", strconv.Itoa(int(from.Port())))
+	}
+	host, err := netip.ParseAddr(unbracket(via.Host))
+	same := err == nil && host.Unmap() == from.Addr().Unmap()
+	if rport || !same {
+		via.Params.Add("received", from.Addr().Unmap().WithZone("").String())
+	} else {
+		via.Params.Remove("received")
+	}
+}
+
+// replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
+// without rport to the source's address and the port of sent-by. A maddr is not
+// followed: it would let any datagram aim our answers at a third party.
+func replyFlow(via *sip.ViaHeader, flow Flow) Flow {
+	f, ok := flow.(*udpFlow)
+	if !ok || via.Params.Has("rport") {
+		return flow
+	}
+	port := uint16(5060)
+	if via.Port != 0 {
+		port = uint16(via.Port)
+	}
+	if port == f.remote.Port() {
+		return flow
+	}
+	return &udpFlow{socket: f.socket, remote: netip.AddrPortFrom(f.remote.Addr(), port)}
+}
+
+// TagPrefix begins every To tag that Hereis makes for a final response of its
+// own. An ACK that carries one and matches no transaction acknowledges an
+// answer given without state: it goes nowhere (RFC 3261 8.2.7).
+const TagPrefix = "hereis-"
+
+// refuse counts a malformed message, and answers it if it is a request with
+// enough to answer to. ACK is never answered (17.1.1.3).
+func (t *Transport) refuse(m *Message, h *head, why *Malformed) {
+	t.count.refuse(why.Reason)
+	answer := refusal(h, m.Flow.Remote(), why.Status)
+	if answer == nil {
+		t.count.dropped.Add(1)
+		t.log.Debug("dropped message", "remote", m.Flow.Remote(), "err", why.Reason)
+		return
+	}
+	t.count.refused.Add(1)
+	t.log.Debug("refused request", "remote", m.Flow.Remote(), "status", why.Status, "err", why.Reason)
+	reply := m.Flow
+	if via, ok := h.first("Via"); ok {
+		var v sip.ViaHeader
+		if parseVia(via, &v) == nil {
+			reply = replyFlow(&v, m.Flow)
+		}
+	}
+	_ = reply.Send(answer) // counted by the flow; the client repeats
+}
+
+// refusal builds the answer to a broken request from its lines as they came
+// (8.2.6), or returns nil.
+func refusal(h *head, from netip.AddrPort, status int) []byte {
+	method, ok := h.request()
+	if _, via := h.first("Via"); !ok || !via || method == "ACK" {
+		return nil
+	}
+	if _, ok := h.first("CSeq"); !ok {
+		return nil
+	}
+	b := make([]byte, 0, 512)
+	b = append(b, "SIP/2.0 "...)
+	b = append(b, refusalPhrase(status)...)
+	b = append(b, "\r\n"...)
+	top, done := true, map[string]bool{}
+	for _, l := range h.lines {
+		value := l.value
+		switch l.name {
+		case "Via":
+			if top {
+				value = stampRaw(value, from)
+			}
+			top = false
+		case "From", "Call-ID", "CSeq", "To":
+			if done[l.name] {
+				continue
+			}
+			done[l.name] = true
+			if l.name == "To" && !strings.Contains(strings.ToLower(value), "tag") {
+				value += ";tag=" + TagPrefix + "refused"
+			}
+		default:
+			continue
+		}
+		b = append(append(append(append(b, l.name...), ": "...), value...), "\r\n"...)
+	}
+	return append(b, "Content-Length: 0\r\n\r\n"...)
+}
+
+func refusalPhrase(status int) string {
+	switch status {
+	case 505:
+		return "505 Version Not Supported"
+	case 513:
+		return "513 Message Too Large"
+	}
+	return "400 Bad Request"
+}
+
+// stampRaw is stampVia for a Via that may not even parse.
+func stampRaw(value string, from netip.AddrPort) string {
+	var v sip.ViaHeader
+	if parseVia(value, &v) != nil {
+		return value
+	}
+	stampVia(&v, from)
+	return v.Value()
+}

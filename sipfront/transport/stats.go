@@ -1,0 +1,56 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// Stats counts what passed since the start. All but Flows only grow.
+type Stats struct {
+	MessagesIn, MessagesOut uint64
+	BytesIn, BytesOut       uint64
+	// KeepAlives counts CRLF pings and STUN binding requests that were answered.
+	KeepAlives uint64
+	// Refused counts malformed requests that were answered, Dropped messages
+	// that were not.
+	Refused, Dropped uint64
+	// SendErrors counts messages that the operating system did not take.
+	SendErrors uint64
+	// Malformed counts refused and dropped messages by reason.
+	Malformed map[string]uint64
+	// Flows is the number of flows that have an id now; Evicted counts UDP flows
+	// that gave way to others when the table was full.
+	Flows   int
+	Evicted uint64
+}
+
+type counters struct {
+	messagesIn, messagesOut, bytesIn, bytesOut atomic.Uint64
+	keepAlives, refused, dropped, sendErrors   atomic.Uint64
+	evicted                                    atomic.Uint64
+
+	mu        sync.Mutex
+	malformed map[string]uint64 // keys are the constants given to bad: bounded
+}
+
+func (c *counters) refuse(reason string) {
+	c.mu.Lock()
+	c.malformed[reason]++
+	c.mu.Unlock()
+}
+
+func (c *counters) snapshot() Stats {
+	s := Stats{
+		MessagesIn: c.messagesIn.Load(), MessagesOut: c.messagesOut.Load(),
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
+		KeepAlives: c.keepAlives.Load(), Refused: c.refused.Load(), Dropped: c.dropped.Load(),
+		SendErrors: c.sendErrors.Load(), Evicted: c.evicted.Load(),
+		Malformed: make(map[string]uint64),
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, v := range c.malformed {
+		s.Malformed[k] = v
+	}
+	return s
+}
