@@ -114,7 +114,7 @@ func NewStreams(cfg StreamConfig, recv Receiver, log *slog.Logger) (*Streams, er
 		return s, nil
 	}
 	var err error
-	if s.tls, err = s.cfg.Keys.NodeTLS(cfg.Self.Name); err != nil {
+	if s.tls, err = s.cfg.Keys.NodeTLS(cfg.Self.Name, "hereis"); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
 	return s, nil
