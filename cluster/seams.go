@@ -74,6 +74,9 @@ type Question struct {
 	FailedMember bool
 	// LiveEdge tells whether a node is in the view.
 	LiveEdge func(node string) bool
+	// EdgeIncarnation is the incarnation of a node in the view, 0 if it is
+	// not there: an older vouch does not count (rule 12). Nil: nobody knows.
+	EdgeIncarnation func(node string) uint64
 	// AcceptedMS is the holder's node time at which it accepted the present
 	// lease of a key or (nil) the floor; 0 if it came as a copy (rule 1).
 	AcceptedMS func(key []byte) int64

@@ -310,7 +310,8 @@ type Registered struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The live bindings of the user, at whichever edge, for the 200.
 	Bindings []*Lease `protobuf:"bytes,1,rep,name=bindings,proto3" json:"bindings,omitempty"`
-	// What the edge must keep before it sends the 200: leases, tombstones, floor; empty for a query or replay.
+	// What the edge must keep before it sends the 200: leases, tombstones, floor. A replay repeats
+	// what is still this edge's, for the first answer may have been lost; empty for a query.
 	Writes *Record `protobuf:"bytes,2,opt,name=writes,proto3" json:"writes,omitempty"`
 	// Node time of the holder, in ms, to which expires_ms of the bindings compares.
 	NowMs int64 `protobuf:"varint,3,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`

@@ -54,7 +54,7 @@ func (t *Transport) Listen() error {
 	for _, addr := range t.cfg.UDP {
 		l, err := listenUDP(t, addr, t.cfg.Sockets)
 		if err != nil {
-			t.close()
+			t.Close()
 			return fmt.Errorf("transport: listen udp %s: %w", addr, err)
 		}
 		t.udp = append(t.udp, l)
@@ -62,7 +62,7 @@ func (t *Transport) Listen() error {
 	for _, addr := range t.cfg.TCP {
 		l, err := listenTCP(t, addr)
 		if err != nil {
-			t.close()
+			t.Close()
 			return fmt.Errorf("transport: listen tcp %s: %w", addr, err)
 		}
 		t.tcp = append(t.tcp, l)
@@ -73,7 +73,7 @@ func (t *Transport) Listen() error {
 // Run reads from the sockets until ctx ends, then closes them. It is called
 // once, after Listen.
 func (t *Transport) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, t.close)
+	stop := context.AfterFunc(ctx, t.Close)
 	defer stop()
 	var g errgroup.Group
 	for _, l := range t.udp {
@@ -85,12 +85,13 @@ func (t *Transport) Run(ctx context.Context) error {
 		g.Go(func() error { return l.accept(ctx) })
 	}
 	err := g.Wait()
-	t.close()
+	t.Close()
 	t.conns.wg.Wait()
 	return err
 }
 
-func (t *Transport) close() {
+// Close gives the ports back; Run does so by itself when its context ends.
+func (t *Transport) Close() {
 	for _, l := range t.udp {
 		l.close()
 	}

@@ -1,0 +1,99 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// Cluster is what Client needs of the node that it runs in.
+type Cluster interface {
+	// Ask puts a question to the user grain of an AoR and returns its reply,
+	// which may be a Failure. It takes its deadline from ctx.
+	Ask(ctx context.Context, aor string, msg proto.Message) (proto.Message, error)
+	// Keep stores this edge's leases as durably as configured, then returns.
+	Keep(ctx context.Context, rec *messages.Record) error
+	// KeepErr is why Keep cannot work now, or nil.
+	KeepErr() error
+	// NewStamp makes a stamp at this node's clock.
+	NewStamp() *messages.Stamp
+	// RaiseClock puts this node's clock above a node time in ms (rule 1).
+	RaiseClock(ms int64)
+	// NowMS is the node time.
+	NowMS() int64
+	// Incarnation and Name are this node's.
+	Incarnation() uint64
+	Name() string
+}
+
+// Client asks users typed questions on behalf of this node, the edge. It is
+// safe for concurrent use. Its errors are those of errors.go, or whatever the
+// cluster returns if it got no answer.
+type Client struct{ cluster Cluster }
+
+// NewClient makes a Client of a node.
+func NewClient(c Cluster) *Client { return &Client{cluster: c} }
+
+// Register puts a REGISTER to its user and returns when this edge has stored
+// what it must before it may send the 200 (rules 1, 5, 7). It fills r's edge,
+// incarnation, stamp and age; a stamp that r has already, from when the request
+// arrived, is used, and r.AgeMs must then say how long ago that was.
+func (c *Client) Register(ctx context.Context, r *messages.Register) (*messages.Registered, error) {
+	if err := c.cluster.KeepErr(); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	arrivedMS := c.cluster.NowMS() - r.GetAgeMs()
+	r.Edge, r.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
+	if r.Stamp == nil {
+		r.Stamp = c.cluster.NewStamp()
+	}
+	res, err := call[*messages.Registered](ctx, c, r.Aor, r)
+	if behind := (ClockBehindError{}); errors.As(err, &behind) {
+		c.cluster.RaiseClock(behind.StampMS)
+		// A message is never changed once sent: the first may still be on its way.
+		again := proto.CloneOf(r)
+		again.Stamp = c.cluster.NewStamp()
+		again.AgeMs = c.cluster.NowMS() - arrivedMS
+		res, err = call[*messages.Registered](ctx, c, again.Aor, again)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !res.GetWrites().Empty() {
+		if err := c.cluster.Keep(ctx, res.Writes); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+		}
+	}
+	return res, nil
+}
+
+// Locate asks where a user can be called (WHEREIS). No way to call them is an
+// error: ErrNotFound, ErrUnavailable or ErrRetry (rule 15).
+func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error) {
+	return call[*messages.Located](ctx, c, string(aor), &messages.Locate{Aor: string(aor)})
+}
+
+// Where asks for all that is known of a user, for people.
+func (c *Client) Where(ctx context.Context, aor AoR) (*messages.Whereabouts, error) {
+	return call[*messages.Whereabouts](ctx, c, string(aor), &messages.Where{Aor: string(aor)})
+}
+
+// call asks a user and checks the type of the answer.
+func call[R proto.Message](ctx context.Context, c *Client, aor string, req proto.Message) (R, error) {
+	var zero R
+	res, err := c.cluster.Ask(ctx, aor, req)
+	if err != nil {
+		return zero, err
+	}
+	switch res := res.(type) {
+	case R:
+		return res, nil
+	case *messages.Failure:
+		return zero, FromFailure(res)
+	}
+	return zero, fmt.Errorf("%w: unexpected answer %T", ErrInternal, res)
+}

@@ -1,0 +1,441 @@
+package actors
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// Question is what a user is asked: a message, the merged state of the user,
+// and what the node knows about the members. It is, field by field, the
+// question of the cluster's grains.
+type Question struct {
+	Message proto.Message
+	// Record is the merged state; never nil, never to be changed.
+	Record *messages.Record
+	// NowMS is the node time.
+	NowMS int64
+	// StandIn: this node is the second holder and answers in the owner's place.
+	StandIn bool
+	// Settled: the answering node knows all there is to know of this key (rule 14).
+	Settled bool
+	// FailedMember: a member is remembered as failed and has not come back (rule 15).
+	FailedMember bool
+	// LiveEdge tells whether a node is in the view.
+	LiveEdge func(node string) bool
+	// EdgeIncarnation is the incarnation of a node in the view, 0 if it is
+	// not there: an older vouch does not count (rule 12). Nil: nobody knows.
+	EdgeIncarnation func(node string) uint64
+	// AcceptedMS is the holder's node time at which it accepted the present
+	// lease of a key or (nil) the floor; 0 if it came as a copy (rule 1).
+	AcceptedMS func(key []byte) int64
+	// NewStamp makes a stamp of this node's own, above every one that it knows (rule 2).
+	NewStamp func() *messages.Stamp
+}
+
+// Answer is what a user says to a Question; it is, field by field, the answer
+// of the cluster's grains.
+type Answer struct {
+	// Reply goes back to the asker; an error is a messages.Failure.
+	Reply proto.Message
+	// Writes are merged into the user's record and copied; nil for none.
+	Writes *messages.Record
+	// All: the reply waits for the other holder and for Tell too (rule 5).
+	All bool
+	// Tell names former edges that must drop what they hold.
+	Tell []string
+	// Incomplete: a positive answer may grow, a negative one is not to be believed (rule 13).
+	Incomplete bool
+}
+
+// User is the logic of the user grain: the registrar and location service of
+// every user, without any user's state. It is safe for concurrent use.
+type User struct{ cfg Limits }
+
+// New makes the logic for limits that Validate accepts.
+func New(cfg Limits) *User { return &User{cfg: cfg} }
+
+// Answer decides what becomes of a message to a user.
+func (u *User) Answer(q *Question) *Answer {
+	switch msg := q.Message.(type) {
+	case *messages.Register:
+		a, err := u.register(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.Locate:
+		return u.locate(q, msg)
+	case *messages.Where:
+		return &Answer{Reply: &messages.Whereabouts{Record: q.Record, NowMs: q.NowMS, Settled: q.Settled}}
+	}
+	return &Answer{Reply: ToFailure(fmt.Errorf("%w: %T", ErrUnknownType, q.Message))}
+}
+
+// register processes one REGISTER (RFC 3261 10.3 steps 6 to 8). Nothing is
+// changed here: what it writes is in the Answer, all of it or none.
+func (u *User) register(q *Question, r *messages.Register) (*Answer, error) {
+	if err := u.check(q, r); err != nil {
+		return nil, err
+	}
+	t := &update{q: q, r: r, cfg: &u.cfg}
+	var err error
+	if r.GetStar() {
+		err = t.star()
+	} else {
+		err = t.contacts()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.behind {
+		return nil, ClockBehindError{StampMS: t.highestMS()}
+	}
+	if err := t.limit(); err != nil {
+		return nil, err
+	}
+	return t.answer(), nil
+}
+
+// check refuses what is wrong whatever the user's state is.
+func (u *User) check(q *Question, r *messages.Register) error {
+	if r.GetStar() && (len(r.GetContacts()) > 0 || !r.GetHasExpires() || r.GetExpiresS() != 0) {
+		return fmt.Errorf("%w: Contact * with other Contacts or without Expires 0", ErrBadRequest)
+	}
+	if !r.GetStar() && len(r.GetContacts()) == 0 {
+		return nil
+	}
+	if r.GetStamp() == nil || r.GetCallId() == "" {
+		return fmt.Errorf("%w: no stamp or no Call-ID", ErrBadRequest)
+	}
+	if r.Stamp.Ms > q.NowMS+messages.SkewBoundMS {
+		return ErrClockAhead
+	}
+	for _, c := range r.GetContacts() {
+		if c.GetUri() == "" {
+			return fmt.Errorf("%w: empty Contact", ErrBadRequest)
+		}
+		if u.cfg.tooBrief(u.cfg.requested(r, c)) {
+			return IntervalTooBriefError{Min: u.cfg.MinExpires}
+		}
+	}
+	return nil
+}
+
+// update is one REGISTER in progress.
+type update struct {
+	q   *Question
+	r   *messages.Register
+	cfg *Limits
+
+	// writes are the new leases, one per key; floor is the new floor.
+	writes []*messages.Lease
+	floor  *messages.Floor
+	// kept and keptFloor are what an earlier delivery of this request wrote.
+	kept      []*messages.Lease
+	keptFloor *messages.Floor
+	// added counts writes that make one more binding live.
+	added int
+	// behind: the edge's clock is behind; nothing may be written.
+	behind bool
+	all    bool
+	tell   []string
+}
+
+// contacts finds each Contact's key and decides on all of them in turn.
+func (t *update) contacts() error {
+	entries := make([]entry, 0, len(t.r.GetContacts()))
+	for _, c := range t.r.GetContacts() {
+		e := resolve(t.q.Record, c, t.q.NowMS)
+		e.removal = t.cfg.requested(t.r, c) == 0
+		if i := slices.IndexFunc(entries, func(o entry) bool { return e.replaces(&o) }); i >= 0 {
+			e.key = entries[i].key
+			entries[i] = e
+			continue
+		}
+		entries = append(entries, e)
+	}
+	for i := range entries {
+		if err := t.decide(&entries[i]); err != nil {
+			return err
+		}
+	}
+	for i := range entries {
+		t.joinTwins(&entries[i])
+	}
+	return nil
+}
+
+// decide applies rule 7 (Call-ID and CSeq) and then rule 1 (stamps) to one key.
+func (t *update) decide(e *entry) error {
+	have, floor := e.have, t.q.Record.GetFloor()
+	if have != nil && t.r.Stamp.Compare(have.Stamp) == 0 {
+		t.kept = append(t.kept, have)
+		return nil
+	}
+	if floor != nil && floor.CallId == t.r.CallId && t.r.Cseq <= floor.Cseq {
+		return ErrStaleCSeq
+	}
+	if have != nil && have.CallId == t.r.CallId && t.r.Cseq <= have.Cseq {
+		// RFC 3261 10.3 step 7 would fail a retransmission too; a client that
+		// missed our 200 must not be told 500 (rule 7).
+		if t.r.Cseq < have.Cseq || have.Dead != e.removal {
+			return ErrStaleCSeq
+		}
+		moved := !have.Dead && (have.Edge != t.r.Edge || !have.Flow.Same(t.r.Flow))
+		if !moved || t.r.Stamp.Compare(have.Stamp) < 0 {
+			t.kept = append(t.kept, have)
+			return nil
+		}
+	}
+	stamp, ok := t.order(have, floor)
+	if !ok {
+		return nil
+	}
+	return t.write(e, stamp)
+}
+
+// order finds the stamp for a write over a lease and a floor, either of which
+// may be nil. Normally it is the request's. A lower one than theirs either
+// came later by a clock that is behind (t.behind), or is later by the word of
+// its own UA and gets a stamp of ours (rule 2), or took effect before them:
+// then there is nothing to write (rule 1).
+func (t *update) order(have *messages.Lease, floor *messages.Floor) (*messages.Stamp, bool) {
+	byLease := have != nil && t.r.Stamp.Compare(have.Stamp) <= 0
+	byFloor := floor != nil && t.r.Stamp.Compare(floor.Stamp) <= 0
+	if !byLease && !byFloor {
+		return t.r.Stamp, true
+	}
+	if byLease && t.arrivedAfter(have.Key, have.Stamp) || byFloor && t.arrivedAfter(nil, floor.Stamp) {
+		t.behind = true
+		return nil, false
+	}
+	if byLease && have.CallId != t.r.CallId || byFloor && floor.CallId != t.r.CallId {
+		return nil, false
+	}
+	return t.q.NewStamp(), true
+}
+
+// arrivedAfter tells whether the request reached its edge after this holder
+// accepted the lease of a key (nil: the floor), by the holder's own clock.
+// What came as a copy was accepted elsewhere: its stamp tells when, as well as
+// clocks agree.
+func (t *update) arrivedAfter(key []byte, winner *messages.Stamp) bool {
+	accepted := int64(0)
+	if t.q.AcceptedMS != nil {
+		accepted = t.q.AcceptedMS(key)
+	}
+	if accepted == 0 {
+		accepted = winner.GetMs()
+	}
+	return t.q.NowMS-t.r.GetAgeMs() > accepted
+}
+
+// highestMS is what the edge must raise its clock above (rule 1).
+func (t *update) highestMS() int64 {
+	ms := max(t.q.NowMS, t.q.Record.GetFloor().GetStamp().GetMs())
+	for _, l := range t.q.Record.GetLeases() {
+		ms = max(ms, l.GetStamp().GetMs())
+	}
+	return ms
+}
+
+// write puts a new lease or tombstone on a key.
+func (t *update) write(e *entry, stamp *messages.Stamp) error {
+	l := t.lease(e.key, stamp)
+	wasAlive := e.have != nil && t.q.Record.Alive(e.have, t.q.NowMS)
+	if e.removal {
+		l.Dead = true
+		t.all = true
+	} else {
+		// Both from the request's stamp: a stamp of ours only breaks a tie.
+		granted := t.cfg.granted(t.cfg.requested(t.r, e.contact), t.r.Stamp)
+		l.ExpiresMs = t.r.Stamp.Ms + granted.Milliseconds()
+		since := t.r.Stamp.Ms
+		if wasAlive {
+			since = peek(e.have.Payload).sinceMS
+		}
+		var err error
+		if l.Payload, err = bind(t.r, e.contact, since); err != nil {
+			return fmt.Errorf("%w: %v", ErrBadRequest, err)
+		}
+		if !wasAlive {
+			t.added++
+		}
+	}
+	if wasAlive && (e.have.Edge != t.r.Edge || !e.have.Flow.Same(t.r.Flow)) {
+		t.all = true
+		t.tellEdge(e.have.Edge)
+	}
+	t.writes = append(t.writes, l)
+	return nil
+}
+
+// lease is a lease of this request's edge without payload.
+func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
+	return &messages.Lease{
+		Key:        key,
+		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
+		Edge:       t.r.Edge,
+		Flow:       t.r.Flow,
+		Stamp:      stamp,
+		Vouch:      t.r.Incarnation,
+		CallId:     t.r.CallId,
+		Cseq:       t.r.Cseq,
+		LifetimeMs: t.cfg.lifetimeMS(),
+	}
+}
+
+// tellEdge notes a former edge; the one that asked learns from the answer.
+func (t *update) tellEdge(edge string) {
+	if edge != t.r.Edge && edge != "" && !slices.Contains(t.tell, edge) {
+		t.tell = append(t.tell, edge)
+	}
+}
+
+// joinTwins ends other live leases of an equal Contact, which two sides of a
+// partition made: all of them on a removal, on a refresh those of the same UA.
+func (t *update) joinTwins(e *entry) {
+	written := func(key []byte) bool {
+		return slices.ContainsFunc(t.writes, func(l *messages.Lease) bool { return bytes.Equal(l.Key, key) })
+	}
+	if !written(e.key) {
+		return
+	}
+	for _, twin := range e.twins {
+		sameUA := twin.CallId == t.r.CallId
+		if written(twin.Key) || twin.Stamp.Compare(t.r.Stamp) >= 0 ||
+			sameUA && twin.Cseq >= t.r.Cseq || !sameUA && !e.removal {
+			continue
+		}
+		l := t.lease(twin.Key, t.r.Stamp)
+		l.Dead = true
+		t.writes = append(t.writes, l)
+		t.all = true
+		t.tellEdge(twin.Edge)
+	}
+}
+
+// star processes "Contact: *" (RFC 3261 10.3 step 6, rule 6).
+func (t *update) star() error {
+	rec := t.q.Record
+	if f := rec.GetFloor(); f != nil {
+		same := f.CallId == t.r.CallId
+		if f.Stamp.Compare(t.r.Stamp) == 0 || same && f.Cseq == t.r.Cseq {
+			t.keptFloor = f
+			return nil
+		}
+		if same && t.r.Cseq < f.Cseq {
+			return ErrStaleCSeq
+		}
+	}
+	for _, l := range rec.GetLeases() {
+		if isBinding(l) && l.CallId == t.r.CallId && l.Cseq >= t.r.Cseq {
+			return ErrStaleCSeq
+		}
+	}
+	stamp := t.orderStar()
+	if t.behind || rec.GetFloor() != nil && stamp.Compare(rec.Floor.Stamp) <= 0 {
+		return nil
+	}
+	t.floor = &messages.Floor{
+		Stamp:      stamp,
+		CallId:     t.r.CallId,
+		Cseq:       t.r.Cseq,
+		Edge:       t.r.Edge,
+		LifetimeMs: t.cfg.lifetimeMS(),
+	}
+	t.all = true
+	for _, l := range rec.GetLeases() {
+		if isBinding(l) && rec.Alive(l, t.q.NowMS) && l.Stamp.Compare(stamp) <= 0 {
+			t.tellEdge(l.Edge)
+		}
+	}
+	return nil
+}
+
+// orderStar finds the stamp of a floor: order, over every key of the user. A
+// floor that took effect before some binding still ends those below it.
+func (t *update) orderStar() *messages.Stamp {
+	rec, stamp, foreign := t.q.Record, t.r.Stamp, false
+	raise := func(key []byte, winner *messages.Stamp, callID string) {
+		if t.r.Stamp.Compare(winner) > 0 {
+			return
+		}
+		t.behind = t.behind || t.arrivedAfter(key, winner)
+		foreign = foreign || callID != t.r.CallId
+		stamp = nil
+	}
+	if f := rec.GetFloor(); f != nil {
+		raise(nil, f.Stamp, f.CallId)
+	}
+	for _, l := range rec.GetLeases() {
+		if isBinding(l) {
+			raise(l.Key, l.Stamp, l.CallId)
+		}
+	}
+	switch {
+	case stamp != nil || foreign || t.behind:
+		return t.r.Stamp
+	}
+	return t.q.NewStamp()
+}
+
+func isBinding(l *messages.Lease) bool {
+	return l.GetKind() == messages.LeaseKind_LEASE_KIND_BINDING
+}
+
+// answer makes the 200: every live binding after the writes, with the edge's
+// part of them.
+func (t *update) answer() *Answer {
+	after, a := t.q.Record, &Answer{All: t.all, Tell: t.tell}
+	if len(t.writes) > 0 || t.floor != nil {
+		a.Writes = &messages.Record{Aor: t.r.Aor, Leases: t.writes, Floor: t.floor}
+		after = after.Clone()
+		after.Merge(a.Writes)
+	}
+	a.Reply = &messages.Registered{
+		Bindings: liveBindings(after, t.q.NowMS),
+		Writes:   t.toKeep(a.Writes),
+		NowMs:    t.q.NowMS,
+	}
+	return a
+}
+
+// toKeep adds to the writes what an earlier delivery of this request wrote for
+// this edge: its answer may have been lost before the edge stored it.
+func (t *update) toKeep(writes *messages.Record) *messages.Record {
+	own := slices.DeleteFunc(t.kept, func(l *messages.Lease) bool { return l.Edge != t.r.Edge })
+	if len(own) == 0 && t.keptFloor.GetEdge() != t.r.Edge {
+		return writes
+	}
+	keep := &messages.Record{Aor: t.r.Aor, Leases: append(own, writes.GetLeases()...), Floor: writes.GetFloor()}
+	if keep.Floor == nil && t.keptFloor.GetEdge() == t.r.Edge {
+		keep.Floor = t.keptFloor
+	}
+	return keep
+}
+
+// liveBindings lists the bindings that count at nowMS, in the order of their
+// keys: the same at every holder.
+func liveBindings(rec *messages.Record, nowMS int64) []*messages.Lease {
+	live := make([]*messages.Lease, 0, len(rec.GetLeases()))
+	for _, l := range rec.GetLeases() {
+		if isBinding(l) && rec.Alive(l, nowMS) {
+			live = append(live, l)
+		}
+	}
+	if len(live) > 1 {
+		slices.SortFunc(live, func(a, b *messages.Lease) int { return bytes.Compare(a.Key, b.Key) })
+	}
+	return live
+}
+
+// retryUnsettled is when a question that found no settled owner is worth
+// repeating: views settle within a second or two.
+const retryUnsettled = 2 * time.Second
