@@ -366,6 +366,11 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 	}
 	u := t.next()
 	hop, ok := numericHop(&u)
+	if s.serves(&u) {
+		// A Contact that is another user of ours: the request comes back, as a
+		// spiral (RFC 3261 6), and is routed again.
+		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
+	}
 	if !ok {
 		return nil, errResolve
 	}

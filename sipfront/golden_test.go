@@ -155,6 +155,11 @@ func testKeys() Keys {
 
 func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
+	return newNode(t, "n1", "192.0.2.1:5060", change...)
+}
+
+func newNode(t testing.TB, name, addr string, change ...func(*Config)) *rig {
+	t.Helper()
 	domains, err := actors.NewDomains(actors.Domain{Name: "example.com", Aliases: []string{"sip.example.com"}},
 		actors.Domain{Name: "example.org"})
 	if err != nil {
@@ -162,12 +167,12 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	}
 	r := &rig{t: t, cfg: DefaultConfig(), peers: map[string]string{}, lastReq: map[string]string{}, lastRes: map[string]string{}}
 	r.cfg.Domains = domains
-	r.cfg.Addresses = []Address{{"udp", netip.MustParseAddrPort("192.0.2.1:5060")}}
+	r.cfg.Addresses = []Address{{"udp", netip.MustParseAddrPort(addr)}}
 	for _, f := range change {
 		f(&r.cfg)
 	}
 	r.net = &memNet{flows: map[string]*memFlow{}, byID: map[string]*memFlow{}, local: r.cfg.Addresses[0].Addr}
-	r.zone = &memCluster{self: "n1", nodes: map[string]netip.AddrPort{"n1": r.cfg.Addresses[0].Addr}, start: time.Now()}
+	r.zone = &memCluster{self: name, nodes: map[string]netip.AddrPort{name: r.cfg.Addresses[0].Addr}, start: time.Now()}
 	r.reg = &memRegistrar{zone: r.zone}
 	r.loc = &memLocator{answers: map[string][]locateAnswer{}}
 	var n uint64
@@ -345,6 +350,8 @@ type memFlow struct {
 	remote  netip.AddrPort
 	id      *messages.FlowID
 	closed  bool
+	// tap hears what is sent, for benchmarks.
+	tap func([]byte)
 }
 
 func (n *memNet) flow(remote netip.AddrPort) *memFlow {
@@ -408,6 +415,10 @@ func (f *memFlow) Reliable() bool         { return f.network != "udp" }
 func (f *memFlow) Local() netip.AddrPort  { return f.n.local }
 func (f *memFlow) Remote() netip.AddrPort { return f.remote }
 func (f *memFlow) Send(b []byte) error {
+	if f.tap != nil {
+		f.tap(bytes.Clone(b))
+		return nil
+	}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	if f.closed {
