@@ -150,8 +150,8 @@ func TestFlowTokenRoundTrip(t *testing.T) {
 }
 
 func TestFlowTokenIsSmall(t *testing.T) {
-	side := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.1:5060"), remote: netip.MustParseAddrPort("203.0.113.9:40000"), bound: true}
-	tok := token{kind: tokenDialog, edge: "node-1", sides: []side{side, side}}
+	one := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.1:5060"), remote: netip.MustParseAddrPort("203.0.113.9:40000"), bound: true}
+	tok := token{kind: tokenDialog, edge: "node-1", sides: []side{one, one}}
 	if n := len(tok.seal(testKeys().FlowToken, "")); n > 80 {
 		t.Errorf("a Record-Route token has %d characters", n)
 	}
