@@ -512,6 +512,8 @@ type memLocator struct {
 	mu      sync.Mutex
 	answers map[string][]locateAnswer
 	asked   int
+	// gate holds answers back until it is closed, or the asker's time is over.
+	gate chan struct{}
 }
 
 func (m *memLocator) set(aor, arg string, t testing.TB) {
@@ -535,7 +537,14 @@ func (m *memLocator) set(aor, arg string, t testing.TB) {
 	m.answers[aor] = append(m.answers[aor], a)
 }
 
-func (m *memLocator) Locate(_ context.Context, aor actors.AoR) (*messages.Located, error) {
+func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {
+	if m.gate != nil {
+		select {
+		case <-m.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked++
