@@ -1,0 +1,96 @@
+package admin
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// Errors of a Node that have a status of their own; any other is 500, or 504
+// if it is the context's.
+var (
+	// ErrBadRequest: the question makes no sense, as an AoR that is none: 400.
+	ErrBadRequest = errors.New("bad request")
+	// ErrNotFound: there is no such node or user: 404.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable: ask again later: 503.
+	ErrUnavailable = errors.New("unavailable")
+)
+
+// Node is what the API needs from the node that it stands before. All methods
+// may be called at any time, also while the node starts and stops.
+type Node interface {
+	// Where asks the owner of an AoR what is known of it.
+	Where(ctx context.Context, aor string) (*messages.Whereabouts, error)
+	// Members lists the nodes that this one knows, itself included, by name.
+	Members() []Member
+	// Send asks to (a node's name, an AoR, or "all") a question and returns one
+	// reply for every node asked. An error says that nobody could be asked.
+	Send(ctx context.Context, to string, question proto.Message) ([]Reply, error)
+	// Watch yields the events of the users that match pattern (an AoR, a
+	// domain as "@example.com", or "*"), from the whole cluster. The channel is
+	// closed by the node when ctx ends, when the node stops, or when the reader
+	// falls behind: who goes on watching must ask anew.
+	Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error)
+	// Ready is nil when the node serves, or says what it waits for.
+	Ready() error
+	// Info describes the node.
+	Info() Info
+	// Stats are the node's numbers by name: "transactions" or, with labels,
+	// `requests_total{method="REGISTER"}`. Names that end in _total only grow.
+	Stats() map[string]float64
+}
+
+// MemberState is what a node thinks of another.
+type MemberState string
+
+// The states of a member.
+const (
+	MemberLive     MemberState = "live"
+	MemberDraining MemberState = "draining"
+	MemberFailed   MemberState = "failed"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	Name        string      `json:"name"`
+	State       MemberState `json:"state"`
+	Incarnation uint64      `json:"incarnation,string"`
+	Region      string      `json:"region,omitempty"`
+	Zone        string      `json:"zone,omitempty"`
+	// SIP lists its addresses as udp:ip:port; unknown until a stream to it was up.
+	SIP    []string `json:"sip,omitempty"`
+	Gossip string   `json:"gossip"`
+	Stream string   `json:"stream"`
+	Remote string   `json:"remote"`
+	// Admin is the address of its API, as far as it told.
+	Admin   string `json:"admin,omitempty"`
+	Version string `json:"version,omitempty"`
+	// FailedMS is the node time, in ms, at which it was declared failed; 0 otherwise.
+	FailedMS int64 `json:"failed_ms,omitempty"`
+	// Self marks the node that answers.
+	Self bool `json:"self,omitempty"`
+}
+
+// Reply is the answer of one node to Send.
+type Reply struct {
+	Node   string
+	Answer proto.Message
+	// Err is set if the node did not answer, or answered with a failure.
+	Err error
+}
+
+// Info describes a node.
+type Info struct {
+	Name        string   `json:"name"`
+	Incarnation uint64   `json:"incarnation,string"`
+	Version     string   `json:"version"`
+	Go          string   `json:"go"`
+	SIP         []string `json:"sip"`
+	// Domains are the served domains, without aliases; the first completes an
+	// AoR that is given without one.
+	Domains []string `json:"domains"`
+}

@@ -1,0 +1,199 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func config(scenario string, targets ...*server) Config {
+	cfg := DefaultConfig()
+	cfg.Scenario, cfg.Users = scenario, 200
+	cfg.T1, cfg.T2, cfg.Timeout = 50*time.Millisecond, 400*time.Millisecond, 2*time.Second
+	for _, s := range targets {
+		cfg.Targets = append(cfg.Targets, s.addr)
+	}
+	return cfg
+}
+
+func mustRun(t *testing.T, cfg Config) *Phase {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := Run(ctx, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Measured
+}
+
+func allOK(t *testing.T, p *Phase, want uint64) {
+	t.Helper()
+	if p.OK != want || p.Failed != 0 {
+		t.Errorf("got %d ok, %d failed, want %d ok: %v", p.OK, p.Failed, want, p.Codes)
+	}
+}
+
+func TestClosedLoopScenarios(t *testing.T) {
+	for _, scenario := range []string{Register, Refresh, Locate, Call} {
+		t.Run(scenario, func(t *testing.T) {
+			cfg := config(scenario, startServer(t, &server{}))
+			cfg.Sockets = 3
+			p := mustRun(t, cfg)
+			allOK(t, p, 200)
+			if p.Codes["200"] != 200 {
+				t.Errorf("codes: %v", p.Codes)
+			}
+			if scenario == Call && (p.Answered != 200 || p.ACKs != 200 || p.BYEs != 200) {
+				t.Errorf("answering side: %d answered, %d ACK, %d BYE, want 200 each", p.Answered, p.ACKs, p.BYEs)
+			}
+		})
+	}
+}
+
+func TestEveryUserIsUsedOnce(t *testing.T) {
+	s := startServer(t, &server{})
+	cfg := config(Register, s)
+	cfg.Users, cfg.First, cfg.Sockets = 101, 1000, 4
+	allOK(t, mustRun(t, cfg), 101)
+	s.conn.Close()
+	if len(s.contacts) != 101 || s.contacts["u1000"] == "" || s.contacts["u1100"] == "" {
+		t.Errorf("got %d users, want u1000 to u1100", len(s.contacts))
+	}
+}
+
+func TestRFC3261_17_1_2_2_LostDatagramsAreSentAgain(t *testing.T) {
+	for _, scenario := range []string{Register, Call} {
+		s := startServer(t, &server{drop: func(n uint64) bool { return n%7 == 3 }})
+		cfg := config(scenario, s)
+		cfg.Users, cfg.Timeout = 60, 10*time.Second
+		p := mustRun(t, cfg)
+		allOK(t, p, 60)
+		if p.Retransmissions == 0 {
+			t.Errorf("%s: no retransmission over a lossy line", scenario)
+		}
+	}
+}
+
+func TestTimeoutIsAnError(t *testing.T) {
+	s := startServer(t, &server{drop: func(n uint64) bool { return n > 10 }})
+	cfg := config(Register, s)
+	cfg.Users, cfg.Window, cfg.Timeout = 20, 20, 300*time.Millisecond
+	p := mustRun(t, cfg)
+	if p.OK != 10 || p.Codes["timeout"] != 10 {
+		t.Errorf("got %d ok and %v, want 10 ok and 10 timeouts", p.OK, p.Codes)
+	}
+}
+
+// A server that stalls for 300 ms once must show in an open loop's high
+// percentiles, for all that was due meanwhile; a closed loop would see one slow answer.
+func TestOpenLoopCountsFromTheIntendedStart(t *testing.T) {
+	s := startServer(t, &server{stall: func(n uint64) time.Duration {
+		if n == 100 {
+			return 300 * time.Millisecond
+		}
+		return 0
+	}})
+	cfg := config(Register, s)
+	cfg.Users, cfg.Rate, cfg.MaxInFlight = 500, 500, 4
+	cfg.T1 = 2 * time.Second // no retransmission in the stall
+	cfg.T2 = 4 * time.Second
+	p := mustRun(t, cfg)
+	allOK(t, p, 500)
+	if p.Took < 900*time.Millisecond {
+		t.Errorf("500 at 500/s took %v, want about a second", p.Took)
+	}
+	if got := p.Latency["register"].ValueAtQuantile(85); got < 100_000 {
+		t.Errorf("p85 is %d us: late starts were left out", got)
+	}
+	if p.Late == 0 {
+		t.Error("no late start was counted, with 4 in flight and a stall")
+	}
+}
+
+func TestAnswersAreValidated(t *testing.T) {
+	replace := func(old, new string) func(string) string {
+		return func(s string) string { return strings.Replace(s, old, new, 1) }
+	}
+	for want, spoil := range map[string]func(string) string{
+		"invalid: other CSeq":                              replace("CSeq: 1 ", "CSeq: 2 "),
+		"invalid: other Call-ID":                           replace("Call-ID: ", "Call-ID: x"),
+		"invalid: no To tag":                               replace(";tag=srv", ""),
+		"invalid: other From tag":                          replace(";tag=f", ";tag=g"),
+		"invalid: not one Via":                             replace("Call-ID:", "Via: SIP/2.0/UDP 127.0.0.1:9\r\nCall-ID:"),
+		"invalid: 200 without our Contact and its expires": replace(";expires=60", ""),
+	} {
+		cfg := config(Register, startServer(t, &server{spoil: spoil}))
+		cfg.Users = 3
+		if p := mustRun(t, cfg); p.Failed != 3 || p.Codes[want] != 3 {
+			t.Errorf("got %v, want 3 of %q", p.Codes, want)
+		}
+	}
+}
+
+func TestRefusalsAreCountedByCode(t *testing.T) {
+	for _, scenario := range []string{Locate, Call} {
+		s := startServer(t, &server{refuse: 480})
+		cfg := config(scenario, s)
+		cfg.Users = 10
+		if p := mustRun(t, cfg); p.Failed != 10 || p.Codes["480"] != 10 {
+			t.Errorf("%s: got %v, want 10 of 480", scenario, p.Codes)
+		}
+		cfg.Accept = []int{480}
+		allOK(t, mustRun(t, cfg), 10)
+	}
+}
+
+func TestDurationEndsTheRun(t *testing.T) {
+	cfg := config(Register, startServer(t, &server{}))
+	cfg.Duration = 200 * time.Millisecond
+	p := mustRun(t, cfg)
+	if p.Took < 150*time.Millisecond || p.Took > 5*time.Second || p.OK <= 0 || p.Failed > 0 {
+		t.Errorf("took %v, %d ok, %d failed", p.Took, p.OK, p.Failed)
+	}
+}
+
+func TestContextEndsTheRun(t *testing.T) {
+	s := startServer(t, &server{drop: func(uint64) bool { return true }})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Run(ctx, config(Register, s), nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+}
+
+func TestProcessUse(t *testing.T) {
+	cfg := config(Register, startServer(t, &server{}))
+	cfg.PIDs = map[string]int{"self": os.Getpid()}
+	p := mustRun(t, cfg)
+	if len(p.Processes) != 1 || p.Processes[0].RSS == 0 || p.Processes[0].Gone {
+		t.Errorf("got %+v", p.Processes)
+	}
+	cfg.PIDs = map[string]int{"none": 1 << 30}
+	if _, err := Run(t.Context(), cfg, nil); err == nil {
+		t.Error("a process that does not exist was measured")
+	}
+}
+
+func TestUsersRegisterAtTheNextTarget(t *testing.T) {
+	cfg := Config{Scenario: Locate}
+	for _, s := range []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"} {
+		cfg.Targets = append(cfg.Targets, netip.MustParseAddrPort(s))
+	}
+	for user := range uint64(6) {
+		if cfg.target(user) == cfg.registrar(user) {
+			t.Errorf("user %d is looked up where it registers", user)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	cfg := DefaultConfig()
+	if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), "target:") {
+		t.Errorf("got %v, want the field target named", err)
+	}
+}

@@ -1,0 +1,131 @@
+package load
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"hereis/bench/sipmsg"
+)
+
+// scenario makes the requests of a unit and judges their final answers.
+type scenario interface {
+	// begin builds and sends the first request.
+	begin(e *endpoint, u *unit)
+	// final takes in a valid final answer to the request that is outstanding.
+	final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time)
+	// held goes on after a pause that final began.
+	held(e *endpoint, u *unit, now time.Time)
+}
+
+// code is a status as a key of Phase.Codes.
+func code(status int) string { return strconv.Itoa(status) }
+
+func userName(user uint64) string { return "u" + strconv.FormatUint(user, 10) }
+
+// common writes Via, Max-Forwards, From, To, Call-ID and CSeq.
+func (e *endpoint) common(u *unit, w *sipmsg.Builder, method, from, to, toTag string) {
+	w.Header("Via", "SIP/2.0/UDP ", e.addr, ";rport;branch=", e.branch(u))
+	w.Int("Max-Forwards", 70, "")
+	w.Header("From", "<", from, ">;tag=", u.fromTag)
+	if toTag != "" {
+		w.Header("To", "<", to, ">;tag=", toTag)
+	} else {
+		w.Header("To", "<", to, ">")
+	}
+	w.Header("Call-ID", u.callID)
+	w.Int("CSeq", u.cseq, method)
+}
+
+// registering is the scenarios Register and Refresh: one REGISTER a unit.
+type registering struct {
+	// cseq is what the first round's CSeq is; each further round adds one.
+	cseq uint64
+	// measured tells targets from registrars.
+	measured bool
+}
+
+func (s registering) begin(e *endpoint, u *unit) {
+	user := userName(u.user)
+	aor := "sip:" + user + "@" + e.cfg.Domain
+	u.method, u.cseq = "REGISTER", s.cseq+u.round
+	u.callID = user + "-" + e.cfg.Run
+	u.fromTag = "f" + user
+	u.dst = e.cfg.registrar(u.user)
+	if s.measured {
+		u.dst = e.cfg.target(u.user)
+	}
+	u.req.Request("REGISTER", "sip:"+e.cfg.Domain)
+	e.common(u, &u.req, "REGISTER", aor, aor, "")
+	u.req.Header("Contact", "<sip:", user, "@", e.addr, ">")
+	u.req.Int("Expires", uint64(e.cfg.Expires), "")
+	u.req.End("", "")
+	e.send(u, time.Now())
+}
+
+func (s registering) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
+	e.phase.record("register", now.Sub(u.due))
+	if m.Status == 200 && e.cfg.Expires > 0 && !e.bound(u, m) {
+		e.end(u, false, "invalid: 200 without our Contact and its expires")
+		return
+	}
+	e.end(u, m.Status == 200, code(m.Status))
+}
+
+// bound tells that the 200 lists the Contact that was registered, with a lifetime (10.3 step 8).
+func (e *endpoint) bound(u *unit, m *sipmsg.Message) (found bool) {
+	want := []byte("sip:" + userName(u.user) + "@" + e.addr)
+	m.Values("Contact", func(v []byte) {
+		expires, _ := sipmsg.Param(v, "expires")
+		n, err := strconv.ParseUint(string(expires), 10, 32)
+		found = found || bytes.Equal(sipmsg.URI(v), want) && err == nil && n > 0
+	})
+	return found
+}
+
+func (registering) held(*endpoint, *unit, time.Time) {}
+
+// locating asks a node for a user with an OPTIONS that the user's device
+// answers (a proxy), or with a redirect or a refusal, as Config.Accept says.
+type locating struct{}
+
+func (locating) begin(e *endpoint, u *unit) {
+	e.toUser(u)
+	u.method, u.cseq = "OPTIONS", 1
+	to := "sip:" + userName(u.user) + "@" + e.cfg.Domain
+	u.req.Request("OPTIONS", to)
+	e.common(u, &u.req, "OPTIONS", "sip:bench@"+e.cfg.Domain, to, "")
+	u.req.Header("Contact", "<sip:bench@", e.addr, ">")
+	u.req.End("", "")
+	e.send(u, time.Now())
+}
+
+func (locating) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
+	e.phase.record("options", now.Sub(u.due))
+	ok := e.cfg.accepts(m.Status)
+	if ok && m.Status == 200 && !bytes.Equal(m.Get("X-Bench-User"), []byte(userName(u.user))) {
+		e.end(u, false, "invalid: answered by another user")
+		return
+	}
+	e.end(u, ok, code(m.Status))
+}
+
+func (locating) held(*endpoint, *unit, time.Time) {}
+
+// toUser gives a unit a user out of order, a dialog of its own and a target.
+func (e *endpoint) toUser(u *unit) {
+	nth := u.round*e.cfg.Users + (u.user - e.cfg.First)
+	u.user = e.cfg.First + mix(nth)%e.cfg.Users
+	u.dst = e.cfg.target(u.user)
+	id := strconv.Itoa(e.index) + "." + strconv.Itoa(u.slot) + "." + strconv.FormatUint(uint64(u.gen), 10)
+	u.callID = "c" + id + "-" + e.cfg.Run
+	u.fromTag = "c" + id
+}
+
+// mix scatters consecutive numbers (the finaliser of SplitMix64).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

@@ -1,0 +1,415 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+var (
+	// ErrNameTaken ends a node whose name another live node has.
+	ErrNameTaken = errors.New("another live node has this name")
+	// ErrMeta refuses a node whose metadata does not fit gossip.
+	ErrMeta = errors.New("metadata of this node is larger than gossip carries")
+)
+
+// IncarnationError ends a node that started with an incarnation that is not
+// above what peers remember for its name: its disk is new and its clock behind.
+type IncarnationError struct {
+	// Known is what the next start must be above.
+	Known uint64
+}
+
+func (e IncarnationError) Error() string {
+	return fmt.Sprintf("peers remember incarnation %d of this node's name, which is above its own", e.Known)
+}
+
+// Profile is how quickly failures are looked for.
+type Profile string
+
+const (
+	// ProfileLAN finds a killed node in 2 to 3 seconds.
+	ProfileLAN Profile = "lan"
+	// ProfileWAN is for round trips of up to a second.
+	ProfileWAN Profile = "wan"
+)
+
+// ProbeTimeout is the time after which a member that does not answer is
+// suspected; also the gap that rule 16 speaks of.
+func (p Profile) ProbeTimeout() time.Duration {
+	if p == ProfileWAN {
+		return time.Second
+	}
+	return 250 * time.Millisecond
+}
+
+// MemberStore remembers members across restarts (rule 19).
+type MemberStore interface {
+	LoadMembers() ([]*messages.RememberedMember, error)
+	SaveMember(m *messages.RememberedMember) error
+	DropMember(name string) error
+}
+
+// GossipConfig says how a node finds and watches the others.
+type GossipConfig struct {
+	// Self is what is told of this node; Self.Gossip is the ip:port that
+	// others are to use, or empty for the one that is bound.
+	Self Member
+	// Bind is the ip:port to listen on, UDP and TCP; port 0 takes a free one.
+	Bind string
+	// Join lists host:port of other nodes; a name stands for all its
+	// addresses, and is looked up again each time. Without a port, Port is
+	// meant (default 7060).
+	Join []string
+	Port int
+	// Keys encrypt; nil or insecure ones: in the clear, on loopback only.
+	Keys *Keys
+	// Profile is ProfileLAN if empty.
+	Profile Profile
+	// Store may be nil: nothing is remembered across restarts.
+	Store MemberStore
+	// NowMS is the node time; nil: the wall clock.
+	NowMS func() int64
+}
+
+// Gossip is the membership: SWIM by memberlist, with stable names, restarts
+// and memory on top (rules 18, 19). It tells onChange of every change, with the
+// whole list: this node, live members (suspected ones too) and remembered ones
+// that failed. onChange runs on Run's goroutine and under no lock.
+type Gossip struct {
+	cfg      GossipConfig
+	onChange func([]Member)
+	log      *slog.Logger
+	ml       *memberlist.Memberlist
+	self     netip.AddrPort // as others dial it
+
+	// kick tells Run that something changed; one slot, as Run looks at everything.
+	kick chan struct{}
+
+	mu    sync.Mutex // guards roster and what follows; never held while memberlist is called
+	ros   *roster
+	meta  *messages.MemberMeta
+	fatal error
+	left  bool
+}
+
+const (
+	joinMin = 250 * time.Millisecond
+	joinMax = 30 * time.Second
+	// joinTick is how often it is looked whom to dial.
+	joinTick = 200 * time.Millisecond
+	// joinAtOnce bounds dials that run at the same time.
+	joinAtOnce = 4
+)
+
+// NewGossip checks cfg. It does no IO but to load the remembered members:
+// Listen and Run do.
+func NewGossip(cfg GossipConfig, onChange func([]Member), log *slog.Logger) (*Gossip, error) {
+	if err := CheckName(cfg.Self.Name); err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	if cfg.Self.Incarnation == 0 {
+		return nil, errors.New("gossip: Self.Incarnation is 0")
+	}
+	cfg.Port = orDefault(cfg.Port, 7060)
+	cfg.Profile = orDefault(cfg.Profile, ProfileLAN)
+	if cfg.Profile != ProfileLAN && cfg.Profile != ProfileWAN {
+		return nil, fmt.Errorf("gossip: unknown Profile %q", cfg.Profile)
+	}
+	if cfg.NowMS == nil {
+		cfg.NowMS = func() int64 { return time.Now().UnixMilli() }
+	}
+	if cfg.Keys == nil || !cfg.Keys.Secure {
+		if err := loopbackOnly(cfg.Bind); err != nil {
+			return nil, fmt.Errorf("gossip: Bind %s: %w", cfg.Bind, err)
+		}
+	}
+	g := &Gossip{cfg: cfg, onChange: onChange, log: log, kick: make(chan struct{}, 1), meta: metaOf(cfg.Self)}
+	largest := proto.CloneOf(g.meta)
+	largest.Draining = true
+	if n := proto.Size(largest); n > memberlist.MetaMaxSize {
+		return nil, fmt.Errorf("gossip: %w: %d bytes of %d", ErrMeta, n, memberlist.MetaMaxSize)
+	}
+	g.ros = newRoster(cfg.Self)
+	if cfg.Store != nil {
+		remembered, err := cfg.Store.LoadMembers()
+		if err != nil {
+			return nil, fmt.Errorf("gossip: remembered members: %w", err)
+		}
+		g.ros.remember(remembered, cfg.NowMS())
+	}
+	return g, nil
+}
+
+func metaOf(m Member) *messages.MemberMeta {
+	return &messages.MemberMeta{
+		Name: m.Name, Incarnation: m.Incarnation, Stream: m.Stream, Remote: m.Remote,
+		Region: m.Region, Zone: m.Zone, Version: m.Version, Draining: m.Draining,
+	}
+}
+
+// Listen takes the port, so that Addr is known before Run. Run calls it if it
+// has not been called.
+func (g *Gossip) Listen() error {
+	if g.ml != nil {
+		return nil
+	}
+	cfg, err := g.memberlistConfig()
+	if err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	ml, err := memberlist.Create(cfg)
+	if err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	g.ml = ml
+	n := ml.LocalNode()
+	addr, _ := netip.AddrFromSlice(n.Addr)
+	g.self = netip.AddrPortFrom(addr.Unmap(), n.Port)
+	return nil
+}
+
+// Addr is the ip:port that others use, after Listen.
+func (g *Gossip) Addr() string { return g.self.String() }
+
+func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
+	bind, err := netip.ParseAddrPort(g.cfg.Bind)
+	if err != nil {
+		return nil, err
+	}
+	c := memberlist.DefaultLANConfig()
+	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 500*time.Millisecond, g.cfg.Profile.ProbeTimeout(), 3
+	c.SuspicionMaxTimeoutMult = 2
+	c.GossipInterval, c.PushPullInterval = 100*time.Millisecond, 15*time.Second
+	c.TCPTimeout = 2 * time.Second
+	if g.cfg.Profile == ProfileWAN {
+		c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 2*time.Second, g.cfg.Profile.ProbeTimeout(), 4
+		c.SuspicionMaxTimeoutMult = 4
+		c.GossipInterval, c.PushPullInterval = 300*time.Millisecond, 30*time.Second
+		c.TCPTimeout = 5 * time.Second
+	}
+	// A name of memberlist's is one incarnation: a restart is another node to
+	// it, which it needs no consent of the dead for, whatever its address.
+	c.Name = incarnationName(g.cfg.Self.Name, g.cfg.Self.Incarnation)
+	c.BindAddr, c.BindPort, c.AdvertisePort = bind.Addr().String(), int(bind.Port()), int(bind.Port())
+	if g.cfg.Self.Gossip != "" {
+		adv, err := netip.ParseAddrPort(g.cfg.Self.Gossip)
+		if err != nil {
+			return nil, fmt.Errorf("advertised address: %w", err)
+		}
+		c.AdvertiseAddr, c.AdvertisePort = adv.Addr().String(), int(adv.Port())
+	}
+	c.Label = "hereis"
+	if g.cfg.Keys != nil && g.cfg.Keys.Secure {
+		c.SecretKey = g.cfg.Keys.Gossip
+	}
+	c.Logger = quietLogger(g.log)
+	c.LogOutput = nil
+	d := &gossipDelegate{g: g}
+	c.Delegate, c.Events, c.Alive = d, d, d
+	return c, nil
+}
+
+func incarnationName(name string, incarnation uint64) string {
+	return name + "@" + strconv.FormatUint(incarnation, 36)
+}
+
+// Run joins, watches and reports until ctx ends. It returns ErrNameTaken if
+// another live node has this node's name, and IncarnationError if peers
+// remember a higher incarnation of it. It does not leave: see Leave.
+func (g *Gossip) Run(ctx context.Context) error {
+	if err := g.Listen(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		_ = g.ml.Shutdown()
+		wg.Wait()
+	}()
+	wg.Go(func() { g.joinLoop(ctx) })
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last []Member
+	for {
+		list, err := g.refresh(&wg)
+		if err != nil {
+			return err
+		}
+		if list != nil && !slices.Equal(list, last) {
+			last = list
+			g.onChange(slices.Clone(list))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.kick:
+		case <-tick.C:
+		}
+	}
+}
+
+// refresh brings the roster up to date, stores what changed, and starts the
+// probes that it asks for. The list is nil after Leave.
+func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
+	g.mu.Lock()
+	if g.fatal != nil || g.left {
+		defer g.mu.Unlock()
+		return nil, g.fatal
+	}
+	out := g.ros.refresh(g.cfg.NowMS(), time.Now())
+	me := g.cfg.Self
+	me.Draining = g.meta.Draining
+	g.mu.Unlock()
+	me.Gossip = g.Addr()
+
+	if out.taken {
+		return nil, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
+	}
+	for _, p := range out.probes {
+		wg.Go(func() { g.probe(p) })
+	}
+	if g.cfg.Store != nil {
+		g.store(out)
+	}
+	return append([]Member{me}, out.members...), nil
+}
+
+func (g *Gossip) store(out rosterChange) {
+	for _, m := range out.save {
+		if err := g.cfg.Store.SaveMember(m); err != nil {
+			g.log.Warn("a member could not be remembered", "node", m.Name, "err", err)
+		}
+	}
+	for _, name := range out.drop {
+		if err := g.cfg.Store.DropMember(name); err != nil {
+			g.log.Warn("a member could not be forgotten", "node", name, "err", err)
+		}
+	}
+}
+
+// probe asks an incarnation whether it lives, twice.
+func (g *Gossip) probe(p rosterProbe) {
+	addr := net.UDPAddrFromAddrPort(p.addr)
+	_, err := g.ml.Ping(p.node, addr)
+	if err != nil {
+		_, err = g.ml.Ping(p.node, addr)
+	}
+	g.mu.Lock()
+	g.ros.probed(p.node, err == nil, time.Now())
+	g.mu.Unlock()
+	g.wake()
+}
+
+func (g *Gossip) wake() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+// SetDraining tells all members that this node holds nothing new, or that it
+// does again. It waits until this has been sent, at most two seconds.
+func (g *Gossip) SetDraining(draining bool) error {
+	g.mu.Lock()
+	next := proto.CloneOf(g.meta)
+	next.Draining = draining
+	g.meta = next
+	g.mu.Unlock()
+	g.wake()
+	if g.ml == nil {
+		return nil
+	}
+	if err := g.ml.UpdateNode(2 * time.Second); err != nil {
+		return fmt.Errorf("gossip: draining: %w", err)
+	}
+	return nil
+}
+
+// Close gives the port back if Run is never called.
+func (g *Gossip) Close() error {
+	if g.ml == nil {
+		return nil
+	}
+	return g.ml.Shutdown()
+}
+
+// Leave tells all members that this node goes for good, so that nobody
+// remembers it as failed. Run goes on until its context ends.
+func (g *Gossip) Leave(ctx context.Context) error {
+	g.mu.Lock()
+	g.left = true
+	g.mu.Unlock()
+	if g.ml == nil {
+		return nil
+	}
+	g.tell(&messages.GossipState{Departed: []*messages.MemberMark{
+		{Name: g.cfg.Self.Name, Incarnation: g.cfg.Self.Incarnation},
+	}})
+	timeout := 2 * time.Second
+	if end, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, max(time.Until(end), time.Millisecond))
+	}
+	// A time-out is no error: when the others leave too, nobody is there to hear it.
+	if err := g.ml.Leave(timeout); err != nil {
+		g.log.Debug("leaving was not confirmed", "err", err)
+	}
+	return nil
+}
+
+// Forget drops a failed member at every node that can be reached, now or
+// later: it is not dialled any more, and its absence does not count (rule 15).
+// It reports whether a failed member of that name was remembered here.
+func (g *Gossip) Forget(name string) bool {
+	g.mu.Lock()
+	mark := g.ros.forget(name)
+	g.mu.Unlock()
+	if mark == nil {
+		return false
+	}
+	g.wake()
+	g.tell(&messages.GossipState{Departed: []*messages.MemberMark{mark}})
+	return true
+}
+
+// tell sends st to every live member over TCP, at once.
+func (g *Gossip) tell(st *messages.GossipState) {
+	b, err := proto.Marshal(st)
+	if err != nil || g.ml == nil {
+		return
+	}
+	var nodes []*memberlist.Node
+	g.mu.Lock()
+	for name, s := range g.ros.alive {
+		if s.member.Incarnation != g.cfg.Self.Incarnation || s.member.Name != g.cfg.Self.Name {
+			nodes = append(nodes, &memberlist.Node{Name: name, Addr: s.addr.Addr().AsSlice(), Port: s.addr.Port()})
+		}
+	}
+	g.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		wg.Go(func() { _ = g.ml.SendReliable(n, b) })
+	}
+	wg.Wait()
+}
+
+// Remembered lists the members that failed and have not come back.
+func (g *Gossip) Remembered() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ros.failed()
+}

@@ -1,0 +1,301 @@
+package cluster
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+const (
+	// keepBuffer is the largest write buffer, and scratch frame, kept for reuse.
+	keepBuffer = 256 << 10
+	// writeChunk is what one write deadline covers.
+	writeChunk = 256 << 10
+	readBuffer = 32 << 10
+	// lingerTime is how long a retired connection is heard out.
+	lingerTime = time.Second
+)
+
+// streamConn is one connection to one incarnation of a peer.
+type streamConn struct {
+	s       *Streams
+	nc      net.Conn
+	br      *bufio.Reader
+	hello   *messages.Hello // what the peer said
+	dialled bool            // by this node
+	born    time.Time
+	scratch []byte // frames larger than br's buffer; the reader's
+
+	// wake tells the writer that there is something to write; one slot.
+	wake chan struct{}
+	// done is closed by close.
+	done    chan struct{}
+	once    sync.Once
+	err     atomic.Pointer[error]
+	retired atomic.Bool
+	pinged  atomic.Int64 // node time of the ping that is on its way
+
+	mu     sync.Mutex // guards what follows
+	buf    []byte     // frames to be written
+	spare  []byte     // the other buffer, while it is not being written
+	armed  bool       // ride is running
+	ride   *time.Timer
+	closed bool // nothing is queued any more
+}
+
+func (s *Streams) newConn(nc net.Conn, br *bufio.Reader, hello *messages.Hello, dialled bool) *streamConn {
+	c := &streamConn{
+		s: s, nc: nc, br: br, hello: hello, dialled: dialled, born: time.Now(),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	c.ride = time.AfterFunc(time.Hour, c.wakeWriter)
+	c.ride.Stop()
+	return c
+}
+
+// queue encodes env into the write buffer; false if the connection is over,
+// the buffer is full or env is larger than a frame may be.
+func (c *streamConn) queue(env *messages.Envelope, now bool) bool {
+	c.mu.Lock()
+	before := len(c.buf)
+	if c.closed || before >= c.s.cfg.QueueBytes {
+		c.mu.Unlock()
+		return false
+	}
+	buf, err := appendFrame(c.buf, env, c.s.cfg.MaxFrame)
+	if err != nil || (before > 0 && len(buf) > c.s.cfg.QueueBytes) {
+		c.buf = buf[:before]
+		c.mu.Unlock()
+		return false
+	}
+	c.buf = buf
+	c.s.stats.sentFrames.Add(1)
+	arm := !now && !c.armed
+	if arm {
+		c.armed = true
+		c.ride.Reset(c.s.cfg.RideDelay)
+	}
+	c.mu.Unlock()
+	if now {
+		c.wakeWriter()
+	}
+	return true
+}
+
+func (c *streamConn) wakeWriter() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// writeLoop writes all that has been queued, in one go, each time it is woken.
+func (c *streamConn) writeLoop() {
+	heartbeat := time.NewTicker(c.s.cfg.Heartbeat)
+	defer heartbeat.Stop()
+	c.sendPing()
+	c.wakeWriter()
+	for last := false; ; {
+		select {
+		case <-c.done:
+			return
+		case <-heartbeat.C:
+			c.sendPing()
+		case <-c.wake:
+		}
+		last = c.retired.Load()
+		c.mu.Lock()
+		out, frames := c.buf, len(c.buf) > 0
+		c.buf, c.spare = c.spare[:0], nil
+		if c.armed {
+			c.armed = false
+			c.ride.Stop()
+		}
+		c.mu.Unlock()
+		if frames {
+			if err := c.write(out); err != nil {
+				c.close(fmt.Errorf("write: %w", err))
+				return
+			}
+		}
+		if last {
+			c.closeWrite()
+			return
+		}
+		c.mu.Lock()
+		if cap(out) <= keepBuffer {
+			c.spare = out[:0]
+		}
+		c.mu.Unlock()
+	}
+}
+
+func (c *streamConn) write(out []byte) error {
+	st := &c.s.stats
+	for len(out) > 0 {
+		n := min(len(out), writeChunk)
+		if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.Timeout)); err != nil {
+			return err
+		}
+		if _, err := c.nc.Write(out[:n]); err != nil {
+			return err
+		}
+		st.writes.Add(1)
+		st.sentBytes.Add(uint64(n))
+		out = out[n:]
+	}
+	return nil
+}
+
+// readLoop delivers until the connection ends, and says why it did.
+func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
+	st := &c.s.stats
+	for {
+		frame, err := c.readFrame()
+		if err != nil {
+			if errors.Is(err, errGarbage) {
+				st.garbage.Add(1)
+			}
+			return err
+		}
+		env := &messages.Envelope{}
+		if err := proto.Unmarshal(frame, env); err != nil {
+			st.garbage.Add(1)
+			return fmt.Errorf("%w: %w", errGarbage, err)
+		}
+		st.receivedFrames.Add(1)
+		st.receivedBytes.Add(uint64(len(frame)))
+		switch env.Type {
+		case typePing:
+			c.answerPing(env)
+		case typePong:
+			c.measure(p, env)
+		case typeHello:
+			st.garbage.Add(1)
+			return fmt.Errorf("%w: a second hello", errGarbage)
+		default:
+			// The certificate, or the Hello, says who it is: not the Envelope.
+			env.From = p.name
+			if env.DeadlineMs != 0 {
+				env.DeadlineMs -= time.Duration(p.offset.Load()).Milliseconds()
+			}
+			p.receive(c, recv, env)
+		}
+	}
+}
+
+// readFrame returns the next frame; its bytes are good until the next call.
+func (c *streamConn) readFrame() ([]byte, error) {
+	head, err := c.br.Peek(frameHead)
+	if err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint32(head))
+	if n > c.s.cfg.MaxFrame {
+		return nil, fmt.Errorf("%w: frame of %d bytes", errGarbage, n)
+	}
+	if _, err := c.br.Discard(frameHead); err != nil {
+		return nil, err
+	}
+	if n <= readBuffer {
+		frame, err := c.br.Peek(n)
+		if err != nil {
+			return nil, err
+		}
+		_, err = c.br.Discard(n)
+		return frame, err
+	}
+	buf := c.scratch
+	if cap(buf) < n {
+		// Grown as the bytes come, not as the length claims.
+		buf = make([]byte, 0, min(n, keepBuffer))
+	}
+	buf = buf[:0]
+	for len(buf) < n {
+		step := min(n-len(buf), keepBuffer)
+		at := len(buf)
+		buf = append(buf, make([]byte, step)...)
+		if _, err := io.ReadFull(c.br, buf[at:]); err != nil {
+			return nil, err
+		}
+	}
+	if cap(buf) <= keepBuffer {
+		c.scratch = buf
+	}
+	return buf, nil
+}
+
+// retire takes no more Envelopes, writes what is queued, and hears the other
+// side out for a moment.
+func (c *streamConn) retire() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.retired.Store(true)
+	time.AfterFunc(lingerTime, func() { c.close(errSuperseded) })
+	c.wakeWriter()
+}
+
+// lame takes no more Envelopes and hears the other side out; it leaves it to
+// that side to end the connection.
+func (c *streamConn) lame() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	time.AfterFunc(lingerTime, func() { c.close(errSuperseded) })
+}
+
+func (c *streamConn) closeWrite() {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+}
+
+// close ends the connection at once; the first cause is kept.
+func (c *streamConn) close(cause error) {
+	c.once.Do(func() {
+		c.err.Store(&cause)
+		c.mu.Lock()
+		c.closed = true
+		c.ride.Stop()
+		c.mu.Unlock()
+		close(c.done)
+		c.nc.Close()
+	})
+}
+
+func (c *streamConn) cause() error {
+	if e := c.err.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// deadlineReader sets the read deadline anew before a read, though not more
+// often than matters: a silent peer is one that sends no ping.
+type deadlineReader struct {
+	nc      net.Conn
+	timeout time.Duration
+	fixed   bool // the deadline in force is somebody else's
+	set     time.Time
+}
+
+func (r *deadlineReader) Read(b []byte) (int, error) {
+	if now := time.Now(); !r.fixed && now.Sub(r.set) > r.timeout/8 {
+		if err := r.nc.SetReadDeadline(now.Add(r.timeout)); err != nil {
+			return 0, err
+		}
+		r.set = now
+	}
+	return r.nc.Read(b)
+}

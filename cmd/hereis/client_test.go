@@ -1,0 +1,92 @@
+package main
+
+import (
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"hereis/admin"
+)
+
+// adminServer serves a fakeNode's API and returns its address.
+func adminServer(t *testing.T) string {
+	t.Helper()
+	s, err := admin.New(admin.Config{Addr: "127.0.0.1:0"}, &fakeNode{name: "node1"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := httptest.NewServer(s.Handler(true))
+	t.Cleanup(ts.Close)
+	return ts.Listener.Addr().String()
+}
+
+func TestClientCommands(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	addr := adminServer(t)
+	for _, c := range []struct {
+		name   string
+		args   []string
+		code   int
+		stderr string
+	}{
+		{"where", []string{"where", "alice"}, exitOK, ""},
+		{"where-nobody", []string{"where", "bob@localhost"}, exitNotFound, "nothing is known of sip:bob@localhost"},
+		{"where-unsettled", []string{"where", "unsettled"}, exitPartial, "something may be missing"},
+		{"where-broken", []string{"where", "broken"}, exitError, "boom"},
+		{"members", []string{"members"}, exitOK, ""},
+		{"send-all", []string{"send", "--to", "all", "Ping", "{}"}, exitPartial, "1 of 2 did not answer"},
+		{"send-one", []string{"send", "--to", "node1", "hereis.Ping"}, exitOK, ""},
+		{"send-dead", []string{"send", "--to", "node2", "Ping"}, exitError, "nobody of 1 answered"},
+		{"send-nobody", []string{"send", "--to", "sip:bob@localhost", "Ping"}, exitNotFound, "not found"},
+		{"send-nowhere", []string{"send", "--to", "node9", "Ping"}, exitNotFound, "node node9"},
+		{"send-type", []string{"send", "--to", "all", "Nope", "{}"}, exitError, `no message type "Nope"`},
+		{"send-json", []string{"send", "--to", "all", "Ping", "{"}, exitError, "not JSON"},
+		{"watch", []string{"watch", "--count", "1"}, exitOK, ""},
+		{"watch-refused", []string{"watch", "refused"}, exitError, "bad request"},
+	} {
+		for _, output := range []string{"table", "json"} {
+			code, out, errs := call(t, nil, append(c.args, "--admin", addr, "-o", output)...)
+			if code != c.code || !strings.Contains(errs, c.stderr) || c.stderr == "" && errs != "" {
+				t.Errorf("%s: %d %q, want %d %q", c.name, code, errs, c.code, c.stderr)
+			}
+			if c.name == "watch" && output == "table" {
+				// Time of day in the reader's zone.
+				out = out[len("15:04:05.000"):]
+			}
+			golden(t, c.name+"."+map[string]string{"table": "txt", "json": "json"}[output], out)
+		}
+	}
+}
+
+func TestClientWithoutNode(t *testing.T) {
+	for _, args := range [][]string{{"where", "alice"}, {"members"}, {"send", "--to", "all", "Ping"}, {"watch"}, {"version"}} {
+		code, _, errs := call(t, nil, append(args, "--admin", "127.0.0.1:1")...)
+		if code != exitError || !strings.Contains(errs, "no node answers at http://127.0.0.1:1") {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+}
+
+func TestWatchComesBack(t *testing.T) {
+	// The fake node ends the stream after each event.
+	code, out, errs := call(t, nil, "watch", "--count", "3", "--admin", adminServer(t))
+	if code != exitOK || strings.Count(out, "online") != 3 || !strings.Contains(errs, "trying again") {
+		t.Errorf("%d\n%s%s", code, out, errs)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	code, out, _ := call(t, nil, "version", "--admin", adminServer(t))
+	if code != exitOK || !strings.HasPrefix(out, "hereis ") || !strings.Contains(out, "node node1: 1.0") {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for _, args := range [][]string{{}, {"nope"}, {"where"}, {"send", "Ping"}, {"where", "a", "-o", "xml"}, {"dev", "-n", "0"}, {"dev", "--base-sip", "65530"}} {
+		if code, _, errs := call(t, nil, args...); code != exitError || !strings.Contains(errs, "hereis:") {
+			t.Errorf("%v: %d %s", args, code, errs)
+		}
+	}
+}

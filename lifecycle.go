@@ -1,0 +1,78 @@
+package hereis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// part is one long-lived piece of a node. Run blocks until its context ends
+// and leaves nothing running.
+type part struct {
+	name string
+	run  func(context.Context) error
+	// before is called when it is this part's turn to stop, ahead of ending its
+	// context: to say good-bye while everything below still works.
+	before func(context.Context) error
+}
+
+// runParts runs all parts until ctx ends or one of them fails, then stops them
+// in reverse order, each bounded by stopTimeout, and joins their errors.
+func runParts(ctx context.Context, parts []part, stopTimeout time.Duration, log *slog.Logger) error {
+	type running struct {
+		part
+		cancel context.CancelFunc
+		done   chan struct{} // closed by the part's goroutine when run has returned
+	}
+	var (
+		mu   sync.Mutex
+		errs []error
+	)
+	fail := func(name string, err error) {
+		if err == nil || errors.Is(err, context.Canceled) {
+			return
+		}
+		mu.Lock()
+		errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		mu.Unlock()
+	}
+	// ended has a slot for each part, so that no goroutine waits to report.
+	ended := make(chan string, len(parts))
+	started := make([]running, 0, len(parts))
+	for _, p := range parts {
+		// A part outlives ctx until its turn to stop has come.
+		pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		r := running{part: p, cancel: cancel, done: make(chan struct{})}
+		started = append(started, r)
+		go func() {
+			defer close(r.done)
+			fail(p.name, p.run(pctx))
+			ended <- p.name
+		}()
+	}
+	select {
+	case <-ctx.Done():
+	case name := <-ended:
+		log.Error("part of the node ended; stopping", "part", name)
+	}
+	for i := len(started) - 1; i >= 0; i-- {
+		r := started[i]
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		if r.before != nil {
+			fail(r.name, r.before(stop))
+		}
+		r.cancel()
+		select {
+		case <-r.done:
+		case <-stop.Done():
+			fail(r.name, errors.New("did not stop in time"))
+		}
+		cancel()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return errors.Join(errs...)
+}

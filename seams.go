@@ -1,0 +1,128 @@
+package hereis
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"hereis/actors"
+	"hereis/cluster"
+	"hereis/messages"
+	"hereis/sipfront/transport"
+)
+
+// grains lets the cluster's gate ask the logic of the user grain. Question and
+// Answer stand in both packages, field for field, as neither may import the
+// other; that the conversions below compile is what holds them equal.
+type grains struct{ user *actors.User }
+
+func (g grains) Answer(q *cluster.Question) *cluster.Answer {
+	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
+}
+
+func (g grains) Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent {
+	return g.user.Changed(before, after, nowMS)
+}
+
+// flows tells the cluster what the front end knows of this edge's flows.
+type flows struct{ transport *transport.Transport }
+
+func (f flows) Open(flow *messages.FlowID) bool { return f.transport.Open(flow) }
+
+// Superseded: there is nothing to stop for a UDP flow, whose keep-alives are the device's own.
+func (f flows) Superseded(*messages.Lease) {}
+
+// peers remembers what other nodes said of themselves when their stream opened:
+// where they serve SIP, and their admin address. It is the front end's view of
+// the cluster.
+type peers struct {
+	self  string
+	nowMS func() int64
+	next  cluster.Receiver
+
+	mu     sync.Mutex
+	hellos map[string]*messages.Hello
+	// sip has the SIP addresses of all nodes heard of, replaced as a whole.
+	sip atomic.Pointer[peerAddrs]
+}
+
+type peerAddrs struct {
+	byNode map[string]map[string]netip.AddrPort // node, transport
+	all    map[netip.AddrPort]bool
+}
+
+func newPeers(own *messages.Hello) *peers {
+	p := &peers{self: own.Name, hellos: map[string]*messages.Hello{own.Name: own}}
+	p.publish()
+	return p
+}
+
+// Receive, PeerUp and PeerDown stand between the streams and the cluster node.
+func (p *peers) Receive(from string, env *messages.Envelope) { p.next.Receive(from, env) }
+
+func (p *peers) PeerUp(hello *messages.Hello) {
+	p.mu.Lock()
+	p.hellos[hello.Name] = hello
+	p.publish()
+	p.mu.Unlock()
+	p.next.PeerUp(hello)
+}
+
+// PeerDown keeps the addresses: a node whose stream is down for a moment is a
+// node of ours still.
+func (p *peers) PeerDown(name string) { p.next.PeerDown(name) }
+
+// keepOnly forgets nodes that are no members any more.
+func (p *peers) keepOnly(members []cluster.Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name := range p.hellos {
+		if name != p.self && !slices.ContainsFunc(members, func(m cluster.Member) bool { return m.Name == name }) {
+			delete(p.hellos, name)
+		}
+	}
+	p.publish()
+}
+
+func (p *peers) publish() {
+	addrs := &peerAddrs{byNode: map[string]map[string]netip.AddrPort{}, all: map[netip.AddrPort]bool{}}
+	for name, h := range p.hellos {
+		addrs.byNode[name] = map[string]netip.AddrPort{}
+		for _, s := range h.Sip {
+			network, at, _ := strings.Cut(s, ":")
+			addr, err := netip.ParseAddrPort(at)
+			if err != nil {
+				continue
+			}
+			if _, have := addrs.byNode[name][network]; !have {
+				addrs.byNode[name][network] = addr
+			}
+			addrs.all[addr] = true
+		}
+	}
+	p.sip.Store(addrs)
+}
+
+// hello returns what a node said of itself, or nil.
+func (p *peers) hello(node string) *messages.Hello {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hellos[node]
+}
+
+// Self is the name of this node.
+func (p *peers) Self() string { return p.self }
+
+// NowMS is the node time.
+func (p *peers) NowMS() int64 { return p.nowMS() }
+
+// SIPAddr is where a node serves a transport.
+func (p *peers) SIPAddr(node, network string) (netip.AddrPort, bool) {
+	at, ok := p.sip.Load().byNode[node][network]
+	return at, ok
+}
+
+// IsNode tells whether addr is exactly a SIP address of one of our nodes.
+func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr] }
