@@ -323,24 +323,25 @@ func (t *update) joinTwins(e *entry) {
 
 // star processes "Contact: *" (RFC 3261 10.3 step 6, rule 6).
 func (t *update) star() error {
-	rec := t.q.Record
-	if f := rec.GetFloor(); f != nil {
-		same := f.CallId == t.r.CallId
-		if f.Stamp.Compare(t.r.Stamp) == 0 || same && f.Cseq == t.r.Cseq {
-			t.keptFloor = f
-			return nil
-		}
-		if same && t.r.Cseq < f.Cseq {
-			return ErrStaleCSeq
-		}
+	rec, floor := t.q.Record, t.q.Record.GetFloor()
+	if floor != nil && floor.Stamp.Compare(t.r.Stamp) == 0 {
+		t.keptFloor = floor
+		return nil
 	}
 	for _, l := range rec.GetLeases() {
 		if isBinding(l) && l.CallId == t.r.CallId && l.Cseq >= t.r.Cseq {
 			return ErrStaleCSeq
 		}
 	}
+	if floor != nil && floor.CallId == t.r.CallId && t.r.Cseq <= floor.Cseq {
+		if t.r.Cseq < floor.Cseq {
+			return ErrStaleCSeq
+		}
+		t.keptFloor = floor
+		return nil
+	}
 	stamp := t.orderStar()
-	if t.behind || rec.GetFloor() != nil && stamp.Compare(rec.Floor.Stamp) <= 0 {
+	if t.behind || floor != nil && stamp.Compare(floor.Stamp) <= 0 {
 		return nil
 	}
 	t.floor = &messages.Floor{
@@ -371,8 +372,8 @@ func (t *update) orderStar() *messages.Stamp {
 		foreign = foreign || callID != t.r.CallId
 		stamp = nil
 	}
-	if f := rec.GetFloor(); f != nil {
-		raise(nil, f.Stamp, f.CallId)
+	if rec.GetFloor() != nil {
+		raise(nil, rec.Floor.Stamp, rec.Floor.CallId)
 	}
 	for _, l := range rec.GetLeases() {
 		if isBinding(l) {

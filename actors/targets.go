@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -70,7 +71,11 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 		return nil, live
 	}
 	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.binding.Q, a.binding.Q), b.lease.Stamp.Compare(a.lease.Stamp))
+		return cmp.Or(
+			cmp.Compare(b.binding.Q, a.binding.Q),
+			b.lease.Stamp.Compare(a.lease.Stamp),
+			bytes.Compare(a.lease.Key, b.lease.Key),
+		)
 	})
 	found = groupInstances(collapse(found))
 	found = found[:min(limit, len(found))]
