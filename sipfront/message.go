@@ -221,7 +221,7 @@ func appendHeader(b []byte, name, value string) []byte {
 // splitMessage cuts a message into start line, header fields and body.
 func splitMessage(raw string) (start string, headers []header, body string, err error) {
 	start, rest, ok := cutLine(raw)
-	if !ok || start == "" {
+	if !ok || start == "" || strings.IndexByte(start, '\r') >= 0 {
 		return "", nil, "", errMessage
 	}
 	headers = make([]header, 0, strings.Count(rest, "\n"))
@@ -233,6 +233,10 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 		}
 		if line == "" {
 			break
+		}
+		if strings.IndexByte(line, '\r') >= 0 {
+			// A CR of its own is a line end to others.
+			return "", nil, "", errMessage
 		}
 		if line[0] == ' ' || line[0] == '\t' {
 			if len(headers) == 0 {

@@ -281,6 +281,7 @@ func TestAckAndByeWithoutRoute(t *testing.T) {
 		for _, method := range []string{"ACK", "BYE"} {
 			req := strings.Replace(inDialog(method, false, "nr"), "{uac-route}\n", "", 1)
 			n.recv(alice, strings.Replace(req, "sip:bob@10.0.0.5:5060", "sip:bob@example.com", 1))
+			synctest.Wait()
 		}
 		m.expect(phone1, "INVITE sip:bob@192.0.2.20:5060 SIP/2.0\nACK sip:bob@192.0.2.20:5060 SIP/2.0\nBYE sip:bob@192.0.2.20:5060 SIP/2.0")
 	})
