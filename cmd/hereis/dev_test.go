@@ -73,7 +73,8 @@ func startDev(t *testing.T, ports *devFlags, args ...string) *devProcess {
 	t.Helper()
 	d := &devProcess{t: t, ports: ports, done: make(chan struct{})}
 	d.cmd = exec.Command(os.Args[0], append(append([]string{"dev", "-o", "json"}, ports.flags()...), args...)...)
-	d.cmd.Env = append(os.Environ(), beHereis+"=1")
+	// The race detector would have every process linger for a second at its end.
+	d.cmd.Env = append(os.Environ(), beHereis+"=1", "GORACE=atexit_sleep_ms=0")
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.err
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	d.cmd.WaitDelay = 15 * time.Second
