@@ -1,0 +1,303 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary builds the command once for all tests below t.
+func binary(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "hereis")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// process is a child of the test: its output is in a file, and it ends with the test.
+type process struct {
+	t    *testing.T
+	name string
+	log  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed by the goroutine that waits, when the process has ended
+}
+
+func start(t *testing.T, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, name: name, cmd: cmd, log: filepath.Join(t.TempDir(), name+".log"), done: make(chan struct{})}
+	out, err := os.Create(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	go func() {
+		defer close(p.done)
+		_ = cmd.Wait() // the state is in cmd.ProcessState
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("%s:\n%s", name, p.tail())
+		}
+	})
+	return p
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.done
+}
+
+// ended waits for the end and returns the exit code.
+func (p *process) ended(within time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(within):
+		p.t.Fatalf("%s has not ended within %v\n%s", p.name, within, p.tail())
+		return -1
+	}
+}
+
+func (p *process) running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *process) output() string {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (p *process) tail() string {
+	out := p.output()
+	return out[max(0, len(out)-6000):]
+}
+
+// node is one "hereis node" with its addresses and data folder, which outlive its process.
+type node struct {
+	*process
+	t                               *testing.T
+	bin, name                       string
+	sip, gossip, admin, data, joins string
+}
+
+// ports finds n consecutive ports, free for UDP and TCP.
+func ports(t *testing.T, n int) int {
+	t.Helper()
+	for range 200 {
+		base := 20000 + rand.IntN(12000)
+		if free(base, n) {
+			return base
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+func free(base, n int) bool {
+	for port := base; port < base+n; port++ {
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		u, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			return false
+		}
+		u.Close()
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// startCluster runs n nodes and waits until each knows all.
+func startCluster(t *testing.T, bin string, n int) []*node {
+	t.Helper()
+	nodes := make([]*node, n)
+	dir := t.TempDir()
+	for i := range nodes {
+		base := ports(t, 5)
+		nodes[i] = &node{
+			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
+			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1),
+		}
+		if i > 0 {
+			nodes[i].joins = nodes[0].gossip
+		}
+		nodes[i].start()
+	}
+	waitMembers(t, nodes)
+	return nodes
+}
+
+func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+func (n *node) start() {
+	n.t.Helper()
+	n.process = start(n.t, n.name, exec.Command(n.bin, "node", "--name", n.name, "--data", n.data,
+		"--sip", n.sip, "--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"))
+	eventually(n.t, 20*time.Second, n.name+" serves", func() error {
+		if !n.running() {
+			n.t.Fatalf("%s ended:\n%s", n.name, n.tail())
+		}
+		return n.get("/readyz", nil)
+	})
+}
+
+// get asks the node's admin address.
+func (n *node) get(path string, into any) error { return getJSON("http://"+n.admin+path, into) }
+
+func getJSON(url string, into any) error {
+	client := http.Client{Timeout: 3 * time.Second}
+	res, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s", url, res.Status, body)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(body, into)
+}
+
+// eventually polls until f returns nil; the time is a bound, not a wait.
+func eventually(t *testing.T, within time.Duration, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v: %v", what, within, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// waitMembers waits until every node has all of them as live.
+func waitMembers(t *testing.T, nodes []*node) {
+	t.Helper()
+	for _, n := range nodes {
+		eventually(t, 30*time.Second, n.name+" knows every node", func() error {
+			live := 0
+			members, err := n.members()
+			for _, m := range members {
+				if m.State == "live" {
+					live++
+				}
+			}
+			if err == nil && live != len(nodes) {
+				err = fmt.Errorf("%d of %d are live: %+v", live, len(nodes), members)
+			}
+			return err
+		})
+	}
+}
+
+type member struct{ Name, State string }
+
+func (n *node) members() ([]member, error) {
+	var got struct{ Members []member }
+	err := n.get("/v1/members", &got)
+	return got.Members, err
+}
+
+// whereabouts is what the tests read of hereis where --output json.
+type whereabouts struct {
+	Owner, Backup, Node string
+	Settled             bool
+	Leases              []struct{ State, Edge, Contact string }
+}
+
+// live is the edges of the live leases.
+func (w *whereabouts) live() (edges []string) {
+	for _, l := range w.Leases {
+		if l.State == "live" {
+			edges = append(edges, l.Edge)
+		}
+	}
+	return edges
+}
+
+// waitLive waits until a node finds a user with one live binding at an edge ("": any).
+func (n *node) waitLive(user, edge string) {
+	n.t.Helper()
+	eventually(n.t, 30*time.Second, fmt.Sprintf("%s finds %s at %q", n.name, user, edge), func() error {
+		var w whereabouts
+		if err := n.get("/v1/where/"+user, &w); err != nil {
+			return err
+		}
+		if live := w.live(); len(live) != 1 || edge != "" && live[0] != edge {
+			return fmt.Errorf("%+v", w)
+		}
+		return nil
+	})
+}
+
+// runHereis runs a client command and returns its output and exit code.
+func runHereis(t *testing.T, bin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, args...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// must is runHereis for a command that succeeds.
+func must(t *testing.T, bin string, args ...string) string {
+	t.Helper()
+	stdout, stderr, code := runHereis(t, bin, args...)
+	if code != 0 {
+		t.Fatalf("hereis %s: exit %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+	return stdout
+}

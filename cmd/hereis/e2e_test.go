@@ -1,0 +1,358 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"hereis/bench/load"
+)
+
+// TestE2E runs the built binary as its users do, with tools that share no code
+// with it: SIPp, baresip, and the load generator's own SIP.
+func TestE2E(t *testing.T) {
+	bin := binary(t)
+	t.Run("PortTaken", func(t *testing.T) { testPortTaken(t, bin) })
+	t.Run("Cluster", func(t *testing.T) {
+		nodes := startCluster(t, bin, 3)
+		t.Run("CommandLine", func(t *testing.T) { testCommandLine(t, bin, nodes) })
+		t.Run("Options", func(t *testing.T) { newSIPp(t, "any").all("options", nodes[1].sip, 10) })
+		t.Run("DeviceMoves", func(t *testing.T) { testDeviceMoves(t, nodes) })
+		t.Run("Watch", func(t *testing.T) { testWatch(t, bin, nodes) })
+		t.Run("Baresip", func(t *testing.T) { testBaresip(t, nodes) })
+		t.Run("LoadGenerator", func(t *testing.T) { testLoadGenerator(t, nodes) })
+		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
+	})
+	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
+	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
+}
+
+// testThousandUsers is the main job: users register at one node, are called
+// through the others, and are found again after one node, then all nodes, were
+// killed.
+func testThousandUsers(t *testing.T, bin string) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	users := userNames(1000)
+	s := newSIPp(t, users...)
+	nodes := startCluster(t, bin, 3)
+	s.answer()
+	s.all("register", nodes[0].sip, 400)
+	s.all("uac_call", nodes[1].sip, 250)
+	s.all("uac_call", nodes[2].sip, 250)
+
+	nodes[1].kill()
+	nodes[1].start()
+	waitMembers(t, nodes)
+	waitAll(nodes, users)
+	s.all("uac_call", nodes[1].sip, 250)
+	s.all("uac_call", nodes[2].sip, 250)
+
+	for _, n := range nodes {
+		n.kill()
+	}
+	for _, n := range nodes {
+		n.start()
+	}
+	waitMembers(t, nodes)
+	waitAll(nodes, users)
+	s.all("uac_call", nodes[1].sip, 250)
+	s.all("uac_call", nodes[2].sip, 250)
+}
+
+// waitAll waits until some of the users are found from each node; that all are, the calls show.
+func waitAll(nodes []*node, users []string) {
+	for _, n := range nodes {
+		for i := 0; i < len(users); i += 100 {
+			n.waitLive(users[i], nodes[0].name)
+		}
+	}
+}
+
+// testDeviceMoves: one phone (one instance) changes from node 1 to node 3 and
+// to another port. It is called where it is, also after node 1 has come back
+// with what it had on disk.
+func testDeviceMoves(t *testing.T, nodes []*node) {
+	const instance = "urn:uuid:00000000-0000-4000-8000-000000000001"
+	old, moved := newDevice(t, "mover", "old"), newDevice(t, "mover", "moved")
+	old.instance, moved.instance = instance, instance
+	caller := newDevice(t, "caller", "caller")
+
+	old.register(nodes[0], 3600)
+	if status, by := caller.probe(nodes[1], "mover"); status != 200 || by != "old" {
+		t.Fatalf("before the move: got %d by %q, want 200 by old", status, by)
+	}
+	nodes[0].kill()
+	moved.cseq = old.cseq
+	moved.register(nodes[2], 3600)
+	if status, by := caller.probe(nodes[1], "mover"); status != 200 || by != "moved" {
+		t.Errorf("after the move: got %d by %q, want 200 by moved", status, by)
+	}
+	nodes[0].start()
+	waitMembers(t, nodes)
+	for _, n := range nodes {
+		n.waitLive("mover", nodes[2].name)
+		if status, by := caller.probe(n, "mover"); status != 200 || by != "moved" {
+			t.Errorf("through %s, node 1 being back with its old lease: got %d by %q, want 200 by moved", n.name, status, by)
+		}
+	}
+	moved.register(nodes[2], 0)
+	for _, n := range nodes {
+		if status, _ := caller.probe(n, "mover"); status != 404 && status != 480 {
+			t.Errorf("through %s, after its removal: got %d, want 404 or 480", n.name, status)
+		}
+	}
+}
+
+// testWatch: whoever watches one node sees users of all.
+func testWatch(t *testing.T, bin string, nodes []*node) {
+	cmd := exec.Command(bin, "watch", "*", "--output", "json", "--admin", nodes[1].admin)
+	watch := start(t, "watch", cmd)
+	d := newDevice(t, "walker", "walker")
+	// The watcher's interest takes a moment to reach every node, so the user
+	// comes and goes until both are seen.
+	eventually(t, 20*time.Second, "online and offline of walker are seen", func() error {
+		d.register(nodes[0], 3600)
+		d.register(nodes[2], 0)
+		return seen(watch.output(), "sip:walker@localhost", map[string]bool{"online": true, "offline": true})
+	})
+	watch.cmd.Process.Signal(syscall.SIGINT)
+	if code := watch.ended(5 * time.Second); code != 0 {
+		t.Errorf("watch ended by Ctrl-C: exit %d, want 0", code)
+	}
+}
+
+func seen(out, aor string, want map[string]bool) error {
+	lines := bufio.NewScanner(strings.NewReader(out))
+	for lines.Scan() {
+		var e struct{ AoR, Event string }
+		if json.Unmarshal(lines.Bytes(), &e) == nil && e.AoR == aor {
+			delete(want, e.Event)
+		}
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("not seen: %v in\n%s", want, out)
+	}
+	return nil
+}
+
+// testBaresip: a soft phone registers at node 1 and is called by SIPp through node 2.
+func testBaresip(t *testing.T, nodes []*node) {
+	phone := baresip(t, "bare", nodes[0].sip)
+	s := newSIPp(t, "bare")
+	for _, n := range nodes[1:] {
+		n.waitLive("bare", nodes[0].name)
+		s.all("uac_call", n.sip, 1)
+	}
+	if out := phone.output(); strings.Count(out, "Call established") != 2 {
+		t.Errorf("baresip does not speak of two calls:\n%s", out)
+	}
+}
+
+// testLoadGenerator: every answer of a call between nodes is as the RFC has it.
+func testLoadGenerator(t *testing.T, nodes []*node) {
+	cfg := load.DefaultConfig()
+	cfg.Scenario, cfg.Users, cfg.Requests, cfg.Sockets, cfg.Window = load.Call, 200, 600, 2, 4
+	for _, n := range nodes {
+		cfg.Targets = append(cfg.Targets, netip.MustParseAddrPort(n.sip))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	defer cancel()
+	for _, scenario := range []string{load.Call, load.Locate, load.Refresh} {
+		cfg.Scenario = scenario
+		r, err := load.Run(ctx, cfg, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", scenario, err)
+		}
+		if m := r.Measured; m.Failed > 0 || m.OK != 600 || m.NoACK > 0 {
+			t.Errorf("%s: %d ok, %d failed, %d never acknowledged: %v", scenario, m.OK, m.Failed, m.NoACK, m.Codes)
+		}
+	}
+}
+
+// testCommandLine: where, members, send and version, and their exit codes.
+func testCommandLine(t *testing.T, bin string, nodes []*node) {
+	d := newDevice(t, "alice", "alice")
+	d.register(nodes[0], 3600)
+	at := func(n *node, args ...string) []string { return append(args, "--admin", n.admin) }
+
+	var w whereabouts
+	parse(t, must(t, bin, at(nodes[1], "where", "alice@localhost", "--output", "json")...), &w)
+	if live := w.live(); len(live) != 1 || live[0] != "n1" || w.Owner == "" || w.Backup == "" || w.Owner == w.Backup {
+		t.Errorf("where: got %+v, want one live lease at n1, an owner and a backup", w)
+	}
+	if out := must(t, bin, at(nodes[2], "where", "alice@localhost")...); !strings.Contains(out, d.addr) || !strings.Contains(out, "n1") {
+		t.Errorf("where as a table has no edge or contact:\n%s", out)
+	}
+	if _, _, code := runHereis(t, bin, at(nodes[1], "where", "nobody@localhost")...); code != 3 {
+		t.Errorf("where of an unknown user: exit %d, want 3", code)
+	}
+	var m struct{ Members []member }
+	parse(t, must(t, bin, at(nodes[1], "members", "--output", "json")...), &m)
+	if len(m.Members) != 3 {
+		t.Errorf("members: got %+v, want three", m)
+	}
+	out := must(t, bin, at(nodes[1], "send", "--to", "sip:alice@localhost", "Locate", `{"aor":"sip:alice@localhost"}`)...)
+	if !strings.Contains(out, d.addr) {
+		t.Errorf("send Locate to a user: no contact in\n%s", out)
+	}
+	out = must(t, bin, at(nodes[1], "send", "--to", "all", "--output", "json", "Ping", `{}`)...)
+	for _, n := range nodes {
+		if !strings.Contains(out, n.name) {
+			t.Errorf("send Ping to all: no reply of %s in\n%s", n.name, out)
+		}
+	}
+	must(t, bin, "version")
+	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(ports(t, 1))); code != 1 || stderr == "" {
+		t.Errorf("members of no node: exit %d and %q, want 1 and a reason", code, stderr)
+	}
+}
+
+func parse(t *testing.T, out string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		t.Fatalf("%v in\n%s", err, out)
+	}
+}
+
+// testPortTaken: a node does not share its port with another process by accident.
+func testPortTaken(t *testing.T, bin string) {
+	base := ports(t, 5)
+	taken, err := net.ListenPacket("udp", local(base))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	p := start(t, "taken", exec.Command(bin, "node", "--data", t.TempDir(), "--sip", local(base), "--cluster", local(base+1), "--admin", local(base+4)))
+	if code := p.ended(20 * time.Second); code != 1 {
+		t.Errorf("exit %d, want 1", code)
+	}
+	out := p.output()
+	if !strings.Contains(out, strconv.Itoa(base)) || !strings.Contains(out, "in use") {
+		t.Errorf("the message does not say which port is taken:\n%s", out)
+	}
+	if strings.Contains(out, "goroutine ") {
+		t.Errorf("a stack trace is no clear error:\n%s", out)
+	}
+}
+
+// testGracefulStop: SIGTERM ends a node well, and the others know that it left.
+func testGracefulStop(t *testing.T, nodes []*node) {
+	last := nodes[len(nodes)-1]
+	if err := last.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := last.ended(15 * time.Second); code != 0 {
+		t.Errorf("exit %d, want 0", code)
+	}
+	eventually(t, 10*time.Second, "the others have let it go", func() error {
+		members, err := nodes[0].members()
+		if slices.ContainsFunc(members, func(m member) bool { return m.Name == last.name && m.State == "live" }) {
+			err = errors.New("it is still live")
+		}
+		return err
+	})
+}
+
+// testDev: three nodes by one command; a killed one stays down until it is
+// restarted; Ctrl-C ends all; and so does the death of dev itself.
+func testDev(t *testing.T, bin string) {
+	sip, gossip, admin := ports(t, 30), 0, 0
+	for gossip = ports(t, 30); overlap(gossip, sip); gossip = ports(t, 30) {
+	}
+	for admin = ports(t, 30); overlap(admin, sip) || overlap(admin, gossip); admin = ports(t, 30) {
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	args := []string{"dev", "-n", "3", "--base-sip", strconv.Itoa(sip), "--base-cluster", strconv.Itoa(gossip), "--base-admin", strconv.Itoa(admin), "--data", data}
+	serve := func(i int) error { return getJSON(fmt.Sprintf("http://%s/readyz", local(admin+10*i)), nil) }
+	allServe := func() error { return errors.Join(serve(0), serve(1), serve(2)) }
+
+	dev := start(t, "dev", exec.Command(bin, args...))
+	eventually(t, 30*time.Second, "dev serves", allServe)
+	pids := children(t, dev.cmd.Process.Pid)
+	if len(pids) != 3 {
+		t.Fatalf("dev has %d children, want 3", len(pids))
+	}
+	for i := range 3 {
+		if out := dev.output(); !strings.Contains(out, strconv.Itoa(sip+10*i)) || !strings.Contains(out, strconv.Itoa(pids[i])) {
+			t.Errorf("dev does not say where node %d is, or its pid %d:\n%s", i+1, pids[i], out)
+		}
+	}
+
+	must(t, bin, "members", "--admin", local(admin))
+	if err := syscall.Kill(pids[1], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the killed node is down", func() error {
+		if serve(1) == nil {
+			return errors.New("it serves")
+		}
+		return nil
+	})
+	must(t, bin, "dev", "restart", "2", "--base-admin", strconv.Itoa(admin))
+	eventually(t, 20*time.Second, "the restarted node serves", allServe)
+
+	if err := dev.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if code := dev.ended(20 * time.Second); code != 0 {
+		t.Errorf("dev ended by Ctrl-C: exit %d, want 0", code)
+	}
+	for i := range 3 {
+		if serve(i) == nil {
+			t.Errorf("node %d outlives dev", i+1)
+		}
+	}
+
+	dev = start(t, "dev-again", exec.Command(bin, args...))
+	eventually(t, 30*time.Second, "dev serves again", allServe)
+	dev.kill()
+	eventually(t, 20*time.Second, "the nodes of a killed dev end", func() error {
+		for i := range 3 {
+			if serve(i) == nil {
+				return fmt.Errorf("node %d serves", i+1)
+			}
+		}
+		return nil
+	})
+}
+
+func overlap(a, b int) bool { return a < b+30 && b < a+30 }
+
+// children lists the child processes of pid, oldest first.
+func children(t *testing.T, pid int) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, s := range strings.Fields(string(b)) {
+			id, err := strconv.Atoi(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, id)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}

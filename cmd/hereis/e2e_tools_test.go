@@ -1,0 +1,250 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"hereis/bench/sipmsg"
+)
+
+// tool finds a program, or skips the test; with HEREIS_E2E_REQUIRE=1 nothing is skipped.
+func tool(t *testing.T, name, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("HEREIS_E2E_REQUIRE") == "1" {
+		t.Fatalf("%s is required and not installed (Debian package %s)", name, pkg)
+	}
+	t.Skipf("%s is not installed (Debian package %s)", name, pkg)
+	return ""
+}
+
+// sipp is SIPp with the scenarios in testdata/sipp and a file of users.
+type sipp struct {
+	t           *testing.T
+	path, users string
+	n           int
+	contact     string // where the called devices listen
+}
+
+func newSIPp(t *testing.T, users ...string) *sipp {
+	t.Helper()
+	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
+	if err := os.WriteFile(s.users, []byte("SEQUENTIAL\n"+strings.Join(users, ";\n")+";\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func userNames(n int) (users []string) {
+	for i := range n {
+		users = append(users, "u"+strconv.Itoa(i))
+	}
+	return users
+}
+
+// answer starts the called devices: all users on one port, until the test ends.
+func (s *sipp) answer() {
+	s.t.Helper()
+	port := ports(s.t, 1)
+	s.contact = local(port)
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(port), "-mp", strconv.Itoa(ports(s.t, 4)), "-nostdin")
+	start(s.t, "sipp-uas", cmd)
+}
+
+// all runs a scenario once for each user against a node and expects every one to succeed.
+func (s *sipp) all(name, addr string, rate int) {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
+		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(ports(s.t, 1)), "-mp", strconv.Itoa(ports(s.t, 4)),
+		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
+	cmd.Dir = dir
+	p := start(s.t, "sipp-"+name, cmd)
+	if code := p.ended(60 * time.Second); code != 0 {
+		errors, _ := os.ReadFile(filepath.Join(dir, "errors")) // absent if there were none
+		s.t.Fatalf("sipp %s at %s: exit %d\n%s\n%s", name, addr, code, summaryOf(p.output()), errors[:min(len(errors), 3000)])
+	}
+}
+
+func scenario(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", "sipp", name+".xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// summaryOf is the last screen's counts of calls.
+func summaryOf(out string) (lines string) {
+	for line := range strings.SplitSeq(out[max(0, len(out)-4000):], "\n") {
+		if strings.Contains(line, "call") || strings.Contains(line, "Retrans") {
+			lines += line + "\n"
+		}
+	}
+	return lines
+}
+
+// baresip runs a soft phone without sound, registered at a node and answering by itself.
+func baresip(t *testing.T, user, registrar string) *process {
+	t.Helper()
+	path := tool(t, "baresip", "baresip")
+	dir := t.TempDir()
+	modules, err := filepath.Glob("/usr/lib*/baresip/modules")
+	if err != nil || len(modules) == 0 {
+		t.Fatal("the modules of baresip are not in a place known here")
+	}
+	files := map[string]string{
+		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports 17000-17100\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
+			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", ports(t, 1), modules[0]),
+		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=none;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, registrar),
+		"contacts": "",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return start(t, "baresip", exec.Command(path, "-f", dir, "-v"))
+}
+
+// device is a phone of a few lines: it registers with instance and reg-id from
+// its own socket, and answers every request with its name in X-Device.
+type device struct {
+	t              *testing.T
+	conn           *net.UDPConn
+	addr, user     string
+	name, instance string
+	cseq           int
+	answers        chan *sipmsg.Message // from the reading goroutine; deep enough for one question at a time
+}
+
+func newDevice(t *testing.T, user, name string) *device {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, answers: make(chan *sipmsg.Message, 64)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.read()
+	}()
+	t.Cleanup(func() { conn.Close(); <-done })
+	return d
+}
+
+func (d *device) read() {
+	buf := make([]byte, 65536)
+	for {
+		n, from, err := d.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		m := new(sipmsg.Message)
+		if n <= 4 || m.Scan(append([]byte(nil), buf[:n]...)) != nil {
+			continue
+		}
+		switch {
+		case m.Status != 0:
+			select {
+			case d.answers <- m:
+			default: // nobody asks any more
+			}
+		case string(m.Method) != "ACK":
+			var w sipmsg.Builder
+			w.Response(m, 200, "OK", "dev", from)
+			w.Header("X-Device", d.name)
+			w.End("", "")
+			_, _ = d.conn.WriteToUDPAddrPort(w.Bytes(), from) // repeated by the asker
+		}
+	}
+}
+
+// register sends a REGISTER to a node and expects 200; 0 removes the binding.
+func (d *device) register(n *node, expires int) {
+	d.t.Helper()
+	d.cseq++
+	var w sipmsg.Builder
+	aor := "sip:" + d.user + "@localhost"
+	d.head(&w, "REGISTER", "sip:localhost", aor, aor)
+	contact := "<sip:" + d.user + "@" + d.addr + ">"
+	if d.instance != "" {
+		w.Header("Supported", "path, outbound")
+		contact += ";reg-id=1;+sip.instance=\"<" + d.instance + ">\""
+	}
+	w.Header("Contact", contact)
+	w.Int("Expires", uint64(expires), "")
+	w.End("", "")
+	if m := d.ask(n, &w); m.Status != 200 {
+		d.t.Fatalf("REGISTER of %s at %s: %d %s", d.name, n.name, m.Status, m.Reason)
+	}
+}
+
+// probe asks a node for a user with OPTIONS and returns the final status and the device that answered.
+func (d *device) probe(n *node, user string) (status int, answeredBy string) {
+	d.t.Helper()
+	d.cseq++
+	var w sipmsg.Builder
+	to := "sip:" + user + "@localhost"
+	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
+	w.End("", "")
+	m := d.ask(n, &w)
+	return m.Status, string(m.Get("X-Device"))
+}
+
+func (d *device) head(w *sipmsg.Builder, method, uri, from, to string) {
+	w.Request(method, uri)
+	w.Header("Via", "SIP/2.0/UDP ", d.addr, ";rport;branch=z9hG4bK", d.name, strconv.Itoa(d.cseq))
+	w.Int("Max-Forwards", 70, "")
+	w.Header("From", "<", from, ">;tag=f", d.name)
+	w.Header("To", "<", to, ">")
+	w.Header("Call-ID", d.callID(method))
+	w.Int("CSeq", uint64(d.cseq), method)
+}
+
+// callID is the same for all registrations of a device, wherever it moves (RFC 3261 10.2.4).
+func (d *device) callID(method string) string {
+	if method == "REGISTER" && d.instance != "" {
+		return "reg-" + d.instance
+	}
+	return method + "-" + d.addr
+}
+
+// ask sends a request, again if need be, until its final answer comes.
+func (d *device) ask(n *node, w *sipmsg.Builder) *sipmsg.Message {
+	d.t.Helper()
+	to := netip.MustParseAddrPort(n.sip)
+	deadline := time.Now().Add(10 * time.Second)
+	for interval := 500 * time.Millisecond; time.Now().Before(deadline); interval *= 2 {
+		if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), to); err != nil {
+			d.t.Fatal(err)
+		}
+		again := time.After(interval)
+	waiting:
+		for {
+			select {
+			case m := <-d.answers:
+				if num, _, ok := m.CSeq(); ok && int(num) == d.cseq && m.Status >= 200 {
+					return m
+				}
+			case <-again:
+				break waiting
+			}
+		}
+	}
+	d.t.Fatalf("%s: no answer from %s", d.name, n.name)
+	return nil
+}
