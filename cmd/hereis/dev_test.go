@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// eventually polls until ok, for a while.
-func eventually(t *testing.T, what string, ok func() bool) {
+// becomesTrue polls until ok, for a while.
+func becomesTrue(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
@@ -100,7 +100,7 @@ func (d *devProcess) ready() *devProcess {
 		Data  string
 	}
 	told.Nodes = &d.nodes
-	eventually(d.t, "the nodes are ready", func() bool {
+	becomesTrue(d.t, "the nodes are ready", func() bool {
 		select {
 		case <-d.done:
 			d.t.Fatalf("dev ended: %s", d.err.String())
@@ -174,7 +174,7 @@ func TestDevKeepsItsNodes(t *testing.T) {
 	if err := syscall.Kill(d.nodes[1].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "dev tells of the death", func() bool {
+	becomesTrue(t, "dev tells of the death", func() bool {
 		return strings.Contains(d.err.String(), "node2 (pid "+strconv.Itoa(d.nodes[1].PID)+") has ended: signal: killed")
 	})
 	if d.serves(1) || !d.serves(0) || !d.serves(2) {
@@ -232,7 +232,7 @@ func TestDevKilledEndsItsNodes(t *testing.T) {
 	if err := d.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the nodes are gone", func() bool { return !d.serves(0) && !d.serves(1) })
+	becomesTrue(t, "the nodes are gone", func() bool { return !d.serves(0) && !d.serves(1) })
 	if _, _, errs := d.restart("1"); !strings.Contains(errs, "does not answer") {
 		t.Errorf("restart: %s", errs)
 	}

@@ -5,9 +5,36 @@ import (
 	"errors"
 	"log/slog"
 
+	"golang.org/x/sync/errgroup"
+
 	"hereis"
+	"hereis/admin"
 )
 
+// runNode runs a node and its admin API until ctx ends. The API stops last, so
+// that one can watch a node stop; should it fail, the node stops too.
 func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
-	return errors.New("not wired")
+	node, err := hereis.New(cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("node", "node", node.Name(), "sip", node.SIPAddrs(), "domains", node.Domains(), "data", cfg.Data, "durability", cfg.Durability)
+	if cfg.Admin == "" {
+		return node.Run(ctx)
+	}
+	srv, err := admin.New(admin.Config{Addr: cfg.Admin, Pprof: cfg.Pprof}, api{node}, log)
+	if err == nil {
+		_, err = srv.Listen(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, node.Close())
+	}
+	group, failed := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer stopServing()
+		return node.Run(failed)
+	})
+	group.Go(func() error { return srv.Run(serving) })
+	return group.Wait()
 }
