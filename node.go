@@ -8,9 +8,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"hereis/actors"
 	"hereis/cluster"
@@ -35,7 +35,6 @@ type Node struct {
 	streams   *cluster.Streams
 	gossip    *cluster.Gossip
 	cluster   *cluster.Node
-	actors    *cluster.ActorSystem
 	client    *actors.Client
 	transport *transport.Transport
 	layer     *transaction.Layer
@@ -165,23 +164,7 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := n.cluster.Load(); err != nil {
 		return err
 	}
-	if err := n.openActors(keys); err != nil {
-		return err
-	}
 	return n.openGossip(keys)
-}
-
-func (n *Node) openActors(keys *cluster.Keys) error {
-	var err error
-	n.actors, err = cluster.NewActorSystem(cluster.ActorConfig{
-		Self: n.self, Bind: n.cfg.ClusterRemote, Keys: keys,
-		Owner: n.cluster.Owner,
-		Kinds: []*cluster.Kind{actors.NewUserKind(asker{n.cluster})},
-	}, n.log)
-	if err != nil {
-		return fmt.Errorf("cluster-remote: %w", err)
-	}
-	return nil
 }
 
 func (n *Node) openGossip(keys *cluster.Keys) error {
@@ -213,7 +196,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	var err error
 	n.sip, err = sipfront.New(sc, sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
-		Transport: n.transport, Resolver: hops{resolver},
+		Transport: n.transport, Resolver: resolver,
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
 		Rand: rand.Uint64, Log: n.log,
 	})
@@ -235,7 +218,6 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock", run: n.clock.Run},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "actors", run: n.actors.Run},
 		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
@@ -267,7 +249,6 @@ func (n *Node) membersChanged(members []cluster.Member) {
 	n.peers.keepOnly(members)
 	n.streams.SetMembers(members)
 	n.cluster.MembersChanged(members)
-	n.actors.SetMembers(members)
 }
 
 // Name is the stable name of the node.
@@ -280,8 +261,28 @@ func (n *Node) Incarnation() uint64 { return n.self.Incarnation }
 func (n *Node) Domains() []string { return n.domains.Names() }
 
 // ParseAoR reads an address of a user as people write it: sip:alice@example.com,
-// alice@example.com, or alice alone for the default domain.
-func (n *Node) ParseAoR(s string) (actors.AoR, error) { return actors.ReadAoR(s, n.domains) }
+// tel:+15550100, alice@example.com, or alice alone for the default domain.
+// Errors are actors.ErrBadURI and actors.ErrForeignDomain.
+func (n *Node) ParseAoR(s string) (actors.AoR, error) {
+	if scheme, _, found := strings.Cut(s, ":"); !found || !slices.Contains(schemes, strings.ToLower(scheme)) {
+		if !strings.Contains(s, "@") {
+			s += "@" + bracketed(n.domains.Default())
+		}
+		s = "sip:" + s
+	}
+	return actors.ParseAoR(s, n.domains)
+}
+
+// schemes are those that an AoR may be written with.
+var schemes = []string{"sip", "sips", "tel"}
+
+// bracketed is a host as it stands in a URI.
+func bracketed(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		return "[" + host + "]"
+	}
+	return host
+}
 
 // SIPAddrs are the advertised SIP addresses, as "udp:ip:port".
 func (n *Node) SIPAddrs() []string { return n.sipAddrs() }
@@ -388,11 +389,4 @@ func (n *Node) advertised(listen string) string {
 		return listen
 	}
 	return netip.AddrPortFrom(adv.Addr(), at.Port()).String()
-}
-
-// asker is the door through which proto.actor's user grain reaches the gate.
-type asker struct{ node *cluster.Node }
-
-func (a asker) AskThen(aor string, msg proto.Message, done func(proto.Message, error)) {
-	a.node.AskAsync(aor, msg, 0, done)
 }

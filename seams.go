@@ -126,18 +126,3 @@ func (p *peers) SIPAddr(node, network string) (netip.AddrPort, bool) {
 
 // IsNode tells whether addr is exactly a SIP address of one of our nodes.
 func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr] }
-
-// hops gives the front end the resolver in its own words.
-type hops struct{ resolver *resolve.Resolver }
-
-func (h hops) Resolve(ctx context.Context, host string, port uint16, network string, secure bool) ([]sipfront.Hop, error) {
-	found, err := h.resolver.Resolve(ctx, resolve.Target{Host: host, Port: port, Transport: network, Secure: secure})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]sipfront.Hop, len(found))
-	for i, f := range found {
-		out[i] = sipfront.Hop(f)
-	}
-	return out, nil
-}

@@ -106,13 +106,13 @@ type Parts struct {
 	Store   Store
 	Grains  Grains
 	Flows   Flows
-	Clock   Clock
+	Clock   NodeTime
 	Log     *slog.Logger
 	// Rand returns 64 random bits; it is called from many goroutines.
 	Rand func() uint64
 }
 
-// Clock tells node time in milliseconds (rule 9).
-type Clock interface{ NowMS() int64 }
+// NodeTime tells node time in milliseconds (rule 9).
+type NodeTime interface{ NowMS() int64 }
 
 func millis(d time.Duration) int64 { return d.Milliseconds() }

@@ -88,6 +88,9 @@ func (n *Node) MembersChanged(ms []Member) { n.core.Members(n.parts.Clock.NowMS(
 // Woke tells that the process slept for longer than its peers wait (rule 16).
 func (n *Node) Woke() { n.core.Woke(n.parts.Clock.NowMS()) }
 
+// Owner is the name of the first holder of a key in the view, empty if nobody holds anything.
+func (n *Node) Owner(key string) string { return n.core.Owner(key) }
+
 // Name is the stable name of this node.
 func (n *Node) Name() string { return n.core.cfg.Name }
 
@@ -178,10 +181,11 @@ type Result struct {
 	Err   error
 }
 
-// AskAll asks every member of the view, this node too, and returns what each
-// said by the deadline; a node that said nothing has a Failure.
-func (n *Node) AskAll(ctx context.Context, msg proto.Message) []Result {
-	nodes := n.core.viewNames()
+// AskAll asks the members of the view that which wants (nil: every one), this
+// node too, and returns what each said by the deadline; a node that said
+// nothing has a Failure.
+func (n *Node) AskAll(ctx context.Context, msg proto.Message, which func(Member) bool) []Result {
+	nodes := n.core.viewNames(which)
 	results := make([]Result, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {

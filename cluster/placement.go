@@ -71,3 +71,11 @@ func (v *view) holds(i int, aor string) bool {
 	owner, backup := v.place(aor)
 	return i == owner || i == backup
 }
+
+// Owner is the name of the first holder of a key in the present view, or empty
+// if no member holds anything.
+func (c *Core) Owner(key string) string {
+	v := c.view.Load()
+	owner, _ := v.place(key)
+	return v.name(owner)
+}

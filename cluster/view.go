@@ -461,11 +461,14 @@ func (c *Core) tickView(now int64) {
 // Settled tells whether this node knows all that it should hold (rule 14).
 func (c *Core) Settled() bool { return c.settled.Load() }
 
-func (c *Core) viewNames() []string {
+// viewNames lists the members of the view that which wants; nil wants all.
+func (c *Core) viewNames(which func(Member) bool) []string {
 	v := c.view.Load()
-	names := make([]string, len(v.nodes))
+	names := make([]string, 0, len(v.nodes))
 	for i := range v.nodes {
-		names[i] = v.nodes[i].Name
+		if which == nil || which(v.nodes[i].Member) {
+			names = append(names, v.nodes[i].Name)
+		}
 	}
 	return names
 }

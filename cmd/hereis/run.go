@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,7 +19,9 @@ func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("node", "node", node.Name(), "sip", node.SIPAddrs(), "domains", node.Domains(), "data", cfg.Data, "durability", cfg.Durability)
+	log.Info("node is up", "node", node.Name(), "incarnation", node.Incarnation(),
+		"sip", strings.Join(node.SIPAddrs(), " "), "gossip", node.GossipAddr(),
+		"domains", strings.Join(node.Domains(), " "), "durability", cfg.Durability)
 	if cfg.Admin == "" {
 		return node.Run(ctx)
 	}
