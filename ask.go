@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"hereis/actors"
+	"hereis/cluster"
 	"hereis/messages"
 )
 
@@ -18,6 +19,7 @@ var ErrManyReplies = errors.New("this address has many repliers: use AskAll")
 type To struct {
 	node, region string
 	user         actors.AoR
+	everybody    bool
 }
 
 // ToNode addresses one node by its stable name.
@@ -30,7 +32,7 @@ func ToUser(aor actors.AoR) To { return To{user: aor} }
 func ToRegion(region string) To { return To{region: region} }
 
 // Everybody addresses every live node, the asking one included.
-func Everybody() To { return To{} }
+func Everybody() To { return To{everybody: true} }
 
 // Asked is what a handler can learn about the question that it is answering.
 type Asked struct {
@@ -52,10 +54,10 @@ func AskedFrom(ctx context.Context) Asked {
 // before Run, once per type, and may run many times at once. Delivery is at
 // least once: f must be safe to repeat. An error of f reaches the asker as
 // actors.ErrInternal with its text as detail; a panic likewise.
-func Handle[Q, A proto.Message](n *Node, f func(ctx context.Context, question Q) (A, error)) error {
+func Handle[Q, A proto.Message](n *Node, f func(ctx context.Context, question Q) (A, error)) {
 	var q Q
 	name := messages.TypeName(q)
-	return n.cluster.Handle(name, func(ctx context.Context, from, aor string, msg proto.Message) (proto.Message, error) {
+	n.cluster.Handle(name, func(ctx context.Context, from, aor string, msg proto.Message) (proto.Message, error) {
 		question, ok := msg.(Q)
 		if !ok {
 			return nil, fmt.Errorf("%s: unexpected message %T", name, msg)
@@ -98,7 +100,9 @@ func AskAll[A proto.Message](ctx context.Context, n *Node, to To, question proto
 		answer, err := Ask[A](ctx, n, to, question)
 		return []Reply[A]{{Node: to.node, Answer: answer, Err: err}}
 	}
-	results := n.cluster.AskAll(ctx, question, n.inRegion(to.region))
+	results := n.cluster.AskAll(ctx, question, func(m cluster.Member) bool {
+		return to.everybody || m.Region == to.region
+	})
 	replies := make([]Reply[A], len(results))
 	for i, r := range results {
 		answer, err := typed[A](r.Reply, r.Err)

@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hereis/actors"
+	"hereis/cluster"
 )
 
 // Config is everything that an operator can say about one node. A field's name
@@ -393,4 +396,35 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 		return "", 0, fmt.Errorf("%q: port %q is not within 1 and 65535", s, p)
 	}
 	return host, uint16(n), nil
+}
+
+// domains makes the set of served domains.
+func (c *Config) domains() (*actors.Domains, error) {
+	parsed, err := ParseDomains(c.Domains)
+	if err != nil {
+		return nil, fieldErr("domain", "%v", err)
+	}
+	list := make([]actors.Domain, len(parsed))
+	for i, d := range parsed {
+		list[i] = actors.Domain(d)
+	}
+	return actors.NewDomains(list...)
+}
+
+// keys derives the cluster's keys from the secret, or from nothing for a
+// cluster on loopback.
+func (c *Config) keys() (*cluster.Keys, error) {
+	if c.SecretFile == "" {
+		return cluster.InsecureKeys("hereis")
+	}
+	return cluster.LoadKeys(c.SecretFile)
+}
+
+// limits are the registrar's.
+func (c *Config) limits() actors.Limits {
+	l := actors.DefaultLimits()
+	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
+	l.Jitter = float64(c.ExpiresJitter) / 100
+	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
+	return l
 }

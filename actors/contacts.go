@@ -169,7 +169,7 @@ func peek(payload []byte) (p peeked) {
 // Field numbers of messages.Binding.
 const (
 	bindingContact  protowire.Number = 1
-	bindingInstance protowire.Number = 5
+	bindingInstance protowire.Number = 4
 	bindingSince    protowire.Number = 12
 )
 

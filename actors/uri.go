@@ -240,11 +240,11 @@ func validHost(h string) bool {
 		return ok
 	}
 	for i := 0; i < len(h); i++ {
-		if !isHostByte(h[i]) {
+		if !isHostByte(h[i]) || h[i] == '.' && (i == 0 || h[i-1] == '.') {
 			return false
 		}
 	}
-	return h != "" && h != "."
+	return h != "" && len(h) <= 254
 }
 
 // param finds a URI parameter; names have no case.

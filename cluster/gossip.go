@@ -340,6 +340,14 @@ func (g *Gossip) SetDraining(draining bool) error {
 	return nil
 }
 
+// Close gives the port back if Run is never called.
+func (g *Gossip) Close() error {
+	if g.ml == nil {
+		return nil
+	}
+	return g.ml.Shutdown()
+}
+
 // Leave tells all members that this node goes for good, so that nobody
 // remembers it as failed. Run goes on until its context ends.
 func (g *Gossip) Leave(ctx context.Context) error {

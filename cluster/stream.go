@@ -81,7 +81,7 @@ type Streams struct {
 	ln   net.Listener
 
 	// peers is replaced, never changed, so that Send reads it without a lock.
-	peers atomic.Pointer[map[string]*peer]
+	peers atomic.Pointer[map[string]*streamPeer]
 	// changed is kicked by SetMembers and read by Run; one slot is enough.
 	changed chan struct{}
 	// handshakes counts accepted connections that have not said Hello yet.
@@ -106,7 +106,7 @@ func NewStreams(cfg StreamConfig, recv Receiver, log *slog.Logger) (*Streams, er
 		return nil, errors.New("stream: Self.Name is empty")
 	}
 	s := &Streams{cfg: cfg.withDefaults(), recv: recv, log: log, changed: make(chan struct{}, 1)}
-	s.peers.Store(&map[string]*peer{})
+	s.peers.Store(&map[string]*streamPeer{})
 	if s.cfg.Keys == nil || !s.cfg.Keys.Secure {
 		if err := loopbackOnly(cfg.Listen); err != nil {
 			return nil, fmt.Errorf("stream: Listen %s: %w", cfg.Listen, err)
@@ -147,6 +147,17 @@ func (s *Streams) Listen() error {
 
 // Addr is the ip:port listened on, after Listen.
 func (s *Streams) Addr() string { return s.ln.Addr().String() }
+
+// Close gives the port back if Run is never called.
+func (s *Streams) Close() error {
+	if s.ln == nil {
+		return nil
+	}
+	if err := s.ln.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Run accepts and dials until ctx ends, then closes every stream and waits for
 // all that it started.
@@ -232,12 +243,12 @@ func (s *Streams) SetMembers(members []Member) {
 		listed[m.Name] = true
 		p := next[m.Name]
 		if p == nil {
-			p = newPeer(m.Name)
+			p = newStreamPeer(m.Name)
 			next[m.Name] = p
 		}
 		p.setMember(m)
 	}
-	var gone []*peer
+	var gone []*streamPeer
 	for name, p := range next {
 		if !listed[name] && p.forget() {
 			gone = append(gone, p)
@@ -263,7 +274,7 @@ func (s *Streams) SetMembers(members []Member) {
 
 // peerOf finds or makes the peer of a name that said Hello; nil if there are
 // too many strangers.
-func (s *Streams) peerOf(name string) *peer {
+func (s *Streams) peerOf(name string) *streamPeer {
 	if p := (*s.peers.Load())[name]; p != nil {
 		return p
 	}
@@ -274,7 +285,7 @@ func (s *Streams) peerOf(name string) *peer {
 		return p
 	}
 	strangers := 0
-	next := make(map[string]*peer, len(now)+1)
+	next := make(map[string]*streamPeer, len(now)+1)
 	for n, p := range now {
 		if p.stranger() {
 			if p.conn.Load() == nil {
@@ -287,7 +298,7 @@ func (s *Streams) peerOf(name string) *peer {
 	if strangers >= maxStrangers {
 		return nil
 	}
-	p := newPeer(name)
+	p := newStreamPeer(name)
 	next[name] = p
 	s.peers.Store(&next)
 	return p

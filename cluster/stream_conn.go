@@ -158,7 +158,7 @@ func (c *streamConn) write(out []byte) error {
 }
 
 // readLoop delivers until the connection ends, and says why it did.
-func (c *streamConn) readLoop(p *peer, recv Receiver) error {
+func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 	st := &c.s.stats
 	for {
 		frame, err := c.readFrame()

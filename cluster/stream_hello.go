@@ -58,7 +58,7 @@ func appendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) 
 
 // openDialled says Hello on a connection that this node made to m, and reads
 // the answer.
-func (s *Streams) openDialled(nc net.Conn, p *peer, m Member) (*streamConn, error) {
+func (s *Streams) openDialled(nc net.Conn, p *streamPeer, m Member) (*streamConn, error) {
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.Handshake))
 	certName := ""
 	if s.tls != nil {
@@ -86,7 +86,7 @@ func (s *Streams) openDialled(nc net.Conn, p *peer, m Member) (*streamConn, erro
 
 // openAccepted reads the Hello of a connection that came in, decides whether it
 // is to be used, and only then answers: who is turned away has sent nothing.
-func (s *Streams) openAccepted(nc net.Conn) (*peer, *streamConn, error) {
+func (s *Streams) openAccepted(nc net.Conn) (*streamPeer, *streamConn, error) {
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.Handshake))
 	certName := ""
 	if s.tls != nil {
@@ -209,7 +209,7 @@ func (c *streamConn) answerPing(env *messages.Envelope) {
 
 // measure takes round trip and offset from a Pong (rule 9). Both are good to a
 // millisecond, which is what node time counts in.
-func (c *streamConn) measure(p *peer, env *messages.Envelope) {
+func (c *streamConn) measure(p *streamPeer, env *messages.Envelope) {
 	var pong messages.Pong
 	if proto.Unmarshal(env.Payload, &pong) != nil {
 		return

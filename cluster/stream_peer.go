@@ -22,7 +22,7 @@ var (
 )
 
 // peer is one other node: at most one connection in use, and whoever dials it.
-type peer struct {
+type streamPeer struct {
 	name string
 	// conn is the connection in use; nil: none.
 	conn        atomic.Pointer[streamConn]
@@ -42,9 +42,11 @@ type peer struct {
 	up      *streamConn // PeerUp was said for it; guarded by deliver
 }
 
-func newPeer(name string) *peer { return &peer{name: name, kick: make(chan struct{}, 1)} }
+func newStreamPeer(name string) *streamPeer {
+	return &streamPeer{name: name, kick: make(chan struct{}, 1)}
+}
 
-func (p *peer) setMember(m Member) {
+func (p *streamPeer) setMember(m Member) {
 	p.mu.Lock()
 	p.member, p.isMember = m, true
 	p.mu.Unlock()
@@ -52,7 +54,7 @@ func (p *peer) setMember(m Member) {
 }
 
 // forget takes the peer off the members; false if it never was one.
-func (p *peer) forget() bool {
+func (p *streamPeer) forget() bool {
 	p.mu.Lock()
 	was := p.isMember
 	p.isMember = false
@@ -61,13 +63,13 @@ func (p *peer) forget() bool {
 	return was
 }
 
-func (p *peer) stranger() bool {
+func (p *streamPeer) stranger() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.isMember
 }
 
-func (p *peer) claimDialler() bool {
+func (p *streamPeer) claimDialler() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.isMember || p.dialling {
@@ -79,7 +81,7 @@ func (p *peer) claimDialler() bool {
 
 // target is the member to dial, if it is to be dialled at all; when it is not
 // a member any more the dialler gives up its claim.
-func (p *peer) target() (m Member, dial, keep bool) {
+func (p *streamPeer) target() (m Member, dial, keep bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.isMember {
@@ -89,7 +91,7 @@ func (p *peer) target() (m Member, dial, keep bool) {
 	return p.member, p.member.FailedMS == 0 && p.conn.Load() == nil, true
 }
 
-func (p *peer) wake() {
+func (p *streamPeer) wake() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -97,7 +99,7 @@ func (p *peer) wake() {
 }
 
 // knownIncarnation is that of the member, 0 for a stranger.
-func (p *peer) knownIncarnation() uint64 {
+func (p *streamPeer) knownIncarnation() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.isMember {
@@ -111,7 +113,7 @@ func (p *peer) knownIncarnation() uint64 {
 // name survives, on both sides; of two by the same dialler, the newer. One that
 // is older than the time a handshake may take does not stand in the way of a
 // peer that dials: it dials only when it has none.
-func (p *peer) install(c *streamConn, self string, handshake time.Duration) error {
+func (p *streamPeer) install(c *streamConn, self string, handshake time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	old := p.conn.Load()
@@ -135,7 +137,7 @@ func (p *peer) install(c *streamConn, self string, handshake time.Duration) erro
 
 // announce says PeerUp for c, unless c takes the place of a connection to the
 // same incarnation that is being retired.
-func (p *peer) announce(c *streamConn, recv Receiver) {
+func (p *streamPeer) announce(c *streamConn, recv Receiver) {
 	p.deliver.Lock()
 	defer p.deliver.Unlock()
 	if p.conn.Load() != c {
@@ -154,7 +156,7 @@ func (p *peer) announce(c *streamConn, recv Receiver) {
 }
 
 // leave takes c out of use and says PeerDown if nothing took its place.
-func (p *peer) leave(c *streamConn, recv Receiver) {
+func (p *streamPeer) leave(c *streamConn, recv Receiver) {
 	p.mu.Lock()
 	p.conn.CompareAndSwap(c, nil)
 	p.mu.Unlock()
@@ -168,7 +170,7 @@ func (p *peer) leave(c *streamConn, recv Receiver) {
 
 // receive hands env over; an Envelope of an incarnation that is not the one
 // announced is dropped.
-func (p *peer) receive(c *streamConn, recv Receiver, env *messages.Envelope) {
+func (p *streamPeer) receive(c *streamConn, recv Receiver, env *messages.Envelope) {
 	p.deliver.Lock()
 	defer p.deliver.Unlock()
 	if p.up == nil || p.up.hello.Incarnation != c.hello.Incarnation {
@@ -178,7 +180,7 @@ func (p *peer) receive(c *streamConn, recv Receiver, env *messages.Envelope) {
 }
 
 // dialLoop keeps a stream to p while it is a live member.
-func (s *Streams) dialLoop(ctx context.Context, p *peer) {
+func (s *Streams) dialLoop(ctx context.Context, p *streamPeer) {
 	backoff := s.cfg.RedialMin
 	// The larger name gives the smaller one, whose connection would survive, a head start.
 	wait := time.Duration(0)
@@ -220,7 +222,7 @@ func (s *Streams) dialLoop(ctx context.Context, p *peer) {
 }
 
 // dial opens a stream to m and serves it until it ends.
-func (s *Streams) dial(ctx context.Context, p *peer, m Member) error {
+func (s *Streams) dial(ctx context.Context, p *streamPeer, m Member) error {
 	if s.tls == nil {
 		if err := loopbackOnly(m.Stream); err != nil {
 			return err
@@ -267,7 +269,7 @@ func (s *Streams) serveAccepted(ctx context.Context, nc net.Conn) {
 
 // serve runs an installed connection until it ends. A panic in the Receiver
 // ends this stream and nothing else.
-func (s *Streams) serve(ctx context.Context, p *peer, c *streamConn) {
+func (s *Streams) serve(ctx context.Context, p *streamPeer, c *streamConn) {
 	s.stats.opened.Add(1)
 	stop := context.AfterFunc(ctx, c.retire)
 	defer stop()
@@ -287,7 +289,7 @@ func (s *Streams) serve(ctx context.Context, p *peer, c *streamConn) {
 	})
 }
 
-func (s *Streams) recovering(p *peer, f func()) {
+func (s *Streams) recovering(p *streamPeer, f func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.stats.panics.Add(1)

@@ -97,7 +97,9 @@ type Envelope struct {
 	// Name of the sending node.
 	From string `protobuf:"bytes,10,opt,name=from,proto3" json:"from,omitempty"`
 	// Copies and acknowledgements that ride along.
-	Riders        [][]byte `protobuf:"bytes,11,rep,name=riders,proto3" json:"riders,omitempty"`
+	Riders [][]byte `protobuf:"bytes,11,rep,name=riders,proto3" json:"riders,omitempty"`
+	// Request: the second holder may answer in the owner's place. Reply: it did (rule 13).
+	StandIn       bool `protobuf:"varint,12,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,11 +211,18 @@ func (x *Envelope) GetRiders() [][]byte {
 	return nil
 }
 
+func (x *Envelope) GetStandIn() bool {
+	if x != nil {
+		return x.StandIn
+	}
+	return false
+}
+
 var File_messages_envelope_proto protoreflect.FileDescriptor
 
 const file_messages_envelope_proto_rawDesc = "" +
 	"\n" +
-	"\x17messages/envelope.proto\x12\x06hereis\"\xae\x02\n" +
+	"\x17messages/envelope.proto\x12\x06hereis\"\xc9\x02\n" +
 	"\bEnvelope\x12(\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x14.hereis.EnvelopeKindR\x04kind\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
@@ -227,7 +236,8 @@ const file_messages_envelope_proto_rawDesc = "" +
 	"\rforwarded_for\x18\t \x01(\tR\fforwardedFor\x12\x12\n" +
 	"\x04from\x18\n" +
 	" \x01(\tR\x04from\x12\x16\n" +
-	"\x06riders\x18\v \x03(\fR\x06riders*z\n" +
+	"\x06riders\x18\v \x03(\fR\x06riders\x12\x19\n" +
+	"\bstand_in\x18\f \x01(\bR\astandIn*z\n" +
 	"\fEnvelopeKind\x12\x1d\n" +
 	"\x19ENVELOPE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENVELOPE_KIND_REQUEST\x10\x01\x12\x17\n" +

@@ -135,7 +135,7 @@ func (a *app) envProvider(fields map[string]field, unknown *[]string) koanf.Prov
 			f, ok := fields[key]
 			switch {
 			case !ok:
-				if name != "HEREIS_CONFIG" && name != "HEREIS_OUTPUT" {
+				if name != "HEREIS_CONFIG" && name != "HEREIS_OUTPUT" && !strings.HasPrefix(name, "HEREIS_BASE_") {
 					*unknown = append(*unknown, name)
 				}
 				return "", nil

@@ -34,24 +34,20 @@ type control struct {
 }
 
 // controlPath is where the control file of a base of admin ports is.
-func controlPath(baseAdmin int) (string, error) {
+func controlPath(baseAdmin int) string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		dir = filepath.Join(os.TempDir(), "hereis-"+strconv.Itoa(os.Getuid()))
-	} else {
-		dir = filepath.Join(dir, "hereis")
+		// A user without a home.
+		dir = filepath.Join(os.TempDir(), strconv.Itoa(os.Getuid()))
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, fmt.Sprintf("dev-%d.json", baseAdmin)), nil
+	return filepath.Join(dir, "hereis", fmt.Sprintf("dev-%d.json", baseAdmin))
 }
 
 // openControl takes the place of the one dev with these admin ports. The file
 // of one that was killed is replaced.
 func openControl(ctx context.Context, baseAdmin int) (c *control, err error) {
-	path, err := controlPath(baseAdmin)
-	if err != nil {
+	path := controlPath(baseAdmin)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
 	if old, err := readControl(path); err == nil {
@@ -196,26 +192,20 @@ func writeControl(w http.ResponseWriter, status int, v any) {
 
 // devRestartCmd asks a running dev to start nodes again.
 type devRestartCmd struct {
-	Nodes     []int         `arg:"" name:"i" help:"Numbers of the nodes, from 1."`
-	BaseAdmin int           `name:"base-admin" default:"8060" placeholder:"PORT" help:"As given to dev (default ${default})."`
-	Timeout   time.Duration `name:"timeout" default:"30s" placeholder:"T" help:"How long the nodes may take to become ready (default ${default})."`
+	Nodes []int `arg:"" name:"i" help:"Numbers of the nodes, from 1; of the dev with the same --base-admin."`
 }
 
 // Run exits 2 if a node runs now but is not ready yet, 3 if there is no such
 // node or no dev.
-func (c *devRestartCmd) Run(ctx context.Context, a *app) error {
-	path, err := controlPath(c.BaseAdmin)
-	if err != nil {
-		return err
-	}
-	f, err := readControl(path)
+func (c *devRestartCmd) Run(ctx context.Context, a *app, dev *devCmd) error {
+	f, err := readControl(controlPath(dev.BaseAdmin))
 	if errors.Is(err, fs.ErrNotExist) {
-		return notFound("no hereis dev runs with --base-admin %d", c.BaseAdmin)
+		return notFound("no hereis dev runs with --base-admin %d", dev.BaseAdmin)
 	}
 	if err != nil {
 		return err
 	}
-	answers, err := askControl(ctx, f, restartRequest{Nodes: c.Nodes, TimeoutMS: c.Timeout.Milliseconds()})
+	answers, err := askControl(ctx, f, restartRequest{Nodes: c.Nodes, TimeoutMS: dev.Timeout.Milliseconds()})
 	if err != nil {
 		return err
 	}

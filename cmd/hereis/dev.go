@@ -17,23 +17,28 @@ import (
 
 // devCmd is a cluster on 127.0.0.1, a process for each node.
 type devCmd struct {
-	Up      devUpCmd      `cmd:"" default:"withargs" help:"Start the cluster and keep it until stopped (the default)."`
+	devFlags
+
+	Up      devUpCmd      `cmd:"" default:"1" help:"Start the cluster and keep it until stopped; what dev does by itself."`
 	Restart devRestartCmd `cmd:"" help:"Start nodes again that were killed, or restart running ones."`
 }
 
-// devUpCmd starts the cluster.
-type devUpCmd struct {
+// devFlags lay out the cluster.
+type devFlags struct {
 	N           int      `name:"nodes" short:"n" default:"3" placeholder:"N" help:"Number of nodes (default ${default})."`
-	BaseSIP     int      `name:"base-sip" default:"5060" placeholder:"PORT" help:"SIP port of node 1; node i is at +10(i-1) (default ${default})."`
-	BaseCluster int      `name:"base-cluster" default:"7060" placeholder:"PORT" help:"Gossip port of node 1; streams at +1, proto.actor's remote at +2 (default ${default})."`
-	BaseAdmin   int      `name:"base-admin" default:"8060" placeholder:"PORT" help:"Admin port of node 1 (default ${default})."`
+	BaseSIP     int      `name:"base-sip" default:"5060" placeholder:"PORT" env:"HEREIS_BASE_SIP" help:"SIP port of node 1; node i is at +10(i-1) (default ${default})."`
+	BaseCluster int      `name:"base-cluster" default:"7060" placeholder:"PORT" env:"HEREIS_BASE_CLUSTER" help:"Gossip port of node 1; streams at +1, proto.actor's remote at +2 (default ${default})."`
+	BaseAdmin   int      `name:"base-admin" default:"8060" placeholder:"PORT" env:"HEREIS_BASE_ADMIN" help:"Admin port of node 1 (default ${default})."`
 	Domain      []string `name:"domain" sep:"none" placeholder:"D" help:"Domain to serve besides localhost, with aliases as a=b,c; repeatable."`
 	Data        string   `name:"data" placeholder:"DIR" help:"Folder for the secret and the nodes' data, kept; none: a temporary one."`
-	Durability  string   `name:"durability" default:"sync" placeholder:"LEVEL" help:"memory, async or sync (default ${default})."`
-	LogLevel    string   `name:"log-level" default:"info" placeholder:"LEVEL" help:"Lowest level that the nodes log (default ${default})."`
+	Durability  string   `name:"durability" default:"sync" placeholder:"LEVEL" env:"HEREIS_DURABILITY" help:"memory, async or sync (default ${default})."`
+	LogLevel    string   `name:"log-level" default:"info" placeholder:"LEVEL" env:"HEREIS_LOG_LEVEL" help:"Lowest level that the nodes log (default ${default})."`
 
-	ReadyTimeout time.Duration `name:"ready-timeout" default:"30s" placeholder:"T" help:"How long the nodes may take to become ready (default ${default})."`
+	Timeout time.Duration `name:"timeout" default:"30s" placeholder:"T" help:"How long nodes may take to become ready (default ${default})."`
 }
+
+// devUpCmd starts the cluster.
+type devUpCmd struct{}
 
 // Ports of one node are this far from those of the next.
 const devStride = 10
@@ -53,7 +58,7 @@ type devNode struct {
 }
 
 // args are those of hereis node.
-func (n *devNode) args(c *devUpCmd, secretFile string, others []string) []string {
+func (n *devNode) args(c *devFlags, secretFile string, others []string) []string {
 	args := []string{
 		"node", "--stop-with-stdin",
 		"--name=" + n.Name, "--data=" + n.Data, "--durability=" + c.Durability,
@@ -72,7 +77,7 @@ func (n *devNode) args(c *devUpCmd, secretFile string, others []string) []string
 }
 
 // plan lays out the nodes.
-func (c *devUpCmd) plan(data string) ([]*devNode, error) {
+func (c *devFlags) plan(data string) ([]*devNode, error) {
 	if c.N < 1 || c.N > 100 {
 		return nil, fmt.Errorf("nodes: %d is not within 1 and 100", c.N)
 	}
@@ -100,7 +105,8 @@ func (c *devUpCmd) plan(data string) ([]*devNode, error) {
 
 // Run starts the nodes, tells of them when all are ready, and keeps them until
 // ctx ends.
-func (c *devUpCmd) Run(ctx context.Context, a *app) (err error) {
+func (*devUpCmd) Run(ctx context.Context, a *app, dev *devCmd) (err error) {
+	c := &dev.devFlags
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	data, temporary, err := c.folder()
@@ -129,7 +135,7 @@ func (c *devUpCmd) Run(ctx context.Context, a *app) (err error) {
 	orphaned, stopWatching := watchGoRun(a.exe, cancel)
 	defer stopWatching()
 	sup := newSupervisor(a, nodes, func(i int) []string { return nodes[i].args(c, secret, gossipOfOthers(nodes, i)) })
-	err = sup.run(ctx, c.ReadyTimeout, ctl, func() error { return c.announce(a, sup, data, temporary) })
+	err = sup.run(ctx, c.Timeout, ctl, func() error { return c.announce(a, sup, data, temporary) })
 	if orphaned() {
 		fmt.Fprintln(a.stderr, "hereis: go run is gone, and so are the nodes")
 	}
@@ -137,7 +143,7 @@ func (c *devUpCmd) Run(ctx context.Context, a *app) (err error) {
 }
 
 // folder is where everything is kept, made if it is missing.
-func (c *devUpCmd) folder() (path string, temporary bool, err error) {
+func (c *devFlags) folder() (path string, temporary bool, err error) {
 	if c.Data == "" {
 		path, err = os.MkdirTemp("", "hereis-dev-")
 		return path, true, err
@@ -206,7 +212,7 @@ func portsFree(ctx context.Context, nodes []*devNode) error {
 }
 
 // announce tells how to use each node.
-func (c *devUpCmd) announce(a *app, sup *supervisor, data string, temporary bool) error {
+func (c *devFlags) announce(a *app, sup *supervisor, data string, temporary bool) error {
 	type ready struct {
 		devNode
 		PID      int    `json:"pid"`

@@ -109,7 +109,7 @@ func (a *app) run(ctx context.Context, args []string) (code int) {
 	}
 	a.json = c.Output == "json"
 	line.BindTo(ctx, (*context.Context)(nil))
-	line.Bind(a)
+	line.Bind(a, &c.Dev)
 	if err := line.Run(); err != nil {
 		return a.fail(err)
 	}

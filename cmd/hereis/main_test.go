@@ -177,6 +177,12 @@ func call(t *testing.T, environ []string, args ...string) (code int, stdout, std
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
+	if got == "" {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s: got nothing", name)
+		}
+		return
+	}
 	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)

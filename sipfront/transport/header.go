@@ -30,12 +30,19 @@ func parseVia(s string, v *sip.ViaHeader) error {
 	if hostPort(by, &v.Host, &v.Port) != nil {
 		return errHeader
 	}
-	// The model keeps an IPv6 sent-by without its brackets.
-	v.Host = strings.TrimSuffix(strings.TrimPrefix(v.Host, "["), "]")
+	// The model keeps an IPv6 sent-by without its brackets and puts them back,
+	// except around an IPv4-mapped one.
+	if bare := unbracket(v.Host); !strings.HasPrefix(v.Host, "[") || !strings.Contains(bare, ".") {
+		v.Host = bare
+	}
 	if !more {
 		return nil
 	}
 	return parseParams(params, &v.Params)
+}
+
+func unbracket(host string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
 // parseNameAddr reads name-addr or addr-spec with header parameters (20.10,

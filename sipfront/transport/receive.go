@@ -40,7 +40,7 @@ func stampVia(via *sip.ViaHeader, from netip.AddrPort) {
 	if rport {
 		via.Params.Add("rport", strconv.Itoa(int(from.Port())))
 	}
-	host, err := netip.ParseAddr(via.Host)
+	host, err := netip.ParseAddr(unbracket(via.Host))
 	same := err == nil && host.Unmap() == from.Addr().Unmap()
 	if rport || !same {
 		via.Params.Add("received", from.Addr().Unmap().WithZone("").String())

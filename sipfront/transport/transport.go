@@ -51,7 +51,7 @@ func (t *Transport) Listen() error {
 	for _, addr := range t.cfg.UDP {
 		l, err := listenUDP(t, addr, t.cfg.Sockets)
 		if err != nil {
-			t.close()
+			t.Close()
 			return fmt.Errorf("transport: listen udp %s: %w", addr, err)
 		}
 		t.udp = append(t.udp, l)
@@ -62,7 +62,7 @@ func (t *Transport) Listen() error {
 // Run reads from the sockets until ctx ends, then closes them. It is called
 // once, after Listen.
 func (t *Transport) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, t.close)
+	stop := context.AfterFunc(ctx, t.Close)
 	defer stop()
 	var g errgroup.Group
 	for _, l := range t.udp {
@@ -71,11 +71,12 @@ func (t *Transport) Run(ctx context.Context) error {
 		}
 	}
 	err := g.Wait()
-	t.close()
+	t.Close()
 	return err
 }
 
-func (t *Transport) close() {
+// Close gives the ports back; Run does so by itself when its context ends.
+func (t *Transport) Close() {
 	for _, l := range t.udp {
 		l.close()
 	}

@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// shards is the number of locks that the table of a node is divided under.
+const shards = 64
+
+// Core is everything that decides in this package, driven by events with the
+// node time: Receive, Members, Ask, Keep, EndFlow, Tick. It starts no
+// goroutine, has no clock and does no IO but through Parts, so that a
+// simulation runs what a node runs. Its methods may be called from any
+// goroutine.
+//
+// Locks are taken in this order: viewMu, a shard's, a peer's. Continuations
+// and calls of Flows are made with none held (Flows.Open apart).
+type Core struct {
+	cfg   Config
+	parts Parts
+	stats Stats
+	hlc   hlc
+	self  Member
+
+	// view, settled and short are written with viewMu held and read without.
+	view    atomic.Pointer[view]
+	settled atomic.Bool
+	short   atomic.Pointer[shortcut]
+
+	viewMu    sync.Mutex
+	members   []Member
+	peers     map[string]*peer
+	lastState map[string]memberState
+	flapping  map[string]*flaps
+	settling  settling
+	scan      scan
+
+	shards  [shards]shard
+	flows   flowIndex
+	asks    askTable
+	watches watchTable
+	digests digestState
+
+	broadcasts atomic.Int64
+	handlers   map[string]Handler
+	// start runs a handler elsewhere; false: too many run already.
+	start func(Handler, *request) bool
+}
+
+// peer is another live member in one incarnation.
+type peer struct {
+	name        string
+	incarnation uint64
+
+	// inflight are the requests sent there and not answered (rule 22).
+	inflight atomic.Int64
+	// meanRTT is the mean round trip in microseconds, 0 while not measured.
+	meanRTT atomic.Int64
+	// seenRound and seenDigest are the last that it said; an acknowledgement
+	// of an earlier round does not count.
+	seenRound, seenDigest atomic.Uint64
+	// handover counts the records that it must acknowledge before it is told
+	// "done" (rule 14).
+	handover atomic.Int64
+	// wants is its last Report, answered whether it was; guarded by Core.viewMu.
+	wants    *messages.Report
+	answered bool
+
+	bulk bulkQueue
+}
+
+func (p *peer) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000 }
+
+// shard is a part of the table: the records of the AoRs that hash to it.
+type shard struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+	// due has, by second of node time, the entries to look at then (expiry.go).
+	due    map[int64][]*entry
+	dueSec int64
+	// retries has, by slot of retrySlotMS, the entries whose pushes may be due (repair.go).
+	retries   map[int64][]*entry
+	retrySlot int64
+	// waits are the replies that wait for copies, in order of their time (gate.go).
+	waits []*wait
+	// pulls are the records being completed (pull.go).
+	pulls map[string]*pull
+}
+
+// entry is one AoR at this node. There is one, whatever the node's roles. It is
+// guarded by its shard's mutex; rec itself never changes once it is here.
+type entry struct {
+	rec  *messages.Record
+	hash uint64
+	// due is the second at which the entry is looked at, 0 for none.
+	due int64
+	// x is nil at rest.
+	x *extra
+	// stored: the disk has this edge's part.
+	stored bool
+	// gone: the entry has left the table; lists may still point to it.
+	gone bool
+}
+
+// extra is what an entry needs only for a time.
+type extra struct {
+	// targets have not acknowledged the record (rule 10).
+	targets []target
+	// retrySlot is the slot of the shard's retries that the entry stands in, 0 for none.
+	retrySlot int64
+	// former: this node holds the record for others until they have it.
+	former bool
+	// completeRound is the round in which the record was completed by asking (rule 11).
+	completeRound uint64
+	// accepted tells when present leases were accepted here (rule 1).
+	accepted []accepted
+}
+
+// NewCore checks and allocates.
+func NewCore(cfg Config, p Parts) (*Core, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if p.Network == nil || p.Store == nil || p.Grains == nil || p.Flows == nil || p.Log == nil || p.Rand == nil {
+		return nil, fmt.Errorf("cluster: Parts of %s are not complete", cfg.Name)
+	}
+	c := &Core{
+		cfg: cfg, parts: p,
+		hlc:       hlc{incarnation: cfg.Incarnation},
+		self:      Member{Name: cfg.Name, Incarnation: cfg.Incarnation, Region: cfg.Region, Zone: cfg.Zone},
+		peers:     make(map[string]*peer),
+		lastState: make(map[string]memberState),
+		flapping:  make(map[string]*flaps),
+		handlers:  make(map[string]Handler),
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.entries = make(map[string]*entry)
+		s.due = make(map[int64][]*entry)
+		s.retries = make(map[int64][]*entry)
+		s.pulls = make(map[string]*pull)
+	}
+	c.flows.aors = make(map[flowKey][]string)
+	c.asks.open = make(map[uint64]*ask)
+	c.asks.slots = make(map[int64][]*ask)
+	c.watches.init()
+	v := newView(1, c.self, nil, func(string) bool { return false }, c.peerOf)
+	c.view.Store(v)
+	c.scan.base = v
+	c.settled.Store(true)
+	c.settling.base = v
+	return c, nil
+}
+
+// shard is the one of an AoR.
+func (c *Core) shard(aor string) *shard {
+	return &c.shards[xxh3.HashString(aor)>>58]
+}
+
+// peerOf finds or makes the peer of a member. viewMu is held.
+func (c *Core) peerOf(m Member) *peer {
+	p := c.peers[m.Name]
+	if p == nil || p.incarnation != m.Incarnation {
+		p = &peer{name: m.Name, incarnation: m.Incarnation}
+		c.peers[m.Name] = p
+	}
+	return p
+}
+
+// Tick lets pass what is due at now. It is called about every 10 ms.
+func (c *Core) Tick(now int64) {
+	c.tickView(now)
+	c.tickScan(now)
+	c.tickAsks(now)
+	for i := range c.shards {
+		c.tickShard(now, &c.shards[i])
+	}
+	c.tickDigests(now)
+	c.tickBulk(now)
+	c.tickWatches(now)
+}
+
+// tickShard is Tick for one shard.
+func (c *Core) tickShard(now int64, s *shard) {
+	var after effects
+	s.mu.Lock()
+	c.expire(now, s, &after)
+	c.retry(now, s)
+	c.expireWaits(now, s, &after)
+	c.expirePulls(now, s, &after)
+	s.mu.Unlock()
+	after.run()
+}
+
+// Stop answers every open question with ErrStopped and closes the watches.
+func (c *Core) Stop() {
+	c.stopAsks()
+	c.stopWatches()
+}
+
+// effects are what must happen after a lock is given back, in order.
+type effects []func()
+
+func (e *effects) add(f func()) { *e = append(*e, f) }
+
+func (e *effects) run() {
+	for _, f := range *e {
+		f()
+	}
+}
+
+// Receive takes in what a peer sent. from is the name that the stream was
+// opened with.
+func (c *Core) Receive(now int64, from string, env *messages.Envelope) {
+	switch env.Kind {
+	case messages.EnvelopeKind_ENVELOPE_KIND_REQUEST:
+		c.receiveRequest(now, from, env)
+	case messages.EnvelopeKind_ENVELOPE_KIND_REPLY:
+		c.receiveReply(now, from, env)
+	case messages.EnvelopeKind_ENVELOPE_KIND_EVENT:
+		c.receiveEvent(now, from, env)
+	default:
+		c.stats.BadMessages.Add(1)
+	}
+}
+
+// receiveEvent is the table of what nodes tell each other.
+func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
+	msg, err := env.Open()
+	if err != nil {
+		c.stats.BadMessages.Add(1)
+		c.parts.Log.Debug("message not read", "node", from, "err", err)
+		return
+	}
+	switch m := msg.(type) {
+	case *messages.Push:
+		c.onPush(now, from, m)
+	case *messages.Ack:
+		c.onAck(now, from, m)
+	case *messages.Report:
+		c.onReport(now, from, m)
+	case *messages.Reported:
+		c.onReported(now, from, m)
+	case *messages.Pull:
+		c.onPull(from, m)
+	case *messages.Pulled:
+		c.onPulled(now, from, m)
+	case *messages.Digests:
+		c.onDigests(now, from, m)
+	case *messages.Differs:
+		c.onDiffers(now, from, m)
+	case *messages.WatchInterest:
+		c.onInterest(now, from, m)
+	case *messages.UserEvent:
+		c.onUserEvent(m)
+	default:
+		c.stats.BadMessages.Add(1)
+	}
+}
+
+// event sends msg to a peer at once; ride lets it wait for company.
+func (c *Core) event(p *peer, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Send) }
+
+func (c *Core) ride(p *peer, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Ride) }
+
+func (c *Core) send(p *peer, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
+	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
+	if err != nil || !by(p.name, env) {
+		c.stats.SendDrops.Add(1)
+		return false
+	}
+	return true
+}
+
+// PeerUp is told when a stream to a member is usable: what was lost is sent again.
+func (c *Core) PeerUp(now int64, hello *messages.Hello) {
+	c.viewMu.Lock()
+	v := c.view.Load()
+	c.settling.waitMS = 0
+	c.askReports(now, v)
+	c.viewMu.Unlock()
+	c.shareInterest(now, hello.GetName())
+	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+		c.reviveBulk(now, p)
+	}
+}
+
+// PeerDown is told when a stream is gone: what was asked there is asked elsewhere.
+func (c *Core) PeerDown(now int64, name string) { c.hurryAsks(now, name) }
+
+// fail makes a Failure.
+func fail(code messages.FailureCode, detail string) *messages.Failure {
+	f := &messages.Failure{Code: code, Detail: detail}
+	if code == messages.FailureCode_FAILURE_CODE_RETRY || code == messages.FailureCode_FAILURE_CODE_OVERLOADED {
+		f.RetryAfterS = 1
+	}
+	return f
+}
+
+// asFailure is the Failure that an answer of an unexpected type stands for.
+func asFailure(reply proto.Message) *messages.Failure {
+	if f, ok := reply.(*messages.Failure); ok {
+		return f
+	}
+	return fail(messages.FailureCode_FAILURE_CODE_INTERNAL, "unexpected answer "+messages.TypeName(reply))
+}
+
+// Tables counts what this node holds; it looks at every record.
+func (c *Core) Tables(now int64) Tables {
+	var t Tables
+	v := c.view.Load()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			c.countEntry(now, v, aor, e, &t)
+		}
+		s.mu.Unlock()
+	}
+	return t
+}
+
+func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
+	t.AoRs++
+	owner, backup := v.place(aor)
+	switch {
+	case owner == v.self:
+		t.Owned++
+	case backup == v.self:
+		t.Backup++
+	case e.x != nil && e.x.former:
+		t.Former++
+	default:
+		t.Edge++
+	}
+	for _, l := range e.rec.Leases {
+		t.Leases++
+		if l.Edge == c.cfg.Name {
+			t.Own++
+		}
+		if e.rec.Alive(l, now) {
+			t.Live++
+		}
+	}
+	if e.x != nil && len(e.x.targets) > 0 {
+		t.Unacknowledged++
+	}
+}

@@ -1,0 +1,231 @@
+package cluster
+
+import (
+	"sync"
+
+	"github.com/zeebo/xxh3"
+
+	"hereis/messages"
+)
+
+// Digests find what slipped through: at the same node times every node sums up
+// what it shares with each peer and sends the sums; where a bucket differs,
+// both sides offer what is in it (rule 10).
+
+const (
+	// digestBuckets is how many sums a digest has: 16 KiB of them.
+	digestBuckets = 2048
+	// digestMarginMS leaves out what is too young to have reached everybody.
+	digestMarginMS = 5000
+	// digestRecords is how many records are summed in one tick.
+	digestRecords = 20_000
+)
+
+// digestState is the walk for the present slot. mu also guards the walk, so
+// that a tick and a message do not see half a sum.
+type digestState struct {
+	mu   sync.Mutex
+	slot int64
+	view uint64
+	next int
+	done bool
+	sums map[string][]uint64
+	// early are digests of peers that came before the walk was complete.
+	early map[string]*messages.Digests
+}
+
+// tickDigests walks on, and sends the sums when the walk is complete.
+func (c *Core) tickDigests(now int64) {
+	d := &c.digests
+	every := millis(c.cfg.DigestEvery)
+	v := c.view.Load()
+	d.mu.Lock()
+	if slot := now / every * every; d.slot != slot {
+		first := d.slot == 0
+		d.slot, d.view, d.next, d.done = slot, v.digest, 0, first || !c.settled.Load()
+		d.sums, d.early = make(map[string][]uint64), make(map[string]*messages.Digests)
+	}
+	if d.done || d.view != v.digest {
+		d.mu.Unlock()
+		return
+	}
+	for seen := 0; d.next < shards && seen < digestRecords; d.next++ {
+		seen += c.sumShard(v, &c.shards[d.next], d)
+	}
+	if d.next < shards {
+		d.mu.Unlock()
+		return
+	}
+	d.done = true
+	early, sums := d.early, d.sums
+	d.early = make(map[string]*messages.Digests)
+	slot := d.slot
+	d.mu.Unlock()
+	for i := range v.nodes {
+		if p := v.nodes[i].peer; p != nil && c.cfg.Name < p.name {
+			// One side sends: the other finds the differences and says them.
+			m := &messages.Digests{SlotMs: slot, View: v.digest, Buckets: sums[p.name]}
+			if m.Buckets == nil {
+				m.Buckets = make([]uint64, digestBuckets)
+			}
+			c.event(p, m)
+		}
+	}
+	for from, m := range early {
+		c.onDigests(now, from, m)
+	}
+}
+
+// sumShard adds a shard's records to the sums of the peers that share them.
+func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for aor, e := range s.entries {
+		if newest(e.rec) > d.slot-digestMarginMS {
+			continue
+		}
+		b := bucket(aor)
+		c.eachShared(v, e, func(i int, scope string) {
+			sums := d.sums[v.nodes[i].Name]
+			if sums == nil {
+				sums = make([]uint64, digestBuckets)
+				d.sums[v.nodes[i].Name] = sums
+			}
+			h := e.hash
+			if scope != "" {
+				h = hashPart(e.rec, scope)
+			}
+			if h != 0 {
+				// Mixed with the AoR: two records of one bucket must not make up for each other.
+				sums[b] += score(h, xxh3.HashString(aor))
+			}
+		})
+	}
+	return len(s.entries)
+}
+
+func bucket(aor string) int { return int(xxh3.HashString(aor) % digestBuckets) }
+
+// newest is the node time of the last change of a record, as both sides see it.
+func newest(r *messages.Record) int64 {
+	ms := r.GetFloor().GetStamp().GetMs()
+	for _, l := range r.Leases {
+		ms = max(ms, l.Stamp.GetMs())
+	}
+	for _, e := range r.Ended {
+		ms = max(ms, e.Ms)
+	}
+	return ms
+}
+
+// eachShared calls f for every other member that has business with e, with the
+// edge whose part of it is shared. A member that is neither a holder nor an
+// edge here shares nothing, nor do two that hold nothing.
+func (c *Core) eachShared(v *view, e *entry, f func(i int, scope string)) {
+	owner, backup := v.place(e.rec.Aor)
+	if owner != v.self && backup != v.self {
+		for _, i := range [...]int{owner, backup} {
+			if i != none {
+				f(i, c.cfg.Name)
+			}
+		}
+		return
+	}
+	for _, i := range [...]int{owner, backup} {
+		if i != none && i != v.self {
+			f(i, "")
+		}
+	}
+	told := make([]int, 0, 4)
+	edge := func(name string) {
+		i := v.index(name)
+		if i == none || i == v.self || i == owner || i == backup {
+			return
+		}
+		for _, t := range told {
+			if t == i {
+				return
+			}
+		}
+		told = append(told, i)
+		f(i, name)
+	}
+	for _, l := range e.rec.Leases {
+		edge(l.Edge)
+	}
+	for _, x := range e.rec.Ended {
+		edge(x.Edge)
+	}
+	if e.rec.Floor != nil {
+		edge(e.rec.Floor.Edge)
+	}
+}
+
+// onDigests compares a peer's sums with those of the same time and view.
+func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
+	d := &c.digests
+	v := c.view.Load()
+	if len(m.Buckets) != digestBuckets || m.View != v.digest {
+		return
+	}
+	d.mu.Lock()
+	if m.SlotMs > d.slot || m.SlotMs == d.slot && !d.done {
+		if m.SlotMs == d.slot {
+			d.early[from] = m
+		}
+		d.mu.Unlock()
+		return
+	}
+	sums, same := d.sums[from], m.SlotMs == d.slot && d.view == v.digest
+	d.mu.Unlock()
+	if !same {
+		return
+	}
+	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View}
+	for i, sum := range m.Buckets {
+		if mine := uint64(0); sums != nil || sum != 0 {
+			if sums != nil {
+				mine = sums[i]
+			}
+			if mine != sum {
+				out.Buckets = append(out.Buckets, uint32(i))
+			}
+		}
+	}
+	if p := v.peer(from); p != nil && len(out.Buckets) > 0 {
+		c.event(p, out)
+		c.offerBuckets(now, v, p, out.Buckets)
+	}
+}
+
+// onDiffers offers what is in the buckets that differ.
+func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
+	v := c.view.Load()
+	if p := v.peer(from); p != nil && m.View == v.digest {
+		c.offerBuckets(now, v, p, m.Buckets)
+	}
+}
+
+// offerBuckets offers a peer all that it shares in some buckets.
+func (c *Core) offerBuckets(now int64, v *view, p *peer, buckets []uint32) {
+	c.stats.Differing.Add(int64(len(buckets)))
+	want := make(map[int]bool, len(buckets))
+	for _, b := range buckets {
+		want[int(b)] = true
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			if !want[bucket(aor)] {
+				continue
+			}
+			c.eachShared(v, e, func(i int, _ string) {
+				if v.nodes[i].peer == p {
+					c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
+				}
+			})
+		}
+		s.mu.Unlock()
+	}
+}

@@ -1,0 +1,217 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// flowKey names a flow of this node.
+type flowKey struct{ incarnation, counter uint64 }
+
+func keyOf(f *messages.FlowID) flowKey { return flowKey{f.GetIncarnation(), f.GetCounter()} }
+
+// flowIndex finds the AoRs registered over a flow of this node. It may name
+// some that have moved away since; it never misses one.
+type flowIndex struct {
+	mu   sync.Mutex
+	aors map[flowKey][]string
+}
+
+func (x *flowIndex) add(f *messages.FlowID, aor string) {
+	if f == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if list := x.aors[keyOf(f)]; !slices.Contains(list, aor) {
+		x.aors[keyOf(f)] = append(list, aor)
+	}
+}
+
+func (x *flowIndex) remove(f *messages.FlowID, aor string) {
+	if f == nil {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	list := slices.DeleteFunc(x.aors[keyOf(f)], func(a string) bool { return a == aor })
+	if len(list) == 0 {
+		delete(x.aors, keyOf(f))
+	} else {
+		x.aors[keyOf(f)] = list
+	}
+}
+
+func (x *flowIndex) on(f *messages.FlowID) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.aors[keyOf(f)])
+}
+
+// vouch makes next true of this edge: a lease over a connection that is not
+// open is ended (rule 3), one of an older incarnation that outlives its
+// process is vouched for again (rule 12). It tells whether it has changed
+// next, which is not shared yet.
+func (c *Core) vouch(now int64, before, next *messages.Record) (mended bool) {
+	for i, l := range next.Leases {
+		if l.Edge != c.cfg.Name || !next.Alive(l, now) {
+			continue
+		}
+		isNew := !slices.Contains(before.Leases, l)
+		if isNew {
+			// Before the flow is looked at: one that closes now either is
+			// found closed, or finds this AoR.
+			c.flows.add(l.Flow, next.Aor)
+		}
+		switch {
+		case l.Flow.GetStream() && (l.Flow.Incarnation != c.cfg.Incarnation || isNew && !c.parts.Flows.Open(l.Flow)):
+			next.Ended = append(next.Ended, ended(l, now))
+			mended = true
+		case l.Vouch < c.cfg.Incarnation:
+			again := proto.CloneOf(l)
+			again.Vouch = c.cfg.Incarnation
+			next.Leases[i] = again
+			mended = true
+		}
+	}
+	return mended
+}
+
+// superseded tells the front end which leases of this edge have been moved or
+// removed, and whether there are any.
+func (c *Core) superseded(now int64, before, won *messages.Record, after *effects) (lost bool) {
+	for _, l := range before.Leases {
+		if l.Edge != c.cfg.Name || slices.Contains(won.Leases, l) {
+			continue
+		}
+		w := won.Lease(l.Key)
+		if w == nil || w.Edge != c.cfg.Name || !w.Flow.Same(l.Flow) {
+			c.flows.remove(l.Flow, before.Aor)
+			c.reindex(won, l.Flow)
+		}
+		if before.Alive(l, now) && (w == nil || w.Edge != c.cfg.Name || w.Dead) {
+			after.add(func() { c.parts.Flows.Superseded(l) })
+			lost = lost || w == nil || w.Edge != c.cfg.Name
+		}
+	}
+	return lost
+}
+
+// reindex keeps a flow findable for another lease of the same AoR over it.
+func (c *Core) reindex(rec *messages.Record, flow *messages.FlowID) {
+	for _, l := range rec.Leases {
+		if l.Edge == c.cfg.Name && l.Flow.Same(flow) {
+			c.flows.add(l.Flow, rec.Aor)
+		}
+	}
+}
+
+// unindex forgets the flows of leases that have been forgotten.
+func (c *Core) unindex(before, next *messages.Record) {
+	for _, l := range before.Leases {
+		if l.Edge == c.cfg.Name && !slices.Contains(next.Leases, l) {
+			c.flows.remove(l.Flow, before.Aor)
+			c.reindex(next, l.Flow)
+		}
+	}
+}
+
+// store writes this edge's part of e if it is not what it was. Called with the
+// shard locked, so that the writes of one key are in order.
+func (c *Core) store(e *entry, before *messages.Record) {
+	if hashPart(before, c.cfg.Name) == hashPart(e.rec, c.cfg.Name) {
+		return
+	}
+	mine := part(e.rec, c.cfg.Name)
+	if mine.Empty() && !e.stored {
+		return
+	}
+	e.stored = !mine.Empty()
+	c.parts.Store.Put(mine, func(err error) {
+		if err != nil {
+			c.stats.DiskErrors.Add(1)
+			c.parts.Log.Warn("lease not stored", "aor", mine.Aor, "err", err)
+		}
+	})
+}
+
+// Keep merges what a holder accepted from this edge and stores this edge's
+// part; done is called when it is durable (rule 5).
+func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
+	if rec.Empty() {
+		done(nil)
+		return
+	}
+	var after effects
+	v := c.view.Load()
+	s := c.shard(rec.Aor)
+	s.mu.Lock()
+	e, _ := c.apply(now, v, s, rec.Aor, rec, origin{reply: true, keeps: true}, &after)
+	if e == nil {
+		// Something else has won already: there is nothing to keep.
+		after.add(func() { done(nil) })
+	} else {
+		e.stored = true
+		c.parts.Store.Put(part(e.rec, c.cfg.Name), done)
+	}
+	s.mu.Unlock()
+	after.run()
+}
+
+// EndFlow ends what is registered over a flow of this node.
+func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
+	v := c.view.Load()
+	for _, aor := range c.flows.on(flow) {
+		var after effects
+		s := c.shard(aor)
+		s.mu.Lock()
+		if e := s.entries[aor]; e != nil {
+			in := &messages.Record{Aor: aor}
+			for _, l := range e.rec.Leases {
+				if l.Edge == c.cfg.Name && l.Flow.Same(flow) && len(in.Ended) == 0 {
+					in.Ended = append(in.Ended, ended(l, now))
+				}
+			}
+			c.apply(now, v, s, aor, in, origin{}, &after)
+		}
+		s.mu.Unlock()
+		after.run()
+	}
+}
+
+// Load takes this edge's leases from its store: its clock goes above every
+// stamp, no expiry is believed beyond the longest lifetime, streams of former
+// processes have ended and the rest is vouched for again (rules 9, 12).
+func (c *Core) Load(now int64) error {
+	v := c.view.Load()
+	err := c.parts.Store.Load(func(rec *messages.Record) error {
+		in := &messages.Record{Aor: rec.Aor, Floor: rec.Floor, Ended: rec.Ended}
+		c.hlc.raise(rec.GetFloor().GetStamp().GetMs())
+		for _, l := range rec.Leases {
+			c.hlc.raise(l.GetStamp().GetMs())
+			if l.LifetimeMs > 0 && l.ExpiresMs > now+l.LifetimeMs {
+				l = proto.CloneOf(l)
+				l.ExpiresMs = now + l.LifetimeMs
+			}
+			in.Leases = append(in.Leases, l)
+		}
+		var after effects
+		s := c.shard(rec.Aor)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e, _ := c.apply(now, v, s, rec.Aor, in, origin{keeps: true}, &after); e != nil {
+			e.stored = true
+			c.store(e, rec)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cluster: load leases: %w", err)
+	}
+	return nil
+}

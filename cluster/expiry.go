@@ -1,0 +1,147 @@
+package cluster
+
+import (
+	"slices"
+
+	"hereis/messages"
+)
+
+// Expiry needs no timer for each binding: an entry stands in the list of the
+// one second at which it must next be looked at. A refresh leaves it where it
+// is; it is filed again when that second comes.
+
+// second is the first whole second not before ms.
+func second(ms int64) int64 { return (ms + 999) / 1000 }
+
+// fileDue files an entry for its next event, if it is not filed before it. s is locked.
+func (c *Core) fileDue(now int64, s *shard, e *entry) {
+	next := c.nextEvent(now, e)
+	if next == 0 || (e.due != 0 && e.due <= next) {
+		return
+	}
+	next = max(next, s.dueSec+1)
+	e.due = next
+	s.due[next] = append(s.due[next], e)
+}
+
+// nextEvent is the second at which something in e comes to its end, 0 for never.
+func (c *Core) nextEvent(now int64, e *entry) int64 {
+	var next int64
+	at := func(ms int64) {
+		if sec := second(max(ms, now+1)); next == 0 || sec < next {
+			next = sec
+		}
+	}
+	// A dead element is looked at when it may be forgotten early, and then
+	// once in earlyMS until it may.
+	dead := func(since, over int64) { at(min(max(since+earlyMS+1, now+earlyMS/4), over+1)) }
+	for _, l := range e.rec.Leases {
+		if since, is := deadSince(e.rec, l, now); is {
+			dead(since, max(l.Stamp.GetMs()+l.LifetimeMs, l.ExpiresMs)+messages.SkewBoundMS)
+		} else {
+			at(l.ExpiresMs)
+		}
+	}
+	if f := e.rec.Floor; f != nil {
+		dead(f.Stamp.GetMs(), f.Stamp.GetMs()+f.LifetimeMs+messages.SkewBoundMS)
+	}
+	for _, x := range e.rec.Ended {
+		dead(x.Ms, x.Ms+x.LifetimeMs+messages.SkewBoundMS)
+	}
+	if e.x != nil && len(e.x.accepted) > 0 {
+		at(now + acceptedMS)
+	}
+	return next
+}
+
+// expire looks at every entry whose second has come. s is locked.
+func (c *Core) expire(now int64, s *shard, after *effects) {
+	v := c.view.Load()
+	if s.dueSec == 0 {
+		s.dueSec = now/1000 - 1
+	}
+	if now/1000-s.dueSec > int64(len(s.due))+60 {
+		// The clock has been set far ahead: only what is filed is looked at.
+		var secs []int64
+		for sec := range s.due {
+			if sec <= now/1000 {
+				secs = append(secs, sec)
+			}
+		}
+		slices.Sort(secs)
+		for _, sec := range secs {
+			c.expireSecond(now, v, s, sec, after)
+		}
+		s.dueSec = now / 1000
+	}
+	for s.dueSec < now/1000 {
+		s.dueSec++
+		c.expireSecond(now, v, s, s.dueSec, after)
+	}
+}
+
+func (c *Core) expireSecond(now int64, v *view, s *shard, sec int64, after *effects) {
+	list := s.due[sec]
+	delete(s.due, sec)
+	for _, e := range list {
+		if e.gone || e.due != sec {
+			continue
+		}
+		e.due = 0
+		c.look(now, v, s, e, sec, after)
+	}
+}
+
+// look publishes what has expired since second sec, forgets what may be
+// forgotten, and files the entry again.
+func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *effects) {
+	before := e.rec
+	if owner, _ := v.place(before.Aor); owner == v.self {
+		if was := justBefore(before, now, sec); was != nil {
+			c.changed(now, was, before, after)
+		}
+	}
+	if e.x != nil {
+		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return a.ms+acceptedMS < now })
+	}
+	early := c.mayForget(v) && (e.x == nil || len(e.x.targets) == 0)
+	if next := forget(before, now, early); next != before {
+		e.rec, e.hash = next, hashPart(next, "")
+		c.store(e, before)
+		c.unindex(before, next)
+	}
+	c.rest(e)
+	if e.rec.Empty() && e.x == nil {
+		c.remove(s, e)
+		return
+	}
+	c.fileDue(now, s, e)
+}
+
+// rest frees what the entry needs no more.
+func (c *Core) rest(e *entry) {
+	if x := e.x; x != nil && len(x.targets) == 0 && len(x.accepted) == 0 && !x.former &&
+		(x.completeRound == 0 || c.settled.Load()) {
+		e.x = nil
+	}
+}
+
+// justBefore is rec as it was before the leases that expired since second sec
+// did so, or nil if none did: their expiry is put just after now, so that who
+// compares the two sees them go.
+func justBefore(rec *messages.Record, now, sec int64) *messages.Record {
+	var was *messages.Record
+	for i, l := range rec.Leases {
+		if l.Dead || l.ExpiresMs > now || second(l.ExpiresMs) < sec {
+			continue
+		}
+		if was == nil {
+			was = rec.Clone()
+		}
+		was.Leases[i] = &messages.Lease{
+			Key: l.Key, Kind: l.Kind, Edge: l.Edge, Flow: l.Flow, Stamp: l.Stamp, Vouch: l.Vouch,
+			CallId: l.CallId, Cseq: l.Cseq, ExpiresMs: now + 1, LifetimeMs: l.LifetimeMs, Payload: l.Payload,
+		}
+	}
+	return was
+}

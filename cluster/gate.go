@@ -1,0 +1,380 @@
+package cluster
+
+import (
+	"bytes"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// acceptedMS is how long the time of accepting a lease is remembered: longer
+// than any request that could have been made before it may still be under way
+// (RFC 3261 17.1.2.2, Timer F).
+const acceptedMS = 64_000
+
+// accepted is when a holder accepted the lease of a key, or the floor (key nil).
+type accepted struct {
+	key   []byte
+	stamp *messages.Stamp
+	ms    int64
+}
+
+// request is one question at the gate.
+type request struct {
+	msg proto.Message
+	aor string
+	// asker is the node that asked first.
+	asker string
+	// deadline is the node time after which nobody waits for the answer.
+	deadline int64
+	// standIn: the asker wants the backup to answer if this is it.
+	standIn bool
+	// widened: all have been asked on its account already.
+	widened bool
+	// env is nil for a question of this node.
+	env *messages.Envelope
+	// reply is called exactly once, with no lock held.
+	reply func(proto.Message)
+}
+
+// receiveRequest opens a peer's question.
+func (c *Core) receiveRequest(now int64, from string, env *messages.Envelope) {
+	rq := &request{aor: env.Aor, asker: from, deadline: env.DeadlineMs, standIn: env.StandIn, env: env}
+	if env.ForwardedFor != "" {
+		rq.asker = env.ForwardedFor
+	}
+	rq.reply = func(msg proto.Message) { c.sendReply(rq, msg) }
+	msg, err := env.Open()
+	if err != nil {
+		c.stats.BadMessages.Add(1)
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_UNKNOWN_TYPE, err.Error()))
+		return
+	}
+	rq.msg = msg
+	c.gate(now, rq)
+}
+
+// sendReply answers a peer's question, whichever peer forwarded it.
+func (c *Core) sendReply(rq *request, msg proto.Message) {
+	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_REPLY, msg)
+	if err != nil {
+		c.stats.BadMessages.Add(1)
+		return
+	}
+	env.Incarnation, env.Id, env.Aor, env.StandIn = rq.env.Incarnation, rq.env.Id, rq.env.Aor, rq.standIn
+	if !c.parts.Network.Send(rq.asker, env) {
+		c.stats.SendDrops.Add(1)
+	}
+}
+
+// gate is the door of the node that should answer (rule 21).
+func (c *Core) gate(now int64, rq *request) {
+	if rq.deadline != 0 && now > rq.deadline {
+		c.stats.TooLate.Add(1)
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_TOO_LATE, "deadline passed before execution"))
+		return
+	}
+	if rq.aor == "" {
+		c.nodeMessage(now, rq)
+		return
+	}
+	v := c.view.Load()
+	owner, backup := v.place(rq.aor)
+	forwarded := rq.env.GetForwardedFor() != ""
+	switch {
+	case owner == v.self:
+		rq.standIn = false
+	case backup == v.self && (rq.standIn || forwarded):
+		rq.standIn = true
+	case !forwarded && rq.env != nil && owner != none:
+		c.forward(v, owner, rq)
+		return
+	default:
+		rq.standIn = false
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_NOT_HOLDER, "neither owner nor backup"))
+		return
+	}
+	if h := c.handlers[messages.TypeName(rq.msg)]; h != nil {
+		c.handle(h, rq)
+		return
+	}
+	c.serve(now, v, rq)
+}
+
+// forward sends a request on, once, to the node that this one holds for the
+// owner; that node answers the asker itself.
+func (c *Core) forward(v *view, owner int, rq *request) {
+	c.stats.Forwards.Add(1)
+	env := &messages.Envelope{
+		Kind: rq.env.Kind, Type: rq.env.Type, Payload: rq.env.Payload, DeadlineMs: rq.env.DeadlineMs,
+		Incarnation: rq.env.Incarnation, Id: rq.env.Id, Aor: rq.env.Aor, Grain: rq.env.Grain,
+		ForwardedFor: rq.asker,
+	}
+	if !c.parts.Network.Send(v.nodes[owner].Name, env) {
+		c.stats.SendDrops.Add(1)
+		rq.standIn = false
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_NOT_HOLDER, "owner cannot be reached from here"))
+	}
+}
+
+// nodeMessage answers what is asked of the node itself.
+func (c *Core) nodeMessage(now int64, rq *request) {
+	rq.standIn = false
+	if h := c.handlers[messages.TypeName(rq.msg)]; h != nil {
+		c.handle(h, rq)
+		return
+	}
+	switch m := rq.msg.(type) {
+	case *messages.Snapshot:
+		rq.reply(c.snapshot(now, m))
+	case *messages.Ping:
+		rq.reply(&messages.Pong{SentMs: m.SentMs, NowMs: now})
+	default:
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_UNKNOWN_TYPE, "no handler for "+messages.TypeName(rq.msg)))
+	}
+}
+
+func (c *Core) handle(h Handler, rq *request) {
+	if c.start == nil || !c.start(h, rq) {
+		c.stats.Overloaded.Add(1)
+		rq.reply(fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many handlers run"))
+	}
+}
+
+// serve executes a request, at once if the record is complete and otherwise
+// when it has been completed (rule 11). A stand-in's Locate need not wait: what
+// it finds counts, and if it finds nothing it completes itself then.
+func (c *Core) serve(now int64, v *view, rq *request) {
+	var after effects
+	s := c.shard(rq.aor)
+	s.mu.Lock()
+	_, lookup := rq.msg.(*messages.Locate)
+	complete := c.complete(v, rq.aor, "") || s.completed(rq.aor, v.round)
+	switch {
+	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked):
+		c.stats.Overloaded.Add(1)
+		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait")) })
+	case complete || rq.standIn && lookup:
+		c.execute(now, v, s, rq, complete, &after)
+	default:
+		c.park(now, v, s, rq, &after)
+	}
+	s.mu.Unlock()
+	after.run()
+}
+
+// completed tells whether a record has been completed by asking in this round.
+func (s *shard) completed(aor string, round uint64) bool {
+	e := s.entries[aor]
+	return e != nil && e.x != nil && e.x.completeRound == round
+}
+
+// execute asks the grains, and sees to the copies before it lets the reply go. s is locked.
+func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
+	e := s.entries[rq.aor]
+	rec := &messages.Record{Aor: rq.aor}
+	if e != nil {
+		rec = e.rec
+	}
+	if _, ok := rq.msg.(*messages.Register); ok && !c.makeRoom(now, s, e) {
+		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys")) })
+		return
+	}
+	if e != nil {
+		rec = e.rec
+	}
+	a := c.parts.Grains.Answer(&Question{
+		Message: rq.msg, Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
+		FailedMember: len(v.failed) > 0, LiveEdge: v.live,
+		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
+		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
+	})
+	c.fillWhere(now, v, rq, a.Reply, complete)
+	if a.Writes.Empty() {
+		if rq.standIn && !rq.widened && negative(rq, a) {
+			rq.widened = true
+			c.park(now, v, s, rq, after)
+			return
+		}
+		after.add(func() { rq.reply(a.Reply) })
+		return
+	}
+	mine := rq.asker == c.cfg.Name
+	e, _ = c.apply(now, v, s, rq.aor, a.Writes, origin{
+		from: rq.asker, gate: true, keeps: mine, urgent: a.All || mine, tell: slices.Clone(a.Tell),
+	}, after)
+	if e == nil {
+		after.add(func() { rq.reply(a.Reply) })
+		return
+	}
+	c.noteAccepted(now, s, e, a.Writes)
+	c.awaitCopies(now, v, s, e, rq, a, after)
+}
+
+// negative tells whether a stand-in's answer is one that only the owner may
+// give (rule 13).
+func negative(rq *request, a *Answer) bool {
+	if _, lookup := rq.msg.(*messages.Locate); !lookup {
+		return false
+	}
+	_, failed := a.Reply.(*messages.Failure)
+	return failed
+}
+
+// makeRoom lets the oldest acknowledged dead key go if an AoR has too many (rule 4).
+func (c *Core) makeRoom(now int64, s *shard, e *entry) bool {
+	if e == nil {
+		return true
+	}
+	dead, oldest := 0, -1
+	for i, l := range e.rec.Leases {
+		if e.rec.Alive(l, now) {
+			continue
+		}
+		dead++
+		if oldest < 0 || l.Stamp.Compare(e.rec.Leases[oldest].Stamp) < 0 {
+			oldest = i
+		}
+	}
+	if dead < c.cfg.MaxDead {
+		return true
+	}
+	if e.x != nil && len(e.x.targets) > 0 {
+		return dead < 2*c.cfg.MaxDead
+	}
+	before := e.rec
+	next := before.Clone()
+	next.Leases = slices.Delete(next.Leases, oldest, oldest+1)
+	e.rec, e.hash = next, hashPart(next, "")
+	c.stats.DeadEvicted.Add(1)
+	c.store(e, before)
+	c.unindex(before, next)
+	return true
+}
+
+// fillWhere adds what only the node knows to an answer for people.
+func (c *Core) fillWhere(now int64, v *view, rq *request, reply proto.Message, complete bool) {
+	w, ok := reply.(*messages.Whereabouts)
+	if !ok {
+		return
+	}
+	owner, backup := v.place(rq.aor)
+	w.Owner, w.Backup, w.Node, w.NowMs, w.Settled = v.name(owner), v.name(backup), c.cfg.Name, now, complete
+	w.View = w.View[:0]
+	for i := range v.nodes {
+		w.View = append(w.View, v.nodes[i].Name)
+	}
+}
+
+func (c *Core) noteAccepted(now int64, s *shard, e *entry, writes *messages.Record) {
+	if e.x == nil {
+		e.x = &extra{}
+	}
+	set := func(key []byte, stamp *messages.Stamp) {
+		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return sameKey(a.key, key) })
+		e.x.accepted = append(e.x.accepted, accepted{key: key, stamp: stamp, ms: now})
+	}
+	for _, l := range writes.Leases {
+		set(l.Key, l.Stamp)
+	}
+	if f := writes.Floor; f != nil {
+		set(nil, f.Stamp)
+	}
+	c.fileDue(now, s, e)
+}
+
+// sameKey keeps the floor's nil key apart from every other.
+func sameKey(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
+
+// acceptedAt is when this holder accepted what is now the lease of a key, or
+// the floor for nil; 0 if it came as a copy.
+func acceptedAt(e *entry, key []byte) int64 {
+	if e == nil || e.x == nil {
+		return 0
+	}
+	present := e.rec.GetFloor().GetStamp()
+	if key != nil {
+		present = e.rec.Lease(key).GetStamp()
+	}
+	for _, a := range e.x.accepted {
+		if sameKey(a.key, key) && a.stamp.Compare(present) == 0 {
+			return a.ms
+		}
+	}
+	return 0
+}
+
+// wait is a reply that waits for acknowledgements of copies (rule 5).
+type wait struct {
+	e *entry
+	// hash is what the record was when it was copied.
+	hash     uint64
+	need     []*peer
+	deadline int64
+	finish   func(copied bool)
+}
+
+// awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
+// holder other than the asking edge has it, a removal or move when the other
+// holder and the former edges have it too.
+func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, a *Answer, after *effects) {
+	owner, backup := v.place(rq.aor)
+	mine := rq.asker == c.cfg.Name
+	other := owner != none && backup != none
+	finish := func(copied bool) {
+		if !copied {
+			c.stats.Undercopied.Add(1)
+		}
+		if r, ok := a.Reply.(*messages.Registered); ok {
+			r.Copied = other && (copied || !mine)
+		}
+		rq.reply(a.Reply)
+	}
+	var need []*peer
+	if e.x != nil && (a.All || mine) {
+		for i := range e.x.targets {
+			t := &e.x.targets[i]
+			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
+			if t.peer.name != rq.asker && (holder || a.All && t.tell) {
+				need = append(need, t.peer)
+			}
+		}
+	}
+	if len(need) == 0 {
+		after.add(func() { finish(true) })
+		return
+	}
+	c.stats.Parked.Add(1)
+	s.waits = append(s.waits, &wait{
+		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), finish: finish,
+	})
+}
+
+// releaseWaits notes that p has what hashed to hash, or all of e.
+func (c *Core) releaseWaits(s *shard, e *entry, p *peer, hash uint64, all bool, after *effects) {
+	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
+		if w.e != e || !all && w.hash != hash {
+			return false
+		}
+		w.need = slices.DeleteFunc(w.need, func(n *peer) bool { return n == p })
+		if len(w.need) > 0 {
+			return false
+		}
+		c.stats.Parked.Add(-1)
+		after.add(func() { w.finish(true) })
+		return true
+	})
+}
+
+// expireWaits sends the replies that have waited long enough. s is locked.
+func (c *Core) expireWaits(now int64, s *shard, after *effects) {
+	n := 0
+	for ; n < len(s.waits) && s.waits[n].deadline <= now; n++ {
+		w := s.waits[n]
+		c.stats.Parked.Add(-1)
+		after.add(func() { w.finish(false) })
+	}
+	s.waits = slices.Delete(s.waits, 0, n)
+}

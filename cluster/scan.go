@@ -1,0 +1,173 @@
+package cluster
+
+import (
+	"hereis/messages"
+)
+
+// scanRecords is how many records are looked at in one tick after a change of view.
+const scanRecords = 20_000
+
+// scan is the walk through the whole table after a change of view, which finds
+// who must be given what. It is guarded by viewMu.
+type scan struct {
+	// base is the view of the last complete walk, since all views after it:
+	// who was a holder in each of them has what this node has, as far as it
+	// has not been found otherwise.
+	base  *view
+	since []*view
+	// next is the shard to look at; shards when the walk is complete.
+	next   int
+	active bool
+}
+
+// beginScan starts a walk for a new view, from the beginning if one is under way.
+func (c *Core) beginScan(v *view) {
+	c.scan.since = append(c.scan.since, v)
+	c.scan.next, c.scan.active = 0, true
+}
+
+func (c *Core) scanning() bool { return c.scan.active }
+
+// tickScan goes on with the walk.
+func (c *Core) tickScan(now int64) {
+	c.viewMu.Lock()
+	defer c.viewMu.Unlock()
+	if !c.scan.active {
+		return
+	}
+	v := c.view.Load()
+	for seen := 0; seen < scanRecords && c.scan.next < shards; c.scan.next++ {
+		s := &c.shards[c.scan.next]
+		var after effects
+		s.mu.Lock()
+		seen += len(s.entries)
+		for _, e := range s.entries {
+			c.scanEntry(now, v, s, e, &after)
+		}
+		s.mu.Unlock()
+		after.run()
+	}
+	if c.scan.next == shards {
+		c.scan = scan{base: v, next: shards}
+		c.answerReports(v)
+	}
+}
+
+// scanEntry finds who must be told of e in a new view.
+func (c *Core) scanEntry(now int64, v *view, s *shard, e *entry, after *effects) {
+	aor := e.rec.Aor
+	c.retarget(v, e)
+	owner, backup := v.place(aor)
+	holder := owner == v.self || backup == v.self
+	if holder {
+		c.endOldStreams(now, v, s, e, after)
+		if e.x != nil {
+			e.x.former = false
+		}
+	} else if hashPart(e.rec, c.cfg.Name) != e.hash {
+		if e.x == nil {
+			e.x = &extra{}
+		}
+		e.x.former = true
+	}
+	former := e.x != nil && e.x.former
+	for _, i := range [...]int{owner, backup} {
+		if i == none || i == v.self {
+			continue
+		}
+		n := &v.nodes[i]
+		known := c.heldThroughout(n, aor)
+		if former || !known {
+			c.addTarget(now, s, e, target{peer: n.peer, handover: true, light: known || !c.primary(v, aor)}, origin{bulk: true})
+		}
+	}
+	if owner == v.self {
+		for _, l := range e.rec.Leases {
+			if i := v.index(l.Edge); i != none && i != v.self && i != backup &&
+				!alwaysIn(l.Edge, v.nodes[i].Incarnation, c.scan.base, c.scan.since) {
+				c.addTarget(now, s, e, target{peer: v.nodes[i].peer, handover: true, light: true}, origin{bulk: true})
+			}
+		}
+	}
+	c.acknowledged(v, s, e)
+}
+
+// retarget drops targets that are not in the view, and makes a hand-over of
+// what the others have not acknowledged yet.
+func (c *Core) retarget(v *view, e *entry) {
+	if e.x == nil {
+		return
+	}
+	for i := len(e.x.targets) - 1; i >= 0; i-- {
+		t := &e.x.targets[i]
+		if v.peer(t.peer.name) != t.peer {
+			e.x.drop(t.peer)
+			continue
+		}
+		markHandover(t)
+	}
+}
+
+// heldThroughout tells whether a member was a holder of an AoR in every view
+// since the last walk.
+func (c *Core) heldThroughout(n *viewNode, aor string) bool {
+	if !c.scan.base.holder(n.Name, n.Incarnation, aor) {
+		return false
+	}
+	for _, w := range c.scan.since {
+		if !w.holder(n.Name, n.Incarnation, aor) {
+			return false
+		}
+	}
+	return true
+}
+
+// primary tells whether it is on this node to send a record whole to a new
+// holder, while others that have it offer its hash: it was the owner, or was
+// the backup of an owner that is gone.
+func (c *Core) primary(v *view, aor string) bool {
+	owner, backup := c.scan.base.place(aor)
+	self := c.scan.base.self
+	return owner == self || backup == self && !v.live(c.scan.base.name(owner))
+}
+
+// endOldStreams ends what was registered over connections of an edge's former
+// life: a connection cannot outlive its process (rule 12).
+func (c *Core) endOldStreams(now int64, v *view, s *shard, e *entry, after *effects) {
+	var in *messages.Record
+	for _, l := range e.rec.Leases {
+		i := v.index(l.Edge)
+		if i == none || !l.Flow.GetStream() || !e.rec.Alive(l, now) || l.Flow.Incarnation >= v.nodes[i].Incarnation {
+			continue
+		}
+		if in == nil {
+			in = &messages.Record{Aor: e.rec.Aor}
+		}
+		in.Ended = append(in.Ended, ended(l, now))
+	}
+	if in != nil {
+		c.apply(now, v, s, in.Aor, in, origin{bulk: true}, after)
+	}
+}
+
+// ended is the fact that the flow of a lease is over.
+func ended(l *messages.Lease, now int64) *messages.Ended {
+	return &messages.Ended{Edge: l.Edge, Flow: l.Flow, Ms: now, LifetimeMs: max(l.LifetimeMs, l.ExpiresMs-now)}
+}
+
+// countHandover makes a hand-over of all that a peer has not acknowledged, so
+// that "done" means all that was here when it asked. viewMu is held.
+func (c *Core) countHandover(v *view, p *peer) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for _, list := range s.retries {
+			for _, e := range list {
+				if t := e.x.target(p); t != nil && !e.gone {
+					markHandover(t)
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+}

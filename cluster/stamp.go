@@ -1,0 +1,50 @@
+package cluster
+
+import (
+	"sync"
+
+	"hereis/messages"
+)
+
+// hlc is the hybrid logical clock of a node: its stamps rise whatever the node
+// time does (rules 1, 9).
+type hlc struct {
+	incarnation uint64
+
+	mu      sync.Mutex
+	ms      int64
+	counter uint32
+}
+
+// next makes a stamp above every one that this clock has made or been raised to.
+func (h *hlc) next(now int64) *messages.Stamp {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now > h.ms {
+		h.ms, h.counter = now, 0
+	} else {
+		h.counter++
+	}
+	return &messages.Stamp{Ms: h.ms, Counter: h.counter, Incarnation: h.incarnation}
+}
+
+// raise makes every later stamp be of ms or above it, and above all stamps of that ms.
+func (h *hlc) raise(ms int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ms >= h.ms {
+		h.ms, h.counter = ms+1, 0
+	}
+}
+
+// observe raises the clock to what a record carries; a stamp further ahead
+// than the skew bound is not believed.
+func (h *hlc) observe(rec *messages.Record, now int64) {
+	top := rec.GetFloor().GetStamp().GetMs()
+	for _, l := range rec.GetLeases() {
+		top = max(top, l.GetStamp().GetMs())
+	}
+	if top <= now+messages.SkewBoundMS {
+		h.raise(top)
+	}
+}

@@ -1,0 +1,299 @@
+package store
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mrand "math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+var (
+	// ErrBusy is what done gets when the queue of writes is full.
+	ErrBusy = errors.New("store: too many writes are waiting")
+	// ErrClosed is what done gets after Close.
+	ErrClosed = errors.New("store: closed")
+	// ErrDiskFull keeps the store from writing while the disk has no room.
+	ErrDiskFull = errors.New("store: the disk is almost full")
+)
+
+// Level is how durable a Put is once it is done.
+type Level string
+
+const (
+	// Memory keeps no Record; node and members are kept all the same.
+	Memory Level = "memory"
+	// Async survives the process, and not always the machine.
+	Async Level = "async"
+	// Sync survives both: one fsync for all Puts that wait.
+	Sync Level = "sync"
+)
+
+// Config says what to open.
+type Config struct {
+	// Dir is the node's data folder; it is made if it is not there.
+	Dir string
+	// Name is the node's stable name. Empty: the one in the folder, or for a
+	// new folder a random one.
+	Name string
+	// Level is Sync if empty.
+	Level Level
+	// Queue bounds the Puts that wait to be written (default 16384).
+	Queue int
+}
+
+// Store is a node's folder, open.
+type Store struct {
+	cfg    Config
+	log    *slog.Logger
+	folder *folder
+	db     *badger.DB
+	// commit writes one group; a test has its own.
+	commit func([]put) error
+
+	// wake tells the writer that there are Puts; one slot.
+	wake    chan struct{}
+	closing chan struct{} // closed by Close
+	written sync.WaitGroup
+	err     atomic.Pointer[error]
+	busy    atomic.Uint64
+	groups  atomic.Uint64
+	puts    atomic.Uint64
+
+	mu      sync.Mutex // guards what follows
+	queue   []put
+	refused []func(error) // Puts that found the queue full, to be told so
+	closed  bool
+	ended   error
+}
+
+type put struct {
+	rec  *messages.Record
+	done func(error)
+}
+
+// Open checks the folder, locks it and opens it. Of a folder that is refused
+// nothing is changed; the error wraps ErrForeign, ErrFormat, ErrOtherNode,
+// ErrCorrupt or ErrInUse.
+func Open(cfg Config, log *slog.Logger) (*Store, error) {
+	if cfg.Level == "" {
+		cfg.Level = Sync
+	}
+	if cfg.Level != Memory && cfg.Level != Async && cfg.Level != Sync {
+		return nil, fmt.Errorf("store: unknown Level %q", cfg.Level)
+	}
+	if cfg.Queue <= 0 {
+		cfg.Queue = 16384
+	}
+	f, err := openFolder(cfg.Dir, cfg.Name)
+	if err != nil {
+		return nil, fmt.Errorf("store: %s: %w", cfg.Dir, err)
+	}
+	if f.name == "" {
+		f.name = "node-" + strings.ToLower(rand.Text()[:10])
+	}
+	if err := f.mark(); err != nil {
+		f.release()
+		return nil, fmt.Errorf("store: %s: %w", cfg.Dir, err)
+	}
+	opt := badgerOptions(f.badger()).WithLogger(badgerLog{log}).WithSyncWrites(cfg.Level == Sync)
+	db, err := badger.Open(opt)
+	if err != nil {
+		f.release()
+		return nil, fmt.Errorf("store: %s: %w: %w", cfg.Dir, ErrCorrupt, err)
+	}
+	s := &Store{
+		cfg: cfg, log: log, folder: f, db: db,
+		wake: make(chan struct{}, 1), closing: make(chan struct{}),
+	}
+	s.commit = s.commitGroup
+	s.written.Go(s.writeLoop)
+	return s, nil
+}
+
+// badgerOptions keep an idle store small: values are a few hundred bytes, are
+// read once, at start, and live in the tables.
+func badgerOptions(dir string) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithMemTableSize(8 << 20).
+		WithNumMemtables(2).
+		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTablesStall(8).
+		WithBaseTableSize(4 << 20).
+		WithNumCompactors(2).
+		WithValueLogFileSize(2 << 20).
+		WithValueThreshold(512 << 10).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithDetectConflicts(false).
+		WithMetricsEnabled(false).
+		WithLogger(nil)
+}
+
+// Name is the node's stable name.
+func (s *Store) Name() string { return s.folder.name }
+
+// Start begins a new incarnation at node time nowMS, in ms since 1970: it is
+// above every one that this folder has seen and above least, and on disk when
+// Start returns.
+func (s *Store) Start(nowMS int64, least uint64) (*messages.NodeState, error) {
+	last := &messages.NodeState{}
+	if err := s.read(nodeKey(), last); err != nil {
+		return nil, fmt.Errorf("store: node state: %w", err)
+	}
+	next := uint64(nowMS)<<20 | uint64(mrand.Uint32N(1<<20))
+	if above := max(last.Incarnation, least); next <= above {
+		next = above + 1
+	}
+	st := &messages.NodeState{Name: s.Name(), Incarnation: next, Format: folderFormat}
+	if err := s.write(nodeKey(), st); err != nil {
+		return nil, fmt.Errorf("store: node state: %w", err)
+	}
+	return st, nil
+}
+
+// read fills msg with a value; it stays empty if there is none.
+func (s *Store) read(key []byte, msg proto.Message) error {
+	return s.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return item.Value(func(v []byte) error { return proto.Unmarshal(v, msg) })
+	})
+}
+
+// write puts a value on disk; nil removes it.
+func (s *Store) write(key []byte, msg proto.Message) error {
+	if err := s.room(); err != nil {
+		return err
+	}
+	err := s.db.Update(func(txn *badger.Txn) error {
+		if msg == nil {
+			return txn.Delete(key)
+		}
+		v, err := proto.Marshal(msg)
+		if err != nil {
+			return err
+		}
+		return txn.Set(key, v)
+	})
+	if err != nil {
+		return err
+	}
+	return s.db.Sync()
+}
+
+// LoadMembers lists the members that are remembered.
+func (s *Store) LoadMembers() ([]*messages.RememberedMember, error) {
+	var list []*messages.RememberedMember
+	err := s.each(prefixMember, func(v []byte) error {
+		m := &messages.RememberedMember{}
+		list = append(list, m)
+		return proto.Unmarshal(v, m)
+	})
+	return list, err
+}
+
+// SaveMember remembers m in the place of what is known of its name.
+func (s *Store) SaveMember(m *messages.RememberedMember) error {
+	return s.write(memberKey(m.Name), m)
+}
+
+// DropMember forgets a member.
+func (s *Store) DropMember(name string) error { return s.write(memberKey(name), nil) }
+
+// Load calls f for every stored Record, in the order of keys.
+func (s *Store) Load(f func(*messages.Record) error) error {
+	return s.each(prefixRecord, func(v []byte) error {
+		rec := &messages.Record{}
+		if err := proto.Unmarshal(v, rec); err != nil {
+			return err
+		}
+		return f(rec)
+	})
+}
+
+func (s *Store) each(prefix byte, f func([]byte) error) error {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = []byte{prefix}
+	return s.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(opt)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			item := it.Item()
+			if err := item.Value(f); err != nil {
+				return fmt.Errorf("store: key %q: %w", item.Key(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// Close writes what waits, closes the store and unlocks the folder. It may be
+// called more than once.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		defer s.mu.Unlock()
+		return s.ended
+	}
+	s.closed = true
+	s.mu.Unlock()
+	close(s.closing)
+	s.written.Wait()
+	err := s.db.Close()
+	s.folder.release()
+	s.mu.Lock()
+	s.ended = err
+	s.mu.Unlock()
+	return err
+}
+
+// Stats are counts since Open.
+type Stats struct {
+	// Puts were written in Groups, each with one fsync at Sync; Busy were refused.
+	Puts, Groups, Busy uint64
+	// Waiting Puts are in the queue now. LSMBytes and LogBytes are on disk.
+	Waiting            int
+	LSMBytes, LogBytes int64
+}
+
+// Stats reads the counters.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	waiting := len(s.queue)
+	s.mu.Unlock()
+	st := Stats{Puts: s.puts.Load(), Groups: s.groups.Load(), Busy: s.busy.Load(), Waiting: waiting}
+	st.LSMBytes, st.LogBytes = s.db.Size()
+	return st
+}
+
+// badgerLog lets Badger's complaints through and nothing else.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any) {
+	l.log.Warn("badger", "err", strings.TrimSpace(fmt.Sprintf(f, a...)))
+}
+func (l badgerLog) Warningf(f string, a ...any) {
+	l.log.Debug("badger", "said", strings.TrimSpace(fmt.Sprintf(f, a...)))
+}
+func (badgerLog) Infof(string, ...any)  {}
+func (badgerLog) Debugf(string, ...any) {}
+
+// probeEvery is how often a store that cannot write tries again.
+const probeEvery = time.Second

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// minRoom is the free disk space, in bytes, below which nothing is written:
+// Badger writes by mapped files, and running out of room under a mapping ends
+// the process.
+const minRoom = 64 << 20
+
+// Put keeps rec in the place of what is stored under its AoR; one that is
+// empty removes it. done is called once rec is as durable as the level says, or
+// with the reason why it is not, from the store's goroutine and never before
+// Put returns; it must not block. rec must not be changed afterwards.
+func (s *Store) Put(rec *messages.Record, done func(error)) {
+	s.mu.Lock()
+	switch {
+	case s.closed:
+		s.mu.Unlock()
+		go done(ErrClosed) // the caller may hold a lock that done takes
+		return
+	case len(s.queue) >= s.cfg.Queue:
+		s.refused = append(s.refused, done)
+		s.busy.Add(1)
+	default:
+		s.queue = append(s.queue, put{rec, done})
+	}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Err is what keeps the store from writing, or nil. It is cleared by the first
+// write that succeeds: one is tried every second.
+func (s *Store) Err() error {
+	if p := s.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// writeLoop takes all Puts that wait and writes them as one group, so that the
+// slower the disk, the more of them share an fsync.
+func (s *Store) writeLoop() {
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	var spare []put
+	for closing := false; !closing; {
+		select {
+		case <-s.wake:
+		case <-probe.C:
+			if s.Err() != nil {
+				s.note(s.write(probeKey(), &messages.NodeState{}))
+			}
+			continue
+		case <-s.closing:
+			closing = true
+		}
+		s.mu.Lock()
+		group, refused := s.queue, s.refused
+		s.queue, s.refused = spare[:0], nil
+		s.mu.Unlock()
+		for _, done := range refused {
+			done(ErrBusy)
+		}
+		s.writeGroup(group)
+		clear(group)
+		spare = group
+	}
+}
+
+func (s *Store) writeGroup(group []put) {
+	if len(group) == 0 {
+		return
+	}
+	var err error
+	if s.cfg.Level != Memory {
+		err = s.commit(group)
+		s.note(err)
+	}
+	s.groups.Add(1)
+	s.puts.Add(uint64(len(group)))
+	for _, p := range group {
+		p.done(err)
+	}
+}
+
+// note keeps the state of the disk as the last write found it.
+func (s *Store) note(err error) {
+	was := s.Err()
+	switch {
+	case err == nil && was != nil:
+		s.err.Store(nil)
+		s.log.Info("the disk takes writes again")
+	case err != nil && was == nil:
+		s.log.Error("the disk takes no writes", "err", err)
+		fallthrough
+	case err != nil:
+		s.err.Store(&err)
+	}
+}
+
+// commitGroup writes a group in one transaction, or a few if it is large. Of
+// Puts of one AoR the last one counts.
+func (s *Store) commitGroup(group []put) error {
+	if err := s.room(); err != nil {
+		return err
+	}
+	txn := s.db.NewTransaction(true)
+	defer func() { txn.Discard() }()
+	for _, p := range group {
+		err := set(txn, p.rec)
+		if errors.Is(err, badger.ErrTxnTooBig) {
+			if err := txn.Commit(); err != nil {
+				return fmt.Errorf("store: %w", err)
+			}
+			txn = s.db.NewTransaction(true)
+			err = set(txn, p.rec)
+		}
+		if err != nil {
+			return fmt.Errorf("store: aor %s: %w", p.rec.Aor, err)
+		}
+	}
+	if err := txn.Commit(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+func set(txn *badger.Txn, rec *messages.Record) error {
+	if rec.Empty() {
+		return txn.Delete(recordKey(rec.Aor))
+	}
+	v, err := proto.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	return txn.Set(recordKey(rec.Aor), v)
+}
+
+func (s *Store) room() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.folder.dir, &fs); err != nil {
+		return fmt.Errorf("store: free space: %w", err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < minRoom {
+		return fmt.Errorf("%w: %d MiB are free", ErrDiskFull, free>>20)
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package hereis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"hereis/actors"
+	"hereis/cluster"
+	"hereis/cluster/store"
+	"hereis/messages"
+	"hereis/sipfront"
+	"hereis/sipfront/resolve"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+// Node is one member of a cluster: registrar, proxy, and its share of the
+// users' state. Make it with New, then call Run, or Close if it is not to run.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	domains *actors.Domains
+
+	store     *store.Store
+	clock     *cluster.Clock
+	peers     *peers
+	streams   *cluster.Streams
+	gossip    *cluster.Gossip
+	cluster   *cluster.Node
+	client    *actors.Client
+	transport *transport.Transport
+	layer     *transaction.Layer
+	sip       *sipfront.Server
+	self      cluster.Member
+}
+
+// New checks cfg, opens the data folder and takes every port, so that whatever
+// is wrong is said before the node is part of a cluster. Nothing runs yet.
+func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
+	cfg.Derive()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.domains, err = cfg.domains(); err != nil {
+		return nil, err
+	}
+	keys, err := cfg.keys()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.openSIP(); err != nil {
+		return nil, err
+	}
+	if err := n.openStore(); err != nil {
+		return nil, err
+	}
+	if err := n.openCluster(keys); err != nil {
+		return nil, err
+	}
+	if err := n.openFront(keys); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// openSIP takes the SIP ports. What the sockets bring goes to the layer, which
+// is there before they are read.
+func (n *Node) openSIP() error {
+	tc := transport.DefaultConfig()
+	for _, s := range n.cfg.SIP {
+		_, at, err := ParseSIPListen(s)
+		if err != nil {
+			return fmt.Errorf("sip: %w", err)
+		}
+		tc.UDP = append(tc.UDP, at)
+	}
+	var err error
+	n.transport, err = transport.New(tc,
+		func(m *transport.Message) { n.layer.Receive(m) },
+		func(stream bool) *messages.FlowID { return n.cluster.NewFlowID(stream) },
+		n.log)
+	if err != nil {
+		return err
+	}
+	return n.transport.Listen()
+}
+
+// openStore opens the data folder and begins an incarnation.
+func (n *Node) openStore() error {
+	var err error
+	n.store, err = store.Open(store.Config{
+		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability),
+	}, n.log)
+	if err != nil {
+		return err
+	}
+	profile := cluster.Profile(n.cfg.Profile)
+	n.clock = cluster.NewClock(cluster.ClockConfig{
+		OnWake: func(gap time.Duration) {
+			n.log.Warn("this process did not run for a while", "took", gap)
+			n.cluster.Woke()
+		},
+		Gap: profile.ProbeTimeout(),
+	}, n.log)
+	state, err := n.store.Start(n.clock.NowMS(), 0)
+	if err != nil {
+		return err
+	}
+	n.self = cluster.Member{
+		Name: state.Name, Incarnation: state.Incarnation, Version: Version(),
+		Region: n.cfg.Region, Zone: n.cfg.Zone,
+	}
+	return nil
+}
+
+// openCluster takes the ports between nodes and makes this node's share of the cluster.
+func (n *Node) openCluster(keys *cluster.Keys) error {
+	hello := &messages.Hello{
+		Name: n.self.Name, Incarnation: n.self.Incarnation, Version: n.self.Version,
+		Sip: n.sipAddrs(), Admin: n.cfg.Admin,
+	}
+	n.peers = newPeers(hello)
+	n.peers.nowMS = n.clock.NowMS
+	var err error
+	n.streams, err = cluster.NewStreams(cluster.StreamConfig{
+		Self: hello, Listen: n.cfg.ClusterStream, Keys: keys, Clock: n.clock,
+	}, n.peers, n.log)
+	if err != nil {
+		return err
+	}
+	if err := n.streams.Listen(); err != nil {
+		return fmt.Errorf("cluster-stream: %w", err)
+	}
+	limits := n.cfg.limits()
+	if err := limits.Validate(); err != nil {
+		return err
+	}
+	cc := cluster.DefaultConfig()
+	cc.Name, cc.Incarnation = n.self.Name, n.self.Incarnation
+	cc.Region, cc.Zone = n.cfg.Region, n.cfg.Zone
+	n.cluster, err = cluster.New(cc, cluster.Parts{
+		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
+		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
+	})
+	if err != nil {
+		return err
+	}
+	n.peers.next = n.cluster
+	n.client = actors.NewClient(n.cluster)
+	if err := n.cluster.Load(); err != nil {
+		return err
+	}
+	return n.openGossip(keys)
+}
+
+func (n *Node) openGossip(keys *cluster.Keys) error {
+	n.self.Stream = n.advertised(n.streams.Addr())
+	n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	n.self.Gossip = n.advertised(n.cfg.Cluster)
+	var err error
+	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
+		Self: n.self, Bind: n.cfg.Cluster, Join: n.cfg.Join, Keys: keys,
+		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS,
+	}, n.membersChanged, n.log)
+	if err != nil {
+		return err
+	}
+	if err := n.gossip.Listen(); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	return nil
+}
+
+// openFront makes the SIP front end above the sockets and the cluster.
+func (n *Node) openFront(keys *cluster.Keys) error {
+	resolver := resolve.New(resolve.DefaultConfig())
+	sc := sipfront.DefaultConfig()
+	sc.Domains = n.domains
+	for _, at := range n.sipAddrPorts() {
+		sc.Addresses = append(sc.Addresses, sipfront.Address{Transport: "udp", Addr: at})
+	}
+	var err error
+	n.sip, err = sipfront.New(sc, sipfront.Parts{
+		Registrar: n.client, Locator: n.client, Cluster: n.peers,
+		Transport: n.transport, Resolver: resolver,
+		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
+		Rand: rand.Uint64, Log: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("sip: %w", err)
+	}
+	lc := transaction.DefaultConfig()
+	lc.Seed = rand.Uint64()
+	n.layer = transaction.New(lc, n.sip)
+	n.sip.Use(n.layer)
+	return nil
+}
+
+// Run serves until ctx ends, then leaves the cluster and stops every part in
+// reverse order, each within a share of StopTimeout. It returns nil after a
+// clean stop. It may be called once.
+func (n *Node) Run(ctx context.Context) error {
+	parts := []part{
+		{name: "clock", run: n.clock.Run},
+		{name: "cluster", run: n.cluster.Run},
+		{name: "streams", run: n.streams.Run},
+		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
+		{name: "transactions", run: n.layer.Run},
+		{name: "sip", run: n.sip.Run},
+		{name: "transport", run: n.transport.Run},
+	}
+	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
+	return errors.Join(err, n.Close())
+}
+
+// Close gives back what New took. Run calls it; so does who never ran the node.
+func (n *Node) Close() error {
+	var errs []error
+	if n.transport != nil {
+		n.transport.Close()
+	}
+	if n.streams != nil {
+		errs = append(errs, n.streams.Close())
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) membersChanged(members []cluster.Member) {
+	n.peers.keepOnly(members)
+	n.streams.SetMembers(members)
+	n.cluster.MembersChanged(members)
+}
+
+// Name is the stable name of the node.
+func (n *Node) Name() string { return n.self.Name }
+
+// Incarnation is this run's; each start of a node has a higher one.
+func (n *Node) Incarnation() uint64 { return n.self.Incarnation }
+
+// Domains are the served domains without aliases, the default one first.
+func (n *Node) Domains() []string { return n.domains.Names() }
+
+// ParseAoR reads an address of a user as people write it: sip:alice@example.com,
+// tel:+15550100, alice@example.com, or alice alone for the default domain.
+// Errors are actors.ErrBadURI and actors.ErrForeignDomain.
+func (n *Node) ParseAoR(s string) (actors.AoR, error) {
+	if scheme, _, found := strings.Cut(s, ":"); !found || !slices.Contains(schemes, strings.ToLower(scheme)) {
+		if !strings.Contains(s, "@") {
+			s += "@" + bracketed(n.domains.Default())
+		}
+		s = "sip:" + s
+	}
+	return actors.ParseAoR(s, n.domains)
+}
+
+// schemes are those that an AoR may be written with.
+var schemes = []string{"sip", "sips", "tel"}
+
+// bracketed is a host as it stands in a URI.
+func bracketed(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// SIPAddrs are the advertised SIP addresses, as "udp:ip:port".
+func (n *Node) SIPAddrs() []string { return n.sipAddrs() }
+
+// GossipAddr is what another node gives to --join.
+func (n *Node) GossipAddr() string { return n.gossip.Addr() }
+
+// Where asks the cluster for all that is known of a user, for people. ctx's
+// deadline bounds it.
+func (n *Node) Where(ctx context.Context, aor actors.AoR) (*messages.Whereabouts, error) {
+	return n.client.Where(ctx, aor)
+}
+
+// Locate asks where a user can be called.
+func (n *Node) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {
+	return n.client.Locate(ctx, aor)
+}
+
+// Watch yields the online and offline events of the users that pattern names,
+// from the whole cluster: an AoR, a domain as "@example.com", or "*". The
+// channel is closed when ctx ends or the node stops.
+func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
+	return n.cluster.Watch(ctx, pattern)
+}
+
+// Members lists this node and those that it knows, live or failed.
+func (n *Node) Members() []cluster.MemberStatus { return n.cluster.Members() }
+
+// Hello is what a node said of itself when its stream opened: its SIP and admin
+// addresses; nil if it has not been heard of.
+func (n *Node) Hello(node string) *messages.Hello { return n.peers.hello(node) }
+
+// ErrUnsettled is the answer of Ready while the node does not know yet what it should.
+var ErrUnsettled = errors.New("the view of the cluster is not settled")
+
+// Ready is nil when the node serves with full knowledge, or says what is missing.
+// A node that is not ready serves all the same, as far as it can.
+func (n *Node) Ready() error {
+	if err := n.store.Err(); err != nil {
+		return err
+	}
+	if !n.cluster.Settled() {
+		return ErrUnsettled
+	}
+	return nil
+}
+
+// Version is the version of the module and, if known, the commit that it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	version, revision := info.Main.Version, ""
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			revision = s.Value[:12]
+		}
+	}
+	switch {
+	case version == "" || version == "(devel)":
+		version = "devel"
+	case revision != "":
+		return version
+	}
+	if revision != "" {
+		version += "+" + revision
+	}
+	return version
+}
+
+// sipAddrPorts are the advertised SIP addresses: the one that the operator
+// gave, or those of the sockets.
+func (n *Node) sipAddrPorts() []netip.AddrPort {
+	var out []netip.AddrPort
+	for i, at := range n.transport.Addrs() {
+		if adv, ok := n.cfg.AdvertiseAddr(); ok && i == 0 {
+			out = append(out, adv)
+			continue
+		}
+		if !at.Addr().IsUnspecified() {
+			out = append(out, at)
+		}
+	}
+	return out
+}
+
+func (n *Node) sipAddrs() []string {
+	var out []string
+	for _, at := range n.sipAddrPorts() {
+		out = append(out, "udp:"+at.String())
+	}
+	return out
+}
+
+// advertised is what other nodes dial for an address that this one listens at.
+func (n *Node) advertised(listen string) string {
+	at, err := netip.ParseAddrPort(listen)
+	if err != nil || !at.Addr().IsUnspecified() {
+		return listen
+	}
+	adv, ok := n.cfg.AdvertiseAddr()
+	if !ok {
+		return listen
+	}
+	return netip.AddrPortFrom(adv.Addr(), at.Port()).String()
+}

@@ -1,0 +1,440 @@
+package sipfront
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"hereis/actors"
+	"hereis/sipfront/resolve"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+// errWay says that there is no way to a target.
+var errWay = errors.New("no way to target")
+
+// branch is one device being tried: its targets in turn, each by its ways in
+// turn, until one of them answers. It runs inside its fork's do.
+type branch struct {
+	f       *fork
+	targets device
+	// now is the target being tried, ways those of it that are left.
+	now  *target
+	ways []wayOut
+	// attempt counts; what an older one says is heard no more, but for a 2xx.
+	attempt int
+	client  clientTx
+	// answered: something came on this attempt, if only a 100; rung: a 1xx above it.
+	answered, rung bool
+	// cancelled: a CANCEL is on its way; timedOut: by Timer C.
+	cancelled, timedOut bool
+	done                bool
+	// dialling: the way is being looked for.
+	dialling bool
+	timerC   *time.Timer
+	timerHop *time.Timer
+}
+
+// wayOut is a flow, and whether a node of ours is at its other end.
+type wayOut struct {
+	flow transport.Flow
+	node bool
+}
+
+// try begins the next attempt, or ends the branch if there is none.
+func (b *branch) try() {
+	b.stop()
+	for {
+		switch {
+		case b.done:
+			return
+		case b.cancelled:
+			b.finish()
+			return
+		case len(b.ways) > 0:
+			w := b.ways[0]
+			b.ways = b.ways[1:]
+			if b.send(w) == nil {
+				return
+			}
+		case len(b.targets) > 0:
+			b.now, b.targets = b.targets[0], b.targets[1:]
+			if !b.find() {
+				return
+			}
+		default:
+			b.finish()
+			return
+		}
+	}
+}
+
+// finish ends the branch.
+func (b *branch) finish() {
+	if !b.done {
+		b.done = true
+		b.stop()
+		b.f.ended()
+	}
+}
+
+// find looks for the ways to the present target. It is false if that takes a
+// name server: then the branch goes on when it has answered.
+func (b *branch) find() bool {
+	s := b.f.s
+	ways, err := s.ways(b.now)
+	if err != errResolve {
+		b.found(ways, err)
+		return true
+	}
+	u := b.now.next()
+	b.dialling = true
+	ok := s.ask(b.f.tx.Context(), func(ctx context.Context) {
+		ways, err := s.resolve(ctx, u)
+		b.f.do(func() {
+			b.dialling = false
+			b.found(ways, err)
+			b.try()
+		})
+	})
+	if !ok {
+		b.dialling = false
+		b.f.best.add(b.f.ownReply(actors.ErrOverloaded))
+	}
+	return !ok
+}
+
+func (b *branch) found(ways []wayOut, err error) {
+	b.ways = ways
+	if err != nil || len(ways) == 0 {
+		b.f.s.log.Debug("no way to target", "call_id", b.f.r.callID, "err", err)
+		b.dead()
+	}
+}
+
+// dead says that the present way leads nowhere: 430 (RFC 5626 5.3).
+func (b *branch) dead() {
+	b.f.best.flowGone = true
+	b.f.s.count.deadFlows.Add(1)
+}
+
+// send makes an attempt by one way.
+func (b *branch) send(w wayOut) error {
+	f := b.f
+	s := f.s
+	b.attempt++
+	b.answered, b.rung, b.client = false, false, nil
+	d := s.draft(f, b.now, w)
+	req, err := d.request()
+	if err != nil {
+		b.dead()
+		return err
+	}
+	n := b.attempt
+	s.count.branches.Add(1)
+	c, err := s.layer.Request(req, w.flow, func(msg *transport.Message, err error) {
+		f.do(func() { b.event(n, msg, err) })
+	})
+	if err != nil {
+		b.refused(err)
+		return err
+	}
+	b.client = c
+	b.start(w, n)
+	return nil
+}
+
+// refused says that an attempt could not begin.
+func (b *branch) refused(err error) {
+	if errors.Is(err, transaction.ErrOverloaded) {
+		b.f.best.add(b.f.ownReply(actors.ErrOverloaded))
+		return
+	}
+	b.dead()
+}
+
+// start sets the timers of an attempt.
+func (b *branch) start(w wayOut, n int) {
+	cfg := &b.f.s.cfg
+	if b.f.invite {
+		b.timerC = time.AfterFunc(cfg.TimerC, func() { b.f.do(func() { b.fireC(n) }) })
+	}
+	if w.node {
+		wait := cfg.NodeHopOther
+		if b.f.invite {
+			wait = cfg.NodeHop
+		}
+		b.timerHop = time.AfterFunc(wait, func() { b.f.do(func() { b.fireHop(n) }) })
+	}
+}
+
+func (b *branch) stop() {
+	for _, t := range []*time.Timer{b.timerC, b.timerHop} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	b.timerC, b.timerHop = nil, nil
+}
+
+// event is what the client transaction of attempt n says.
+func (b *branch) event(n int, msg *transport.Message, err error) {
+	old := n != b.attempt || b.done
+	if err != nil {
+		if !old {
+			b.failed(err)
+		}
+		return
+	}
+	r, _, err := readReply(msg.Raw)
+	if err != nil {
+		b.f.s.count.dropped.Add(1)
+		return
+	}
+	switch {
+	case r.status >= 200 && r.status < 300:
+		b.f.success(b, r)
+		if !old {
+			b.finish()
+		}
+	case old:
+	case r.status < 200:
+		b.provisional(r)
+	default:
+		b.final(r)
+	}
+}
+
+func (b *branch) provisional(r reply) {
+	b.answered = true
+	if b.timerHop != nil {
+		b.timerHop.Stop()
+	}
+	if r.status == 100 {
+		return
+	}
+	b.rung = true
+	if b.timerC != nil {
+		// RFC 3261 16.7 step 2.
+		b.timerC.Reset(b.f.s.cfg.TimerC)
+	}
+	if !b.cancelled {
+		b.f.provisional(r)
+	}
+}
+
+func (b *branch) final(r reply) {
+	f := b.f
+	switch {
+	case r.status == 430:
+		b.dead()
+		b.try()
+		return
+	case b.timedOut && r.status == 487:
+		f.best.silent = true
+	default:
+		f.best.add(r)
+	}
+	if r.status >= 600 && !f.sixth && !f.final {
+		f.sixth = true
+		b.targets = nil
+		b.finishQuietly()
+		f.cancelAll("")
+		return
+	}
+	b.finish()
+}
+
+// finishQuietly ends the branch without a look at what comes next.
+func (b *branch) finishQuietly() {
+	b.done = true
+	b.stop()
+	b.f.open--
+}
+
+// failed is a timeout or a transport error of the present attempt.
+func (b *branch) failed(err error) {
+	f := b.f
+	if errors.Is(err, transaction.ErrTransport) {
+		// RFC 3261 16.9 has a 503 here; by RFC 5626 a flow that breaks is a 430.
+		b.dead()
+		b.try()
+		return
+	}
+	if !b.cancelled {
+		f.best.silent = true
+		if len(b.ways) > 0 || len(b.targets) > 0 {
+			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next.
+			b.try()
+			return
+		}
+	}
+	b.finish()
+}
+
+// fireC is Timer C (RFC 3261 16.8).
+func (b *branch) fireC(n int) {
+	if n != b.attempt || b.done || b.timedOut {
+		return
+	}
+	b.timedOut = true
+	if b.rung || b.answered {
+		b.client.Cancel("")
+		return
+	}
+	b.f.best.silent = true
+	b.client.Terminate()
+	b.finish()
+}
+
+// fireHop says that a node of ours has not answered in time (CONSISTENCY rule
+// 17). An INVITE may have arrived all the same: it is cancelled as soon as the
+// node says anything, and a 2xx that crosses is passed on.
+func (b *branch) fireHop(n int) {
+	if n != b.attempt || b.done || b.answered {
+		return
+	}
+	if b.f.invite {
+		b.client.Cancel("")
+	} else {
+		b.client.Terminate()
+	}
+	b.dead()
+	b.try()
+}
+
+// cancel ends what a branch is about, whatever its state.
+func (b *branch) cancel(reason string) {
+	b.targets, b.ways = nil, nil
+	if b.done || b.cancelled {
+		return
+	}
+	b.cancelled = true
+	switch {
+	case b.client == nil:
+		// Still looking for a way: try will end it.
+	case b.f.invite:
+		b.client.Cancel(reason)
+	default:
+		b.client.Terminate()
+		b.finishQuietly()
+	}
+}
+
+// ownReply is an answer of our own in the place of one from below.
+func (f *fork) ownReply(err error) reply {
+	a := f.own(err)
+	return reply{status: a.status, raw: f.s.answerBytes(f.r, a, f.tx.Tag()), own: true}
+}
+
+// errResolve says that a name server must be asked.
+var errResolve = errors.New("name to be resolved")
+
+// next is the URI that a target is called by: its first Route or its own.
+func (t *target) next() uri {
+	if len(t.routes) > 0 {
+		if u, err := routeURI(t.routes[0]); err == nil {
+			return u
+		}
+	}
+	return t.uri
+}
+
+// ways finds the flows to a target as far as that can be done at once.
+func (s *Server) ways(t *target) ([]wayOut, error) {
+	switch t.via {
+	case viaNode:
+		addr, ok := s.parts.Cluster.SIPAddr(t.edge, "udp")
+		if !ok {
+			return nil, errFlowGone
+		}
+		flow, err := s.parts.Transport.Flow("udp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return []wayOut{{flow, true}}, nil
+	case viaSide:
+		flow, err := s.flowOf(&t.side)
+		if err == nil {
+			return []wayOut{{flow, s.parts.Cluster.IsNode(flow.Remote())}}, nil
+		}
+		if t.side.bound {
+			return nil, err
+		}
+	}
+	u := t.next()
+	hop, ok := numericHop(&u)
+	if !ok {
+		return nil, errResolve
+	}
+	return s.hopWays([]resolve.Hop{hop})
+}
+
+// flowOf is the flow of a side of this node's.
+func (s *Server) flowOf(x *side) (transport.Flow, error) {
+	if x.flow == nil {
+		return s.parts.Transport.Flow(x.transport, x.remote)
+	}
+	if flow, ok := s.parts.Transport.ByID(x.flow); ok {
+		return flow, nil
+	}
+	if x.flow.GetStream() {
+		return nil, errFlowGone
+	}
+	return s.parts.Transport.Restore(x.flow, x.transport, x.local, x.remote)
+}
+
+// numericHop is where a URI leads that names an address (RFC 3263 4.1, 4.2).
+func numericHop(u *uri) (resolve.Hop, bool) {
+	host := u.host
+	if m, ok := u.param("maddr"); ok {
+		host = m
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return resolve.Hop{}, false
+	}
+	network := u.transportOr("udp")
+	return resolve.Hop{Transport: network, Addr: netip.AddrPortFrom(a.Unmap(), portOr(u.port, network))}, true
+}
+
+// resolve asks for the addresses of a name.
+func (s *Server) resolve(ctx context.Context, u uri) ([]wayOut, error) {
+	if s.parts.Resolver == nil {
+		return nil, errWay
+	}
+	host := u.host
+	if m, ok := u.param("maddr"); ok {
+		host = m
+	}
+	network := ""
+	if t, ok := u.param("transport"); ok {
+		network = lower(t)
+	}
+	hops, err := s.parts.Resolver.Resolve(ctx, resolve.Target{
+		Host: host, Port: u.port, Transport: network, Secure: u.scheme == "sips",
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.hopWays(hops)
+}
+
+func (s *Server) hopWays(hops []resolve.Hop) ([]wayOut, error) {
+	var ways []wayOut
+	err := errWay
+	for _, h := range hops {
+		flow, e := s.parts.Transport.Flow(h.Transport, h.Addr)
+		if e != nil {
+			err = e
+			continue
+		}
+		ways = append(ways, wayOut{flow, s.parts.Cluster.IsNode(h.Addr)})
+	}
+	if len(ways) > 0 {
+		err = nil
+	}
+	return ways, err
+}

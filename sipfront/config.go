@@ -1,0 +1,97 @@
+package sipfront
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"hereis/actors"
+)
+
+// Address is where peers reach this node with SIP: what stands in its Via and
+// Record-Route.
+type Address struct {
+	// Transport is "udp", "tcp", "tls", "ws" or "wss".
+	Transport string
+	Addr      netip.AddrPort
+}
+
+// Config is what the core needs to know of its node.
+type Config struct {
+	// Domains are served here: their users register and are called.
+	Domains *actors.Domains
+	// Addresses are advertised, one or more for each transport, in order of preference.
+	Addresses []Address
+	// Ports are the SIP ports of our nodes besides those of Addresses: a URI of
+	// a served domain is ours with no port or with one of them.
+	Ports []uint16
+	// MaxForwards is written into requests that have none (RFC 3261 16.6 step 3).
+	MaxForwards int
+	// TimerC bounds the ringing of one branch; it begins again at each
+	// provisional answer (RFC 3261 16.8). More than 3 minutes.
+	TimerC time.Duration
+	// MaxBranches is the number of branches that one request may have in all.
+	MaxBranches int
+	// NodeHop is how long a node of ours may take to answer an INVITE with 100
+	// before its branch counts as 430; NodeHopOther is the same for the first
+	// answer to any other request (CONSISTENCY rule 17).
+	NodeHop, NodeHopOther time.Duration
+	// LookupTimeout bounds one question to the cluster.
+	LookupTimeout time.Duration
+	// MaxLookups is the number of questions under way at a time; above it
+	// requests are answered 503 with Retry-After.
+	MaxLookups int
+	// RetryAfter, in seconds, goes with each 503 that has no better value.
+	RetryAfter uint32
+	// ServerHeader is the Server header of our own answers; empty for none.
+	ServerHeader string
+}
+
+// DefaultConfig has everything but domains and addresses.
+func DefaultConfig() Config {
+	return Config{
+		MaxForwards:   70,
+		TimerC:        200 * time.Second,
+		MaxBranches:   32,
+		NodeHop:       500 * time.Millisecond,
+		NodeHopOther:  3 * time.Second,
+		LookupTimeout: 2 * time.Second,
+		MaxLookups:    4096,
+		RetryAfter:    2,
+	}
+}
+
+// Validate names the first field that cannot work.
+func (c *Config) Validate() error {
+	switch {
+	case c.Domains == nil:
+		return errors.New("Domains: missing")
+	case len(c.Addresses) == 0:
+		return errors.New("Addresses: at least one is needed")
+	case c.MaxForwards < 1 || c.MaxForwards > 255:
+		return fmt.Errorf("MaxForwards: %d is not in 1..255", c.MaxForwards)
+	case c.TimerC <= 3*time.Minute:
+		return fmt.Errorf("TimerC: %v is not more than 3m", c.TimerC)
+	case c.MaxBranches < 1:
+		return fmt.Errorf("MaxBranches: %d is less than 1", c.MaxBranches)
+	case c.NodeHop <= 0:
+		return fmt.Errorf("NodeHop: %v is not positive", c.NodeHop)
+	case c.NodeHopOther <= 0:
+		return fmt.Errorf("NodeHopOther: %v is not positive", c.NodeHopOther)
+	case c.LookupTimeout <= 0:
+		return fmt.Errorf("LookupTimeout: %v is not positive", c.LookupTimeout)
+	case c.MaxLookups < 1:
+		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
+	}
+	for _, a := range c.Addresses {
+		if !slices.Contains(transports[1:], a.Transport) {
+			return fmt.Errorf("Addresses: unknown transport %q", a.Transport)
+		}
+		if !a.Addr.IsValid() || a.Addr.Port() == 0 || a.Addr.Addr().IsUnspecified() {
+			return fmt.Errorf("Addresses: %s %v cannot be called", a.Transport, a.Addr)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,321 @@
+package sipfront
+
+import (
+	"sync"
+
+	"hereis/actors"
+	"hereis/messages"
+	"hereis/sipfront/transport"
+)
+
+// elsewhere is the Reason of a CANCEL to the devices that were not quick
+// enough, so that they show no missed call (RFC 3326 3.1).
+const elsewhere = `SIP;cause=200;text="Call completed elsewhere"`
+
+// fork is the response context of one request (RFC 3261 16.7). Everything in
+// it happens in functions given to do, one at a time and in order, whichever
+// goroutine they come from; so nothing is locked while anything is sent.
+type fork struct {
+	s      *Server
+	tx     serverTx
+	r      *request
+	plan   *plan
+	invite bool
+	// base are the header fields that all copies share.
+	base []header
+
+	mu sync.Mutex
+	// queue has the functions that wait for their turn; running: somebody works it off.
+	queue   []func()
+	running bool
+
+	// All below belongs to the running function.
+
+	// waiting are devices that no branch has been made for, best q first.
+	waiting  []device
+	branches []*branch
+	// open counts branches without a final answer.
+	open int
+	// asking: the cluster has been asked where the user is, and has not answered.
+	asking bool
+	// final: a final answer has been sent.
+	final bool
+	// cancelled by the caller, or by a 6xx: nothing new is begun.
+	cancelled bool
+	sixth     bool
+	// mayRelocate: the first answer of the cluster may have been incomplete (CONSISTENCY rule 13).
+	mayRelocate bool
+	tried       map[string]bool
+	best        best
+}
+
+func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
+	f := &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
+	f.base = s.forwarded(r)
+	return f
+}
+
+// do runs fn after all that was given before. If another goroutine is at it,
+// that one runs fn; so fn must not wait for do.
+func (f *fork) do(fn func()) {
+	f.mu.Lock()
+	f.queue = append(f.queue, fn)
+	if f.running {
+		f.mu.Unlock()
+		return
+	}
+	f.running = true
+	for len(f.queue) > 0 {
+		fn := f.queue[0]
+		f.queue = f.queue[1:]
+		f.mu.Unlock()
+		fn()
+		f.mu.Lock()
+	}
+	f.queue, f.running = nil, false
+	f.mu.Unlock()
+}
+
+// located takes in what the cluster says.
+func (f *fork) located(res *messages.Located, err error) {
+	first := f.tried == nil
+	f.asking = false
+	switch {
+	case f.final:
+	case f.cancelled:
+		f.next()
+	case err != nil && first:
+		f.finish(status(err, f.s.cfg.RetryAfter))
+	case err != nil:
+		f.next()
+	default:
+		f.mayRelocate = first && !res.GetFinal()
+		f.add(f.s.devices(res, f.r.callID))
+		f.next()
+	}
+}
+
+// add takes devices in that have not been tried.
+func (f *fork) add(devices []device) {
+	if f.tried == nil {
+		f.tried = map[string]bool{}
+	}
+	for _, d := range devices {
+		fresh := d[:0:0]
+		for _, t := range d {
+			if !f.tried[t.key] {
+				f.tried[t.key] = true
+				fresh = append(fresh, t)
+			}
+		}
+		if len(fresh) > 0 {
+			f.waiting = append(f.waiting, fresh)
+		}
+	}
+}
+
+// next goes on when nothing is under way: the devices of the next q, all at
+// once (RFC 3261 16.6); or late targets; or the end.
+func (f *fork) next() {
+	for f.open == 0 && !f.asking && !f.final {
+		if f.cancelled || f.sixth || len(f.waiting) == 0 {
+			if f.mayRelocate && !f.cancelled && !f.sixth {
+				f.mayRelocate, f.asking = false, true
+				f.s.count.relocated.Add(1)
+				f.locate()
+				return
+			}
+			f.end()
+			return
+		}
+		q := f.waiting[0][0].q
+		n := 0
+		for n < len(f.waiting) && f.waiting[n][0].q == q {
+			n++
+		}
+		group := f.waiting[:n]
+		f.waiting = f.waiting[n:]
+		if room := f.s.cfg.MaxBranches - len(f.branches); n > room {
+			group, f.waiting = group[:max(room, 0)], nil
+		}
+		// Counted first: a branch may end while it begins.
+		f.open += len(group)
+		for _, d := range group {
+			b := &branch{f: f, targets: d}
+			f.branches = append(f.branches, b)
+			b.try()
+		}
+	}
+}
+
+// ended says that a branch has its final answer.
+func (f *fork) ended() {
+	f.open--
+	f.next()
+}
+
+// provisional passes a 1xx on (RFC 3261 16.7 step 5): all but 100.
+func (f *fork) provisional(r reply) {
+	if !f.final && !f.cancelled {
+		f.s.send(f.tx, f.r, r.status, r.raw)
+	}
+}
+
+// success passes a 2xx on at once, each one of an INVITE (RFC 3261 16.7 steps 5 and 10).
+func (f *fork) success(from *branch, r reply) {
+	if f.final && !f.invite {
+		return
+	}
+	f.final = true
+	f.s.send(f.tx, f.r, r.status, r.raw)
+	for _, b := range f.branches {
+		if b != from {
+			b.cancel(elsewhere)
+		}
+	}
+}
+
+// cancelAll is the caller's CANCEL (RFC 3261 16.10), or the effect of a 6xx.
+func (f *fork) cancelAll(reason string) {
+	f.waiting = nil
+	for _, b := range f.branches {
+		b.cancel(reason)
+	}
+	f.next()
+}
+
+// cancel takes in a CANCEL for an INVITE.
+func (s *Server) cancel(tx serverTx, msg *transport.Message) {
+	v, ok := s.forks.Load(tx)
+	if !ok {
+		return
+	}
+	f := v.(*fork)
+	reason := ""
+	if msg != nil {
+		if _, headers, _, err := splitMessage(string(msg.Raw)); err == nil {
+			for _, h := range headers {
+				if h.name == "Reason" {
+					reason = h.value
+				}
+			}
+		}
+	}
+	f.do(func() {
+		if !f.final && !f.cancelled {
+			f.cancelled = true
+			f.cancelAll(reason)
+		}
+	})
+}
+
+// end sends the best of what came (RFC 3261 16.7 step 6).
+func (f *fork) end() {
+	s := f.s
+	switch best, status := f.best.choose(f.invite); {
+	case f.cancelled && !f.best.sixth():
+		f.finish(f.own(errCancelled))
+	case best != nil && status == 503 && !best.own:
+		// RFC 3261 16.7 step 6: a 503 says something of that server, not of us.
+		f.finish(answer{500, "Server Internal Error", nil})
+	case best != nil && status == 408 && !f.invite, best == nil && f.best.silent && !f.invite:
+		// RFC 4320 4.2: nobody waits for a 408 any more.
+		f.final = true
+	case best != nil:
+		f.final = true
+		r := best.with(f.best.challenges(best))
+		s.send(f.tx, f.r, r.status, r.raw)
+	case f.best.silent:
+		f.finish(f.own(errTimeout))
+	case f.best.flowGone && f.plan.marked:
+		f.finish(f.own(errFlowGone))
+	default:
+		f.finish(f.own(actors.ErrUnavailable))
+	}
+}
+
+func (f *fork) own(err error) answer { return status(err, f.s.cfg.RetryAfter) }
+
+// finish ends the request with an answer of our own.
+func (f *fork) finish(a answer) {
+	if f.final {
+		return
+	}
+	f.final = true
+	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
+}
+
+// best gathers the final answers other than 2xx.
+type best struct {
+	replies []reply
+	// flowGone: a branch ended as 430; silent: one never answered.
+	flowGone, silent bool
+}
+
+func (b *best) add(r reply) { b.replies = append(b.replies, r) }
+
+func (b *best) sixth() bool {
+	r, _ := b.choose(true)
+	return r != nil && r.status >= 600
+}
+
+// choose is RFC 3261 16.7 step 6: a 6xx if there is one, else the lowest
+// class, in it what says most about how to go on. A silent branch of an INVITE
+// counts as a 408.
+func (b *best) choose(invite bool) (r *reply, status int) {
+	for i := range b.replies {
+		if c := &b.replies[i]; r == nil || rank(c.status) < rank(r.status) {
+			r = c
+		}
+	}
+	if r == nil {
+		return nil, 0
+	}
+	if b.silent && invite && r.status >= 500 && r.status < 600 {
+		// The silent branch's 408 is of a lower class.
+		return nil, 0
+	}
+	return r, r.status
+}
+
+func rank(status int) int {
+	switch {
+	case status >= 600:
+		return 0
+	case status < 400:
+		return 1000
+	case status >= 500 && status != 503:
+		return 5000
+	case status == 503:
+		return 6000
+	}
+	switch status {
+	case 401, 407:
+		return 4000
+	case 415, 420, 484:
+		return 4001
+	case 408, 480, 487, 404:
+		return 4003
+	}
+	return 4002
+}
+
+// challenges are those of all other 401s and 407s, for a 401 or 407 that is
+// sent (RFC 3261 16.7 step 7).
+func (b *best) challenges(chosen *reply) (hs []header) {
+	if chosen.status != 401 && chosen.status != 407 {
+		return nil
+	}
+	for i := range b.replies {
+		c := &b.replies[i]
+		if c == chosen || c.status != 401 && c.status != 407 {
+			continue
+		}
+		for _, name := range []string{"WWW-Authenticate", "Proxy-Authenticate"} {
+			for _, v := range c.fields(name) {
+				hs = append(hs, header{name, v})
+			}
+		}
+	}
+	return hs
+}

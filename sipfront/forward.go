@@ -1,0 +1,244 @@
+package sipfront
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"hereis/sipfront/transport"
+)
+
+// magic begins every branch of RFC 3261 (8.1.1.7).
+const magic = "z9hG4bK"
+
+// forwarded are the header fields that every copy of a request takes along
+// (RFC 3261 16.6 step 1), with one hop less to go.
+func (s *Server) forwarded(r *request) []header {
+	hs := make([]header, 0, len(r.headers)+1)
+	hops := s.cfg.MaxForwards
+	if r.maxForwards > 0 {
+		hops = r.maxForwards - 1
+	}
+	seen := false
+	for _, h := range r.headers {
+		switch h.name {
+		case "Via", "Route", "Content-Length", markHeader:
+			continue
+		case "Max-Forwards":
+			seen = true
+			h.value = strconv.Itoa(hops)
+		}
+		hs = append(hs, h)
+	}
+	if !seen {
+		hs = append(hs, header{"Max-Forwards", strconv.Itoa(hops)})
+	}
+	return hs
+}
+
+// draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
+func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
+	r := f.r
+	d := &draft{method: r.method, target: t.uri, vias: r.vias, routes: t.routes, headers: f.base, body: r.body}
+	s.route(d)
+	if recordRouted(r) {
+		d.first = s.recordRoute(r, t, w)
+	}
+	if w.node {
+		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
+	}
+	d.via = s.viaFor(w.flow, r)
+	return d
+}
+
+// route is RFC 3261 16.6 step 6: a first Route without lr is a strict
+// router's, and trades places with the Request-URI. A Request-URI has no
+// headers and no method parameter (19.1.1, table 1).
+func (s *Server) route(d *draft) {
+	if d.target.headers != "" {
+		d.target.headers = ""
+		d.target = d.target.without(false, "method")
+	} else if _, ok := d.target.param("method"); ok {
+		d.target = d.target.without(false, "method")
+	}
+	if len(d.routes) == 0 {
+		return
+	}
+	u, err := routeURI(d.routes[0])
+	if err != nil {
+		return
+	}
+	if _, loose := u.param("lr"); !loose {
+		routes := append(make([]string, 0, len(d.routes)), d.routes[1:]...)
+		d.routes = append(routes, "<"+d.target.text+">")
+		d.target = u
+	}
+}
+
+// recordRouted tells whether we stay on the way of what a request begins
+// (RFC 3261 16.6 step 4): where a dialog may begin.
+func recordRouted(r *request) bool {
+	if r.toTag != "" {
+		return false
+	}
+	switch r.method {
+	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "UPDATE", "CANCEL", "ACK":
+		return false
+	}
+	return true
+}
+
+// recordRoute is our Record-Route: one value, or one for each transport if
+// the request changes it here, with one token of both flows.
+func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
+	in := r.msg.Flow
+	if in == nil {
+		return nil
+	}
+	tok := token{kind: tokenDialog, edge: s.parts.Cluster.Self(), caller: hashTag(r.fromTag)}
+	tok.sides = []side{s.sideOf(in, s.callerBound(r)), s.sideOf(w.flow, t.via == viaSide && t.side.bound)}
+	user := string(tok.seal(s.parts.Keys.FlowToken, r.callID))
+	hs := []header{{"Record-Route", s.recordValue(user, r, w.flow)}}
+	if w.flow.Transport() != in.Transport() {
+		hs = append(hs, header{"Record-Route", s.recordValue(user, r, in)})
+	}
+	return hs
+}
+
+func (s *Server) recordValue(user string, r *request, f transport.Flow) string {
+	var b strings.Builder
+	b.WriteString("<")
+	if r.target.scheme == "sips" {
+		b.WriteString("sips:")
+	} else {
+		b.WriteString("sip:")
+	}
+	b.WriteString(user + "@" + s.advertised(f).String())
+	if f.Transport() != "udp" && r.target.scheme != "sips" {
+		b.WriteString(";transport=" + f.Transport())
+	}
+	b.WriteString(";lr>")
+	return b.String()
+}
+
+// sideOf is a flow as a token says it. A UDP flow needs no id: its addresses
+// are all there is to it.
+func (s *Server) sideOf(f transport.Flow, bound bool) side {
+	x := side{transport: f.Transport(), local: f.Local(), remote: f.Remote(), bound: bound}
+	if f.Reliable() {
+		x.flow = f.ID()
+	}
+	return x
+}
+
+// callerBound tells whether the caller can be reached by the flow alone: the
+// topmost Via is not what the socket saw.
+func (s *Server) callerBound(r *request) bool {
+	v, err := parseVia(r.vias[0])
+	f := r.msg.Flow
+	return err != nil || f.Transport() == "ws" || f.Transport() == "wss" || !viaIs(v, f.Remote(), f.Reliable())
+}
+
+// advertised is our address as the other end of a flow knows it.
+func (s *Server) advertised(f transport.Flow) netip.AddrPort {
+	best := f.Local()
+	found := false
+	for _, a := range s.cfg.Addresses {
+		if a.Transport != f.Transport() {
+			continue
+		}
+		if a.Addr == f.Local() {
+			return a.Addr
+		}
+		if !found {
+			best, found = a.Addr, true
+		}
+	}
+	return best
+}
+
+// viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
+// what tells a loop from a spiral.
+func (s *Server) viaFor(f transport.Flow, r *request) string {
+	nonce := strconv.FormatUint(s.rand(), 36)
+	var b strings.Builder
+	b.WriteString("SIP/2.0/" + strings.ToUpper(f.Transport()) + " " + s.advertised(f).String())
+	b.WriteString(";branch=" + magic + nonce + "." + s.loopHash(r) + s.branchMAC(nonce, r.callID))
+	return b.String()
+}
+
+// branchMAC says that a branch is ours and belongs to a Call-ID: with it a
+// late 2xx is passed on without a transaction, and nothing else is.
+func (s *Server) branchMAC(nonce, callID string) string {
+	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
+	h.Write([]byte("branch\x00" + nonce + "\x00" + callID))
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+}
+
+// loopHash is over all that decides where a request goes from here (RFC 5393
+// 4.2.1): if it comes back the same, it goes round.
+func (s *Server) loopHash(r *request) string {
+	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
+	put := func(v string) {
+		h.Write([]byte(v))
+		h.Write([]byte{0})
+	}
+	put(s.parts.Cluster.Self())
+	put(r.target.text)
+	put(r.callID)
+	put(r.fromTag)
+	put(r.toTag)
+	put(strconv.FormatUint(uint64(r.cseq), 10))
+	for _, v := range r.routes {
+		put(v)
+	}
+	for _, name := range []string{"Proxy-Require", "Proxy-Authorization"} {
+		for _, v := range r.values(name) {
+			put(v)
+		}
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+}
+
+// looped tells whether this node has sent the very same request on before
+// (RFC 3261 16.3 step 4).
+func (s *Server) looped(r *request) bool {
+	hash := ""
+	for _, v := range r.vias {
+		loop, _, ok := s.ownBranch(v)
+		if !ok {
+			continue
+		}
+		if hash == "" {
+			hash = s.loopHash(r)
+		}
+		if loop == hash {
+			return true
+		}
+	}
+	return false
+}
+
+// ownBranch takes a branch of a Via apart that names this node.
+func (s *Server) ownBranch(value string) (loop, nonce string, ok bool) {
+	if !strings.Contains(value, magic) {
+		return "", "", false
+	}
+	v, err := parseVia(value)
+	if err != nil {
+		return "", "", false
+	}
+	a, err := netip.ParseAddr(v.host)
+	if err != nil || !s.isSelf(netip.AddrPortFrom(a.Unmap(), portOr(v.port, v.transport))) {
+		return "", "", false
+	}
+	b, _ := param(v.params, "branch")
+	nonce, rest, ok := strings.Cut(strings.TrimPrefix(b, magic), ".")
+	if !ok || len(rest) != 16 {
+		return "", "", false
+	}
+	return rest[:8], nonce, true
+}

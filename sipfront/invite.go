@@ -1,0 +1,198 @@
+package sipfront
+
+import (
+	"context"
+	"net/netip"
+	"sort"
+
+	"hereis/actors"
+	"hereis/messages"
+)
+
+// target is one place to try: what is written into the request, and how it
+// gets there.
+type target struct {
+	// key tells targets apart over a second question to the cluster.
+	key    string
+	uri    uri
+	routes []string
+	q      uint32
+	// side is the flow to leave by, if via is viaSide.
+	side side
+	via  viaKind
+	// edge is the node that the request goes to, for viaNode.
+	edge string
+}
+
+// viaKind is how a target is reached.
+type viaKind int
+
+const (
+	// viaSide: by a flow of this node; if that is gone and nothing binds it, by the URI.
+	viaSide viaKind = iota
+	// viaURI: the first Route or the Request-URI is called (RFC 3263).
+	viaURI
+	// viaNode: another node of ours is the next SIP hop.
+	viaNode
+)
+
+// device is one UA instance: its flows are alternatives, tried in turn (RFC 5626 5.3).
+type device []*target
+
+// proxy passes a request on, statefully (RFC 3261 16).
+func (s *Server) proxy(tx serverTx, r *request, p *plan) {
+	if err := s.mayForward(r); err != nil {
+		s.refuse(tx, r, err)
+		return
+	}
+	f := s.newFork(tx, r, p)
+	if f.invite {
+		// A caller that waits for nothing repeats nothing.
+		f.s.send(tx, r, 100, s.answerBytes(r, answer{status: 100, reason: "Trying"}, ""))
+		s.forks.Store(tx, f)
+		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
+	}
+	if p.way == wayUser {
+		f.locate()
+		return
+	}
+	t, err := s.planned(r, p)
+	f.do(func() {
+		if err != nil {
+			f.finish(status(err, s.cfg.RetryAfter))
+			return
+		}
+		f.add([]device{{t}})
+		f.next()
+	})
+}
+
+// mayForward is the part of RFC 3261 16.3 that concerns proxies alone.
+func (s *Server) mayForward(r *request) error {
+	if r.maxForwards == 0 {
+		return errHops
+	}
+	if tags := r.values("Proxy-Require"); len(tags) > 0 {
+		var bad badExtensionError
+		for i, t := range tags {
+			if i > 0 {
+				bad.tags += ", "
+			}
+			bad.tags += t
+		}
+		return bad
+	}
+	if s.looped(r) {
+		return errLoop
+	}
+	return nil
+}
+
+// planned is the one target of a request that nobody needs to be asked about.
+func (s *Server) planned(r *request, p *plan) (*target, error) {
+	t := &target{uri: p.target, routes: p.routes, q: 1000}
+	if p.way == wayHop {
+		t.via = viaURI
+		return t, nil
+	}
+	out := p.token.out(r)
+	t.side = *out
+	if p.token.edge == s.parts.Cluster.Self() {
+		if out.transport == "" {
+			t.via = viaURI
+		}
+		return t, nil
+	}
+	if _, ok := s.parts.Cluster.SIPAddr(p.token.edge, "udp"); ok {
+		t.via, t.edge = viaNode, p.token.edge
+		t.routes = append([]string{p.tokenRoute}, p.routes...)
+		return t, nil
+	}
+	if out.bound {
+		return nil, errFlowGone
+	}
+	t.via = viaURI
+	return t, nil
+}
+
+// devices turns what the cluster located into devices, best q first. Two
+// flows of one instance are one device.
+func (s *Server) devices(located *messages.Located, callID string) []device {
+	var list []device
+	byInstance := map[string]int{}
+	for _, m := range located.GetTargets() {
+		t, err := s.located(m)
+		if err != nil {
+			s.log.Debug("target not usable", "call_id", callID, "err", err)
+			continue
+		}
+		if id := m.GetInstanceId(); id != "" && m.GetRegId() != 0 {
+			if i, ok := byInstance[id]; ok {
+				list[i] = append(list[i], t)
+				continue
+			}
+			byInstance[id] = len(list)
+		}
+		list = append(list, device{t})
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i][0].q > list[j][0].q })
+	return list
+}
+
+// located says how a target is reached from this node: by its flow if that is
+// here, through the edge that holds it, or, where nothing binds it, by its
+// Contact from the edge, or from here while the edge is away.
+func (s *Server) located(m *messages.Target) (*target, error) {
+	u, err := parseURI(m.GetContact())
+	if err != nil {
+		return nil, err
+	}
+	t := &target{
+		key: m.GetEdge() + " " + m.GetRemote() + " " + m.GetContact(),
+		uri: u, routes: m.GetPath(), q: m.GetQ(),
+	}
+	t.side = side{flow: m.GetFlow(), transport: m.GetTransport(), bound: m.GetFlowBound()}
+	t.side.local, _ = netip.ParseAddrPort(m.GetLocal())
+	t.side.remote, _ = netip.ParseAddrPort(m.GetRemote())
+	self := s.parts.Cluster.Self()
+	switch {
+	case m.GetEdge() == self && m.GetFlowBound():
+		return t, nil
+	case m.GetEdge() == self:
+		t.via = viaURI
+		return t, nil
+	case !m.GetEdgeLive() && m.GetFlowBound():
+		return nil, errFlowGone
+	case !m.GetEdgeLive():
+		t.via = viaURI
+		return t, nil
+	}
+	addr, ok := s.parts.Cluster.SIPAddr(m.GetEdge(), "udp")
+	if !ok {
+		if m.GetFlowBound() {
+			return nil, errFlowGone
+		}
+		t.via = viaURI
+		return t, nil
+	}
+	tok := token{kind: tokenHop, edge: m.GetEdge(), sides: []side{t.side}}
+	if !m.GetFlowBound() {
+		tok.sides[0] = side{}
+	}
+	t.via, t.edge = viaNode, m.GetEdge()
+	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + addr.String() + ";lr;ob>"
+	t.routes = append([]string{route}, m.GetPath()...)
+	return t, nil
+}
+
+// locate asks the cluster where the user is, beside the socket's goroutine.
+func (f *fork) locate() {
+	s := f.s
+	ok := s.ask(f.tx.Context(), func(ctx context.Context) {
+		res, err := s.parts.Locator.Locate(ctx, f.plan.aor)
+		f.do(func() { f.located(res, err) })
+	})
+	if !ok {
+		f.do(func() { f.located(nil, actors.ErrOverloaded) })
+	}
+}

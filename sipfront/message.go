@@ -1,0 +1,459 @@
+package sipfront
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/emiago/sipgo/sip"
+
+	"hereis/sipfront/transport"
+)
+
+// errMessage says that a message lacks what every message must have.
+var errMessage = errors.New("malformed message")
+
+// header is one header field: its name, in the usual spelling if the core
+// knows it, and its value, unfolded.
+type header struct{ name, value string }
+
+// request is a request as the core reads it: the lines that came in, with
+// those parts split off that routing needs. Nothing in it changes after
+// parseRequest; what is sent on is a draft made from it.
+type request struct {
+	msg     *transport.Message
+	method  string
+	target  uri
+	version string
+	headers []header
+	body    string
+
+	// vias are the Via values, topmost first; the topmost has received and
+	// rport as the socket saw them (RFC 3261 18.2.1, RFC 3581 4).
+	vias    []string
+	from    string
+	to      string
+	fromTag string
+	toTag   string
+	callID  string
+	cseq    uint32
+	// maxForwards is -1 if the header is absent.
+	maxForwards int
+	// routes are the Route values, topmost first.
+	routes []string
+}
+
+// parseRequest reads a request from the bytes as received: the parser's model
+// loses quoting, letter case and the order of values that a proxy must keep.
+//
+// With an error comes what could be read, for the answer.
+func parseRequest(msg *transport.Message) (*request, error) {
+	start, headers, body, err := splitMessage(string(msg.Raw))
+	if err != nil {
+		return nil, err
+	}
+	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1}
+	for _, h := range headers {
+		if e := r.take(h); e != nil {
+			err = e
+		}
+	}
+	if len(r.vias) == 0 || r.from == "" || r.to == "" || r.callID == "" {
+		return r, errMessage
+	}
+	if msg.Flow != nil {
+		r.vias[0] = stampVia(r.vias[0], msg.Flow.Remote())
+	}
+	method, rest, ok := strings.Cut(start, " ")
+	target, version, ok2 := strings.Cut(rest, " ")
+	r.method, r.version = method, version
+	if !ok || !ok2 || !isToken(method) {
+		return r, errMessage
+	}
+	if err != nil {
+		return r, err
+	}
+	r.target, err = parseURI(target)
+	return r, err
+}
+
+// take keeps the parts of one header field that routing needs.
+func (r *request) take(h header) error {
+	switch h.name {
+	case "Via":
+		r.vias = splitValues(r.vias, h.value)
+	case "From":
+		r.from = h.value
+		r.fromTag, _ = param(addrParams(h.value), "tag")
+	case "To":
+		r.to = h.value
+		r.toTag, _ = param(addrParams(h.value), "tag")
+	case "Call-ID":
+		r.callID = h.value
+	case "CSeq":
+		number, _, _ := strings.Cut(h.value, " ")
+		n, err := strconv.ParseUint(number, 10, 32)
+		if err != nil {
+			return errMessage
+		}
+		r.cseq = uint32(n)
+	case "Max-Forwards":
+		n, err := strconv.ParseUint(h.value, 10, 32)
+		if err != nil {
+			return errMessage
+		}
+		r.maxForwards = int(min(n, 255))
+	case "Route":
+		r.routes = splitValues(r.routes, h.value)
+	}
+	return nil
+}
+
+// values returns all values of a header field that takes a list.
+func (r *request) values(name string) (vs []string) {
+	for _, h := range r.headers {
+		if h.name == name {
+			vs = splitValues(vs, h.value)
+		}
+	}
+	return vs
+}
+
+// value returns the first header field of a name.
+func (r *request) value(name string) (string, bool) {
+	for _, h := range r.headers {
+		if h.name == name {
+			return h.value, true
+		}
+	}
+	return "", false
+}
+
+// draft is a message in the making: own slices, shared strings.
+type draft struct {
+	method string
+	target uri
+	// via is this node's own Via value, vias are those below it.
+	via    string
+	vias   []string
+	routes []string
+	// first are the header fields of this copy alone, headers those of all copies.
+	first, headers []header
+	body           string
+}
+
+// bytes writes the draft as a message.
+func (d *draft) bytes() []byte {
+	n := len(d.method) + len(d.target.text) + len(d.via) + len(d.body) + 64
+	for _, h := range d.headers {
+		n += len(h.name) + len(h.value) + 4
+	}
+	for _, vs := range [][]string{d.vias, d.routes} {
+		for _, v := range vs {
+			n += len(v) + 9
+		}
+	}
+	for _, h := range d.first {
+		n += len(h.name) + len(h.value) + 4
+	}
+	b := make([]byte, 0, n)
+	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
+	d.each(func(name, value string) { b = appendHeader(b, name, value) })
+	return append(append(b, "\r\n"...), d.body...)
+}
+
+// each calls f for the header fields in the order in which they are sent.
+func (d *draft) each(f func(name, value string)) {
+	f("Via", d.via)
+	for _, v := range d.vias {
+		f("Via", v)
+	}
+	for _, v := range d.routes {
+		f("Route", v)
+	}
+	for _, h := range d.first {
+		f(h.name, h.value)
+	}
+	for _, h := range d.headers {
+		f(h.name, h.value)
+	}
+	f("Content-Length", strconv.Itoa(len(d.body)))
+}
+
+// request gives the draft to the transaction layer. All fields are generic, so
+// that they go out as they came in; the layer's accessors parse what it reads.
+func (d *draft) request() (*sip.Request, error) {
+	to, err := d.target.recipient()
+	if err != nil {
+		return nil, err
+	}
+	req := sip.NewRequest(sip.RequestMethod(d.method), to)
+	d.each(func(name, value string) { req.AppendHeader(sip.NewHeader(name, value)) })
+	if d.body != "" {
+		req.SetBody([]byte(d.body))
+	}
+	return req, nil
+}
+
+// recipient is the URI in the parser's model. Parameters and headers are one
+// entry each, because the model writes some of them back changed.
+func (u *uri) recipient() (sip.Uri, error) {
+	if u.opaque != "" {
+		var s sip.Uri
+		err := sip.ParseUri(u.text, &s)
+		return s, err
+	}
+	s := sip.Uri{Scheme: u.scheme, User: u.user, Host: u.host, Port: int(u.port)}
+	if u.params != "" {
+		s.UriParams = sip.HeaderParams{{K: u.params}}
+	}
+	if u.headers != "" {
+		s.Headers = sip.HeaderParams{{K: u.headers}}
+	}
+	return s, nil
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	return append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
+}
+
+// splitMessage cuts a message into start line, header fields and body.
+func splitMessage(raw string) (start string, headers []header, body string, err error) {
+	start, rest, ok := cutLine(raw)
+	if !ok || start == "" {
+		return "", nil, "", errMessage
+	}
+	headers = make([]header, 0, strings.Count(rest, "\n"))
+	length := -1
+	for {
+		var line string
+		if line, rest, ok = cutLine(rest); !ok {
+			return "", nil, "", errMessage
+		}
+		if line == "" {
+			break
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			if len(headers) == 0 {
+				return "", nil, "", errMessage
+			}
+			h := &headers[len(headers)-1]
+			h.value = strings.TrimSpace(h.value + " " + strings.TrimSpace(line))
+			continue
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok {
+			return "", nil, "", errMessage
+		}
+		headers = append(headers, header{canonicalName(strings.TrimRight(name, " \t")), strings.TrimSpace(value)})
+	}
+	for _, h := range headers {
+		if h.name == "Content-Length" {
+			if length, err = strconv.Atoi(h.value); err != nil || length < 0 {
+				return "", nil, "", errMessage
+			}
+		}
+	}
+	// RFC 3261 18.3: what follows the body in a datagram is no part of it.
+	if length >= 0 {
+		if length > len(rest) {
+			return "", nil, "", errMessage
+		}
+		rest = rest[:length]
+	}
+	return start, headers, rest, nil
+}
+
+func cutLine(s string) (line, rest string, ok bool) {
+	line, rest, ok = strings.Cut(s, "\n")
+	return strings.TrimSuffix(line, "\r"), rest, ok
+}
+
+// splitValues appends the comma-separated values of a list header to vs. A
+// comma in quotes or angle brackets is part of a value.
+func splitValues(vs []string, value string) []string {
+	quoted, depth, begin := false, false, 0
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '<':
+			depth = true
+		case c == '>':
+			depth = false
+		case c == ',' && !depth:
+			vs = appendValue(vs, value[begin:i])
+			begin = i + 1
+		}
+	}
+	return appendValue(vs, value[begin:])
+}
+
+func appendValue(vs []string, v string) []string {
+	if v = strings.TrimSpace(v); v != "" {
+		vs = append(vs, v)
+	}
+	return vs
+}
+
+// splitAddr cuts a name-addr or addr-spec (RFC 3261 20.10) into the URI and
+// the header parameters behind it. Without angle brackets all parameters are
+// the header's.
+func splitAddr(v string) (target, params string, ok bool) {
+	open := indexUnquoted(v, '<')
+	if open == len(v) {
+		v = strings.TrimSpace(v)
+		end := strings.IndexAny(v, "; \t")
+		if end < 0 {
+			end = len(v)
+		}
+		// A URI with a '?' or ',' must stand in angle brackets.
+		if end == 0 || strings.ContainsAny(v[:end], "\",?") {
+			return "", "", false
+		}
+		return v[:end], strings.TrimLeft(v[end:], " \t"), goodTail(v[end:])
+	}
+	end := strings.IndexByte(v[open:], '>')
+	if end < 0 {
+		return "", "", false
+	}
+	tail := v[open+end+1:]
+	return strings.TrimSpace(v[open+1 : open+end]), strings.TrimLeft(tail, " \t"), goodTail(tail)
+}
+
+// goodTail tells whether what follows an address is empty or begins a parameter.
+func goodTail(s string) bool {
+	s = strings.TrimLeft(s, " \t")
+	return s == "" || s[0] == ';'
+}
+
+// addrParams returns the header parameters of a name-addr.
+func addrParams(v string) string {
+	_, params, _ := splitAddr(v)
+	return params
+}
+
+// via is one Via value, split.
+type via struct {
+	transport string
+	host      string
+	port      uint16
+	params    string
+	// head is all before the parameters, as written.
+	head string
+}
+
+func parseVia(v string) (via, error) {
+	end := indexUnquoted(v, ';')
+	head := strings.TrimSpace(v[:end])
+	x := via{head: head, params: v[end:]}
+	slash := strings.LastIndexByte(head, '/')
+	if slash < 0 {
+		return x, errMessage
+	}
+	fields := strings.Fields(head[slash+1:])
+	if len(fields) != 2 {
+		return x, errMessage
+	}
+	x.transport = lower(fields[0])
+	var err error
+	x.host, x.port, err = parseHostPort(fields[1])
+	return x, err
+}
+
+// stampVia writes into a Via what the socket knows of its sender: received, if
+// the host is another one or rport was asked for (RFC 3261 18.2.1), and rport
+// (RFC 3581 4). What the sender claims of them is replaced.
+func stampVia(v string, from netip.AddrPort) string {
+	x, err := parseVia(v)
+	if err != nil || !from.IsValid() {
+		return v
+	}
+	addr := from.Addr().Unmap()
+	_, rport := param(x.params, "rport")
+	same := false
+	if a, err := netip.ParseAddr(x.host); err == nil && a.Unmap() == addr {
+		same = true
+	}
+	_, received := param(x.params, "received")
+	if same && !rport && !received {
+		return v
+	}
+	b := append(make([]byte, 0, len(v)+48), x.head...)
+	eachParam(x.params, func(name, _, whole string) bool {
+		switch {
+		case strings.EqualFold(name, "received"):
+		case strings.EqualFold(name, "rport"):
+			b = strconv.AppendUint(append(b, ";rport="...), uint64(from.Port()), 10)
+		default:
+			b = append(append(b, ';'), whole...)
+		}
+		return true
+	})
+	if !same || rport {
+		b = append(append(b, ";received="...), addr.String()...)
+	}
+	return string(b)
+}
+
+// canonicalName is the usual spelling of the names that the core knows, long
+// and compact (RFC 3261 7.3.3, 20); others are kept as they are.
+func canonicalName(name string) string {
+	switch name {
+	case "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Content-Length":
+		return name
+	}
+	switch lower(name) {
+	case "via", "v":
+		return "Via"
+	case "from", "f":
+		return "From"
+	case "to", "t":
+		return "To"
+	case "call-id", "i":
+		return "Call-ID"
+	case "cseq":
+		return "CSeq"
+	case "contact", "m":
+		return "Contact"
+	case "max-forwards":
+		return "Max-Forwards"
+	case "route":
+		return "Route"
+	case "record-route":
+		return "Record-Route"
+	case "content-length", "l":
+		return "Content-Length"
+	case "content-type", "c":
+		return "Content-Type"
+	case "supported", "k":
+		return "Supported"
+	case "require":
+		return "Require"
+	case "proxy-require":
+		return "Proxy-Require"
+	case "expires":
+		return "Expires"
+	case "path":
+		return "Path"
+	case "user-agent":
+		return "User-Agent"
+	case "reason":
+		return "Reason"
+	case "timestamp":
+		return "Timestamp"
+	case "www-authenticate":
+		return "WWW-Authenticate"
+	case "proxy-authenticate":
+		return "Proxy-Authenticate"
+	case "proxy-authorization":
+		return "Proxy-Authorization"
+	case lower(markHeader):
+		return markHeader
+	}
+	return name
+}

@@ -1,0 +1,244 @@
+package sipfront
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/actors"
+	"hereis/messages"
+	"hereis/sipfront/transport"
+)
+
+// register answers a REGISTER to a domain of ours (RFC 3261 10.3).
+func (s *Server) register(tx serverTx, r *request, p *plan) {
+	s.count.registers.Add(1)
+	q, err := s.readRegister(r, p)
+	if err != nil {
+		s.refuse(tx, r, err)
+		return
+	}
+	ok := s.ask(tx.Context(), func(ctx context.Context) {
+		res, err := s.parts.Registrar.Register(ctx, q)
+		if err != nil {
+			s.refuse(tx, r, err)
+			return
+		}
+		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
+	})
+	if !ok {
+		s.refuse(tx, r, actors.ErrOverloaded)
+	}
+}
+
+// readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
+func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
+	if err := s.checkRequire(r); err != nil {
+		return nil, err
+	}
+	aor, err := s.registerAoR(r, p)
+	if err != nil {
+		return nil, err
+	}
+	q := &messages.Register{
+		Aor: string(aor), CallId: r.callID, Cseq: r.cseq,
+		Edge: s.parts.Cluster.Self(), Path: r.values("Path"),
+	}
+	q.UserAgent, _ = r.value("User-Agent")
+	if v, ok := r.value("Expires"); ok {
+		q.ExpiresS, q.HasExpires = parseExpires(v), true
+	}
+	if q.Contacts, q.Star, err = parseContacts(r.values("Contact")); err != nil {
+		return nil, err
+	}
+	if q.Star && (!q.HasExpires || q.ExpiresS != 0) {
+		// RFC 3261 10.3 step 6.
+		return nil, errContact
+	}
+	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
+		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
+		q.Flow = s.parts.Transport.Pin(f)
+		q.FlowBound = flowBound(r, q, f)
+	}
+	if !r.msg.At.IsZero() {
+		q.AgeMs = max(time.Since(r.msg.At).Milliseconds(), 0)
+	}
+	return q, nil
+}
+
+// registerAoR is the user of the To header, if the domain of the Request-URI is theirs.
+func (s *Server) registerAoR(r *request, p *plan) (actors.AoR, error) {
+	to, _, ok := splitAddr(r.to)
+	if !ok {
+		return "", errMessage
+	}
+	aor, err := actors.ParseAoR(to, s.cfg.Domains)
+	if err != nil {
+		return "", err
+	}
+	if aor.User() == "" {
+		return "", actors.ErrNotFound
+	}
+	// RFC 3261 10.3 step 5. A Request-URI that is an address of ours and no
+	// domain leaves the choice to To.
+	if domain, ok := s.cfg.Domains.Canonical(bracket(p.target.host)); ok && domain != aor.Domain() {
+		return "", actors.ErrNotFound
+	}
+	return aor, nil
+}
+
+// checkRequire refuses what this node cannot do as registrar (RFC 3261 8.2.2.3).
+func (s *Server) checkRequire(r *request) error {
+	var bad []string
+	for _, tag := range r.values("Require") {
+		if !hasToken([]string{s.supported(r)}, tag) {
+			bad = append(bad, tag)
+		}
+	}
+	if len(bad) > 0 {
+		return badExtensionError{strings.Join(bad, ", ")}
+	}
+	return nil
+}
+
+// supported lists the option tags that are true for a flow. Outbound needs a
+// connection: over UDP it would need STUN on the SIP port (RFC 5626 5.4, 8).
+func (s *Server) supported(r *request) string {
+	if f := r.msg.Flow; f != nil && f.Reliable() {
+		return "path, outbound"
+	}
+	return "path"
+}
+
+// registered are the header fields of the 200 (RFC 3261 10.3 step 8): all
+// bindings of the user, with what is left of their time.
+func (s *Server) registered(r *request, q *messages.Register, res *messages.Registered) []header {
+	hs := make([]header, 0, len(res.GetBindings())+4)
+	for _, l := range res.GetBindings() {
+		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
+		var b messages.Binding
+		if l.GetDead() || left <= 0 || proto.Unmarshal(l.GetPayload(), &b) != nil {
+			continue
+		}
+		hs = append(hs, header{"Contact", contactValue(&b, left)})
+	}
+	ua := r.values("Supported")
+	if hasToken(ua, "path") {
+		for _, v := range q.GetPath() {
+			hs = append(hs, header{"Path", v})
+		}
+	}
+	if s.usesOutbound(r, q) {
+		// RFC 5626 6: so the UA knows that its flows are used.
+		hs = append(hs, header{"Require", "outbound"})
+	}
+	hs = append(hs, header{"Supported", s.supported(r)})
+	now := time.UnixMilli(s.parts.Cluster.NowMS()).UTC()
+	return append(hs, header{"Date", now.Format("Mon, 02 Jan 2006 15:04:05 GMT")})
+}
+
+func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
+	if f := r.msg.Flow; f == nil || !f.Reliable() || !hasToken(r.values("Supported"), "outbound") {
+		return false
+	}
+	return hasRegID(q)
+}
+
+func contactValue(b *messages.Binding, left int64) string {
+	v := make([]byte, 0, len(b.GetContact())+64)
+	v = append(append(append(v, '<'), b.GetContact()...), ">;expires="...)
+	v = strconv.AppendInt(v, left, 10)
+	if b.GetQ() < 1000 {
+		v = appendQ(append(v, ";q="...), b.GetQ())
+	}
+	if b.GetInstanceId() != "" {
+		v = append(append(append(v, `;+sip.instance="<`...), b.GetInstanceId()...), `>"`...)
+	}
+	if b.GetRegId() != 0 {
+		v = strconv.AppendUint(append(v, ";reg-id="...), uint64(b.GetRegId()), 10)
+	}
+	for _, p := range b.GetParams() {
+		v = append(append(v, ';'), p...)
+	}
+	return string(v)
+}
+
+// flowBound tells whether nothing but the flow leads back to the device: RFC
+// 5626 in use, a WebSocket, or a NAT on the way.
+func flowBound(r *request, q *messages.Register, f transport.Flow) bool {
+	if f.Transport() == "ws" || f.Transport() == "wss" || hasRegID(q) {
+		return true
+	}
+	source := f.Remote()
+	top, err := parseVia(r.vias[0])
+	if err != nil || !viaIs(top, source, f.Reliable()) {
+		return true
+	}
+	if len(r.vias) > 1 || len(q.GetPath()) > 0 {
+		// Another proxy is in front: the Contact is seen from there, not from here.
+		return false
+	}
+	for _, c := range q.GetContacts() {
+		if !routable(c.GetUri(), source) {
+			return true
+		}
+	}
+	return false
+}
+
+// viaIs tells whether a Via's sent-by is the source of the request. On a
+// stream the source port is never the one that the peer listens at.
+func viaIs(v via, source netip.AddrPort, stream bool) bool {
+	a, err := netip.ParseAddr(v.host)
+	if err != nil || a.Unmap() != source.Addr().Unmap() {
+		return false
+	}
+	return stream || portOr(v.port, v.transport) == source.Port()
+}
+
+// routable tells whether a Contact can be called from here. An address that
+// means nothing outside of the device's own network can, if the device is in it.
+func routable(contact string, source netip.AddrPort) bool {
+	u, err := parseURI(contact)
+	if err != nil {
+		return false
+	}
+	if t := u.transportOr("udp"); t == "ws" || t == "wss" {
+		return false
+	}
+	from := source.Addr().Unmap()
+	a, ok := u.addr()
+	if !ok {
+		// RFC 7118 and RFC 2606: names that nobody can resolve.
+		return !strings.HasSuffix(u.host, ".invalid") && !strings.HasSuffix(u.host, ".local") &&
+			(u.host != "localhost" || from.IsLoopback())
+	}
+	shared := netip.MustParsePrefix("100.64.0.0/10")
+	local := a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || shared.Contains(a)
+	return a == from || !local
+}
+
+func hasRegID(q *messages.Register) bool {
+	for _, c := range q.GetContacts() {
+		if c.GetInstanceId() != "" && c.GetRegId() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// hasToken tells whether a list header has a token, whatever its case.
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for _, t := range splitValues(nil, v) {
+			if strings.EqualFold(t, token) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,142 @@
+package sipfront
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"hereis/sipfront/transport"
+)
+
+// ack passes an ACK for a 2xx on, statelessly (RFC 3261 16.11): it has no
+// answer, and a repeated 2xx brings a new one.
+func (s *Server) ack(msg *transport.Message) {
+	r, err := parseRequest(msg)
+	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || s.looped(r) {
+		s.count.dropped.Add(1)
+		return
+	}
+	p, err := s.plan(r)
+	if err != nil || p.way == wayNode {
+		s.count.dropped.Add(1)
+		return
+	}
+	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
+	if p.way == wayUser {
+		// The UA ignored our Record-Route: its peer is one of the user's devices.
+		s.ask(context.Background(), func(ctx context.Context) {
+			res, err := s.parts.Locator.Locate(ctx, p.aor)
+			if err != nil {
+				s.count.dropped.Add(1)
+				return
+			}
+			for _, d := range s.devices(res, r.callID) {
+				s.pass(f, d[0])
+			}
+		})
+		return
+	}
+	t, err := s.planned(r, p)
+	if err != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.pass(f, t)
+}
+
+// pass sends one copy by the first way there is, and forgets it.
+func (s *Server) pass(f *fork, t *target) {
+	ways, err := s.ways(t)
+	if err == errResolve {
+		u := t.next()
+		s.ask(context.Background(), func(ctx context.Context) {
+			if ways, err := s.resolve(ctx, u); err == nil {
+				s.passBy(f, t, ways)
+			}
+		})
+		return
+	}
+	if err != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.passBy(f, t, ways)
+}
+
+func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
+	for _, w := range ways {
+		if w.flow.Send(s.draft(f, t, w).bytes()) == nil {
+			s.count.acks.Add(1)
+			return
+		}
+	}
+	s.count.dropped.Add(1)
+}
+
+// stray passes a 2xx of an INVITE on whose transaction is over: the caller
+// must know of it, to end the call (RFC 3261 16.7 step 9, RFC 6026 7.1). It
+// goes where the second Via says, if the first is proof that we sent the
+// INVITE; all else is dropped.
+func (s *Server) stray(msg *transport.Message) {
+	r, next, err := readReply(msg.Raw)
+	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg) {
+		s.count.dropped.Add(1)
+		return
+	}
+	v, err := parseVia(next)
+	if err != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	to, ok := v.source()
+	if !ok {
+		s.count.dropped.Add(1)
+		return
+	}
+	flow, err := s.parts.Transport.Flow(v.transport, to)
+	if err != nil || flow.Send(r.raw) != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.count.strays.Add(1)
+}
+
+// ours tells whether a response answers an INVITE that this node sent.
+func (s *Server) ours(msg *transport.Message) bool {
+	_, headers, _, err := splitMessage(string(msg.Raw))
+	if err != nil {
+		return false
+	}
+	var top, callID string
+	invite := false
+	for _, h := range headers {
+		switch h.name {
+		case "Via":
+			if vs := splitValues(nil, h.value); top == "" && len(vs) > 0 {
+				top = vs[0]
+			}
+		case "Call-ID":
+			callID = h.value
+		case "CSeq":
+			invite = strings.HasSuffix(h.value, " INVITE")
+		}
+	}
+	_, nonce, ok := s.ownBranch(top)
+	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID))
+}
+
+// source is where answers to a Via go (RFC 3261 18.2.2, RFC 3581 4).
+func (v *via) source() (netip.AddrPort, bool) {
+	host, port := v.host, portOr(v.port, v.transport)
+	if received, ok := param(v.params, "received"); ok {
+		host = strings.Trim(received, "[]")
+	}
+	if rport, ok := param(v.params, "rport"); ok {
+		if n, err := strconv.ParseUint(rport, 10, 16); err == nil && n > 0 {
+			port = uint16(n)
+		}
+	}
+	a, err := netip.ParseAddr(host)
+	return netip.AddrPortFrom(a.Unmap(), port), err == nil
+}

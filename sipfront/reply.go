@@ -1,0 +1,150 @@
+package sipfront
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Allow and Accept of the node itself. Everything else is passed on, but that
+// is the other end's to say.
+const allow = "REGISTER, OPTIONS"
+
+// answerBytes writes an answer of our own to a request (RFC 3261 8.2.6.2).
+// tag goes into To unless the request has one or the answer is a 100.
+func (s *Server) answerBytes(r *request, a answer, tag string) []byte {
+	n := 128 + len(r.from) + len(r.to) + len(r.callID)
+	for _, v := range r.vias {
+		n += len(v) + 7
+	}
+	for _, h := range a.headers {
+		n += len(h.name) + len(h.value) + 4
+	}
+	b := make([]byte, 0, n)
+	b = append(b, "SIP/2.0 "...)
+	b = strconv.AppendInt(b, int64(a.status), 10)
+	b = append(append(append(b, ' '), a.reason...), "\r\n"...)
+	for _, v := range r.vias {
+		b = appendHeader(b, "Via", v)
+	}
+	b = appendHeader(b, "From", r.from)
+	if r.toTag == "" && tag != "" && a.status != 100 {
+		b = append(append(append(b, "To: "...), r.to...), ";tag="...)
+		b = append(append(b, tag...), "\r\n"...)
+	} else {
+		b = appendHeader(b, "To", r.to)
+	}
+	b = appendHeader(b, "Call-ID", r.callID)
+	b = append(b, "CSeq: "...)
+	b = strconv.AppendUint(b, uint64(r.cseq), 10)
+	b = append(append(append(b, ' '), r.method...), "\r\n"...)
+	if a.status == 100 {
+		// RFC 3261 8.2.6.1.
+		if v, ok := r.value("Timestamp"); ok {
+			b = appendHeader(b, "Timestamp", v)
+		}
+	}
+	for _, h := range a.headers {
+		b = appendHeader(b, h.name, h.value)
+	}
+	if s.cfg.ServerHeader != "" && a.status != 100 {
+		b = appendHeader(b, "Server", s.cfg.ServerHeader)
+	}
+	return append(b, "Content-Length: 0\r\n\r\n"...)
+}
+
+// reply is an answer from below, on its way up.
+type reply struct {
+	status int
+	// raw is the message without its top Via, ready to be sent.
+	raw []byte
+	// own: this node made it.
+	own bool
+}
+
+// readReply takes the top Via off a response and passes all else as it is
+// (RFC 3261 16.7 step 3). The next Via value is returned; it is empty if the
+// response was for this node alone.
+func readReply(raw []byte) (r reply, next string, err error) {
+	text := string(raw)
+	start, _, ok := cutLine(text)
+	if !ok || len(start) < 12 || !strings.HasPrefix(start, "SIP/2.0 ") {
+		return r, "", errMessage
+	}
+	if r.status, err = strconv.Atoi(start[8:11]); err != nil || r.status < 100 || r.status > 699 {
+		return r, "", errMessage
+	}
+	begin, end, value, ok := topVia(text)
+	if !ok {
+		return r, "", errMessage
+	}
+	values := splitValues(nil, value)
+	if len(values) == 0 {
+		return r, "", errMessage
+	}
+	r.raw = make([]byte, 0, len(raw))
+	r.raw = append(r.raw, text[:begin]...)
+	if len(values) > 1 {
+		next = values[1]
+		r.raw = appendHeader(r.raw, "Via", strings.Join(values[1:], ", "))
+	} else if _, _, value, ok := topVia(text[end:]); ok {
+		if more := splitValues(nil, value); len(more) > 0 {
+			next = more[0]
+		}
+	}
+	r.raw = append(r.raw, text[end:]...)
+	return r, next, nil
+}
+
+// topVia finds the first Via field: where it begins and ends, folded lines
+// included, and its value.
+func topVia(text string) (begin, end int, value string, ok bool) {
+	for at := 0; ; {
+		line, _, more := cutLine(text[at:])
+		if !more || line == "" {
+			return 0, 0, "", false
+		}
+		next := at + strings.IndexByte(text[at:], '\n') + 1
+		name, v, isField := strings.Cut(line, ":")
+		if !isField || canonicalName(strings.TrimRight(name, " \t")) != "Via" {
+			at = next
+			continue
+		}
+		for next < len(text) && (text[next] == ' ' || text[next] == '\t') {
+			fold, _, more := cutLine(text[next:])
+			if !more {
+				return 0, 0, "", false
+			}
+			v += " " + strings.TrimSpace(fold)
+			next += strings.IndexByte(text[next:], '\n') + 1
+		}
+		return at, next, strings.TrimSpace(v), true
+	}
+}
+
+// fields returns the header fields of a name in a response.
+func (r *reply) fields(name string) (vs []string) {
+	_, headers, _, err := splitMessage(string(r.raw))
+	if err != nil {
+		return nil
+	}
+	for _, h := range headers {
+		if h.name == name {
+			vs = append(vs, h.value)
+		}
+	}
+	return vs
+}
+
+// with adds header fields in front of the body.
+func (r *reply) with(hs []header) reply {
+	text := string(r.raw)
+	end := strings.Index(text, "\r\n\r\n")
+	if end < 0 || len(hs) == 0 {
+		return *r
+	}
+	b := append(make([]byte, 0, len(text)+256), text[:end+2]...)
+	for _, h := range hs {
+		b = appendHeader(b, h.name, h.value)
+	}
+	return reply{status: r.status, raw: append(b, text[end+2:]...)}
+}

@@ -1,0 +1,251 @@
+package sipfront
+
+import (
+	"net/netip"
+	"strings"
+
+	"hereis/actors"
+)
+
+// way is what the routing of RFC 3261 16.4 and 16.5 came to.
+type way int
+
+const (
+	// wayUser: a user of ours; the cluster says where they are.
+	wayUser way = iota
+	// wayFlow: a token of ours names the flow.
+	wayFlow
+	// wayHop: the next Route is another node of ours.
+	wayHop
+	// wayNode: this node itself is asked.
+	wayNode
+)
+
+// plan is where a request goes: the outcome of preprocessing, before anybody is asked.
+type plan struct {
+	way way
+	// target and routes are what is left after RFC 3261 16.4.
+	target uri
+	routes []string
+	aor    actors.AoR
+	token  *token
+	// tokenRoute is the Route value that token came from.
+	tokenRoute string
+	// marked: a node of ours has accepted the request already.
+	marked bool
+}
+
+// plan does RFC 3261 16.4 and the first part of 16.5. A token of ours is
+// looked at before any domain test.
+func (s *Server) plan(r *request) (*plan, error) {
+	p := &plan{target: r.target, routes: r.routes}
+	p.marked = marked(s.parts.Keys.Mark, s.parts.Cluster.NowMS(), r)
+	if _, has := r.value(markHeader); has && !p.marked {
+		s.count.badMarks.Add(1)
+	}
+	if err := s.unstrict(p, r); err != nil {
+		return nil, err
+	}
+	s.stripMaddr(p)
+	if err := s.popRoutes(p, r); err != nil {
+		return nil, err
+	}
+	if p.token != nil {
+		p.way = wayFlow
+		return p, s.mayUse(p, r)
+	}
+	if len(p.routes) > 0 {
+		u, err := routeURI(p.routes[0])
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := addrPort(&u); ok && s.parts.Cluster.IsNode(a) {
+			p.way = wayHop
+			return p, nil
+		}
+		return nil, errForeign
+	}
+	return p, s.planTarget(p)
+}
+
+// planTarget decides on a Request-URI that no Route stands before: ours is a
+// served domain with no port or a SIP port of ours, or an address of a node of ours.
+func (s *Server) planTarget(p *plan) error {
+	u := &p.target
+	if u.scheme != "tel" {
+		served, here := s.serves(u), s.isAddress(u)
+		if !served && !here {
+			return errForeign
+		}
+		if u.user == "" {
+			p.way = wayNode
+			return nil
+		}
+	}
+	aor, err := actors.ParseAoR(u.text, s.cfg.Domains)
+	if err != nil {
+		return err
+	}
+	p.way, p.aor = wayUser, aor
+	return nil
+}
+
+// unstrict repairs what a strict router did: our own Record-Route URI came as
+// the Request-URI, and the real one stands last in Route.
+func (s *Server) unstrict(p *plan, r *request) error {
+	if len(p.routes) == 0 {
+		return nil
+	}
+	t, err := FlowToken(p.target.user).open(s.parts.Keys.FlowToken, r.callID)
+	if err != nil || t.kind != tokenDialog {
+		return nil
+	}
+	last := len(p.routes) - 1
+	u, err := routeURI(p.routes[last])
+	if err != nil {
+		return err
+	}
+	p.token, p.tokenRoute = t, "<"+p.target.text+">"
+	p.target, p.routes = u, p.routes[:last]
+	return nil
+}
+
+// stripMaddr takes a maddr away that names us: it has done its work (RFC 3261 16.4).
+func (s *Server) stripMaddr(p *plan) {
+	maddr, ok := p.target.param("maddr")
+	if !ok {
+		return
+	}
+	m := p.target
+	m.host = strings.Trim(lower(maddr), "[]")
+	if s.serves(&m) || s.isAddress(&m) {
+		p.target = p.target.without(true, "maddr", "transport")
+	}
+}
+
+// popRoutes takes our own values off the top of Route, up to and with the
+// first that has a token: that one says where the request goes from here.
+func (s *Server) popRoutes(p *plan, r *request) error {
+	for len(p.routes) > 0 {
+		u, err := routeURI(p.routes[0])
+		if err != nil {
+			return err
+		}
+		t, err := FlowToken(u.user).open(s.parts.Keys.FlowToken, r.callID)
+		switch {
+		case err == nil && p.token == nil:
+			p.token, p.tokenRoute = t, p.routes[0]
+		case err == nil && t.kind == tokenDialog && t.equal(p.token):
+			// The other transport's half of a Record-Route pair.
+		case p.token != nil || !s.isHere(&u):
+			return nil
+		}
+		p.routes = p.routes[1:]
+	}
+	return nil
+}
+
+// mayUse tells whether this request may use the token that it brought: one
+// for the way between nodes is for nodes, and one of a dialog is for its dialog.
+func (s *Server) mayUse(p *plan, r *request) error {
+	switch {
+	case p.token.kind == tokenHop && !p.marked:
+		return errToken
+	case p.token.kind == tokenDialog && r.toTag == "":
+		return errToken
+	}
+	return nil
+}
+
+// equal tells whether two tokens say the same.
+func (t *token) equal(o *token) bool {
+	if t.kind != o.kind || t.edge != o.edge || t.caller != o.caller || len(t.sides) != len(o.sides) {
+		return false
+	}
+	for i := range t.sides {
+		a, b := &t.sides[i], &o.sides[i]
+		if a.transport != b.transport || a.local != b.local || a.remote != b.remote || a.bound != b.bound || !a.flow.Same(b.flow) {
+			return false
+		}
+	}
+	return true
+}
+
+// out is the side by which a request leaves. In a dialog the caller's From tag
+// tells the direction, wherever the request comes from.
+func (t *token) out(r *request) *side {
+	if t.kind == tokenDialog && hashTag(r.fromTag) == t.caller {
+		return &t.sides[1]
+	}
+	return &t.sides[0]
+}
+
+// serves tells whether a URI is of a domain of ours, with no port or a SIP port of ours.
+func (s *Server) serves(u *uri) bool {
+	if u.opaque != "" {
+		return false
+	}
+	_, ok := s.cfg.Domains.Canonical(bracket(u.host))
+	return ok && (u.port == 0 || s.ports[u.port])
+}
+
+// isAddress tells whether a URI names a SIP address of a node of ours, port and all.
+func (s *Server) isAddress(u *uri) bool {
+	a, ok := addrPort(u)
+	return ok && (s.isSelf(a) || s.parts.Cluster.IsNode(a))
+}
+
+// isHere tells whether a Route is for this node: its own address, or a domain
+// that every node serves. Another node's address is a hop.
+func (s *Server) isHere(u *uri) bool {
+	a, ok := addrPort(u)
+	if ok && s.isSelf(a) {
+		return true
+	}
+	if ok && s.parts.Cluster.IsNode(a) {
+		return false
+	}
+	return s.serves(u)
+}
+
+func (s *Server) isSelf(a netip.AddrPort) bool {
+	for i := range s.cfg.Addresses {
+		if s.cfg.Addresses[i].Addr == a {
+			return true
+		}
+	}
+	return false
+}
+
+// addrPort is where a URI with a numeric host points.
+func addrPort(u *uri) (netip.AddrPort, bool) {
+	a, ok := u.addr()
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a, portOr(u.port, u.transportOr("udp"))), true
+}
+
+// portOr is a port, or the default one of a transport (RFC 3261 19.1.2).
+func portOr(port uint16, network string) uint16 {
+	switch {
+	case port != 0:
+		return port
+	case network == "tls" || network == "wss":
+		return 5061
+	}
+	return 5060
+}
+
+// routeURI reads the URI of a Route, Record-Route or Path value.
+func routeURI(v string) (uri, error) {
+	text, _, ok := splitAddr(v)
+	if !ok {
+		return uri{}, errMessage
+	}
+	u, err := parseURI(text)
+	if err == nil && u.opaque != "" {
+		err = errURI
+	}
+	return u, err
+}

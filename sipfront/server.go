@@ -1,0 +1,293 @@
+package sipfront
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/emiago/sipgo/sip"
+
+	"hereis/actors"
+	"hereis/messages"
+	"hereis/sipfront/resolve"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+// Registrar takes in a REGISTER (RFC 3261 10.3): it stamps it, has it decided
+// by the user's owner, and keeps what this node must keep before it returns.
+// Errors are those of actors.
+type Registrar interface {
+	Register(ctx context.Context, req *messages.Register) (*messages.Registered, error)
+}
+
+// Locator answers WHEREIS. A user without a reachable device is an error of actors.
+type Locator interface {
+	Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error)
+}
+
+// Cluster is what the core must know of the other nodes.
+type Cluster interface {
+	// Self is the stable name of this node.
+	Self() string
+	// SIPAddr is the advertised SIP address of a node in the view.
+	SIPAddr(node, transport string) (netip.AddrPort, bool)
+	// IsNode tells whether addr is exactly a SIP address of one of our nodes.
+	IsNode(addr netip.AddrPort) bool
+	// NowMS is the node time.
+	NowMS() int64
+}
+
+// Transport is the way to the sockets: transport.Transport.
+type Transport interface {
+	// Flow gives a flow to a peer.
+	Flow(network string, remote netip.AddrPort) (transport.Flow, error)
+	// Restore gives the flow of an id again, for UDP also one of an earlier process.
+	Restore(id *messages.FlowID, network string, local, remote netip.AddrPort) (transport.Flow, error)
+	// ByID finds an open flow of this process.
+	ByID(id *messages.FlowID) (transport.Flow, bool)
+	// Pin gives a flow an id, so that ByID finds it.
+	Pin(f transport.Flow) *messages.FlowID
+}
+
+// Resolver finds where a name is reached, in order of preference (RFC 3263):
+// resolve.Resolver.
+type Resolver interface {
+	Resolve(ctx context.Context, t resolve.Target) ([]resolve.Hop, error)
+}
+
+// Layer is the transaction layer below.
+type Layer interface {
+	Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (*transaction.Client, error)
+}
+
+// Keys are derived from the cluster's secret: the same on every node.
+type Keys struct {
+	// FlowToken authenticates flow tokens, Mark what one node says to another in SIP.
+	FlowToken, Mark []byte
+}
+
+// Parts are the neighbours of the core.
+type Parts struct {
+	Registrar Registrar
+	Locator   Locator
+	Cluster   Cluster
+	Transport Transport
+	Resolver  Resolver
+	// Layer may be given later, with Use: it needs the Server to be made.
+	Layer Layer
+	Keys  Keys
+	// Rand makes branches; math/rand/v2 if nil.
+	Rand func() uint64
+	Log  *slog.Logger
+}
+
+// Server is the proxy core and registrar front of one node: the transaction
+// user of RFC 3261 clauses 10 and 16. It implements transaction.User.
+type Server struct {
+	cfg   Config
+	parts Parts
+	layer layer
+	rand  func() uint64
+	log   *slog.Logger
+	ports map[uint16]bool
+
+	// lookups has one token for each question to the cluster under way, and
+	// each name lookup; it is never closed.
+	lookups chan struct{}
+	wg      sync.WaitGroup
+	// forks has the response context of each INVITE by its server transaction.
+	forks sync.Map
+	count counters
+}
+
+// The parts of a transaction that the core uses.
+type (
+	serverTx interface {
+		Message() *transport.Message
+		RespondRaw(status int, raw []byte) error
+		Context() context.Context
+		Tag() string
+	}
+	clientTx interface {
+		Cancel(reason string)
+		Terminate()
+	}
+	layer interface {
+		Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error)
+	}
+)
+
+// layerOf gives a Layer the core's view of a client transaction.
+type layerOf struct{ Layer }
+
+func (l layerOf) Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error) {
+	c, err := l.Layer.Request(req, flow, f)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// New checks the configuration and makes a server; it does no IO.
+func New(cfg Config, parts Parts) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if parts.Registrar == nil || parts.Locator == nil || parts.Cluster == nil || parts.Transport == nil {
+		return nil, errors.New("a part is missing")
+	}
+	if len(parts.Keys.FlowToken) < 16 || len(parts.Keys.Mark) < 16 {
+		return nil, errors.New("a key is shorter than 16 bytes")
+	}
+	s := &Server{
+		cfg: cfg, parts: parts, rand: parts.Rand, log: parts.Log,
+		ports:   map[uint16]bool{},
+		lookups: make(chan struct{}, cfg.MaxLookups),
+	}
+	if s.rand == nil {
+		s.rand = rand.Uint64
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	for _, a := range cfg.Addresses {
+		s.ports[a.Addr.Port()] = true
+	}
+	for _, p := range cfg.Ports {
+		s.ports[p] = true
+	}
+	if parts.Layer != nil {
+		s.Use(parts.Layer)
+	}
+	return s, nil
+}
+
+// Use names the transaction layer, before the first message arrives.
+func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
+
+// Run waits for ctx to end, and then for the questions that are under way.
+func (s *Server) Run(ctx context.Context) error {
+	<-ctx.Done()
+	s.wg.Wait()
+	return nil
+}
+
+// Request implements transaction.User.
+func (s *Server) Request(tx *transaction.Server) { s.request(tx) }
+
+// Cancel implements transaction.User.
+func (s *Server) Cancel(tx *transaction.Server, cancel *transport.Message) { s.cancel(tx, cancel) }
+
+// Ack implements transaction.User.
+func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
+
+// Stray implements transaction.User.
+func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// FlowsOpen tells whether a flow of this process is open.
+func (s *Server) FlowsOpen(id *messages.FlowID) bool {
+	_, ok := s.parts.Transport.ByID(id)
+	return ok
+}
+
+// request is the method table: REGISTER and OPTIONS that are for this node are
+// answered here, everything else is passed on.
+func (s *Server) request(tx serverTx) {
+	s.count.requests.Add(1)
+	r, err := parseRequest(tx.Message())
+	if err != nil {
+		s.refuse(tx, r, err)
+		return
+	}
+	if err := s.validate(r); err != nil {
+		s.refuse(tx, r, err)
+		return
+	}
+	p, err := s.plan(r)
+	if err != nil {
+		s.refuse(tx, r, err)
+		return
+	}
+	switch {
+	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
+		s.options(tx, r)
+	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
+		s.register(tx, r, p)
+	case p.way == wayNode:
+		s.refuse(tx, r, errNoMethod)
+	default:
+		s.proxy(tx, r, p)
+	}
+}
+
+// validate is what RFC 3261 8.2 and 16.3 ask of every request, whoever is to answer it.
+func (s *Server) validate(r *request) error {
+	if !strings.EqualFold(r.version, "SIP/2.0") {
+		return errVersion
+	}
+	switch r.target.scheme {
+	case "sip", "sips", "tel":
+	default:
+		return errScheme
+	}
+	return nil
+}
+
+// options answers for the node itself (RFC 3261 11.2).
+func (s *Server) options(tx serverTx, r *request) {
+	if tags := r.values("Require"); len(tags) > 0 {
+		s.refuse(tx, r, badExtensionError{strings.Join(tags, ", ")})
+		return
+	}
+	s.answer(tx, r, answer{200, "OK", []header{
+		{"Allow", allow},
+		{"Accept", "application/sdp"},
+		{"Supported", s.supported(r)},
+	}})
+}
+
+// refuse answers with what an error means, or not at all if the request has not what an answer needs.
+func (s *Server) refuse(tx serverTx, r *request, err error) {
+	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.answer(tx, r, status(err, s.cfg.RetryAfter))
+}
+
+// answer sends an answer of our own.
+func (s *Server) answer(tx serverTx, r *request, a answer) {
+	s.send(tx, r, a.status, s.answerBytes(r, a, tx.Tag()))
+}
+
+// send gives an answer to the transaction.
+func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
+	s.count.answered(status)
+	if err := tx.RespondRaw(status, raw); err != nil {
+		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
+	}
+}
+
+// ask runs f beside the socket's goroutine, within the limit on questions. ctx
+// ends with the transaction or at the deadline; false means that there are too many.
+func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+	select {
+	case s.lookups <- struct{}{}:
+	default:
+		s.count.overloaded.Add(1)
+		return false
+	}
+	s.wg.Add(1)
+	go func() {
+		defer func() { <-s.lookups; s.wg.Done() }()
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.LookupTimeout)
+		defer cancel()
+		f(ctx)
+	}()
+	return true
+}

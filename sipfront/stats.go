@@ -1,0 +1,47 @@
+package sipfront
+
+import "sync/atomic"
+
+// Stats are counts since the start of the server.
+type Stats struct {
+	// Requests that began a server transaction, and Registers among them.
+	Requests, Registers uint64
+	// Branches that were begun, and those that ended as 430: a dead flow or a node that did not answer.
+	Branches, DeadFlows uint64
+	// Answers sent, by status class: index 1 for 1xx to 6 for 6xx.
+	Answers [7]uint64
+	// Acks passed on, and Strays: answers without a transaction that were.
+	Acks, Strays uint64
+	// Overloaded questions: more than MaxLookups.
+	Overloaded uint64
+	// Relocated counts second questions for late targets (CONSISTENCY rule 13).
+	Relocated uint64
+	// BadMarks are requests with a mark that is not a node's.
+	BadMarks uint64
+	// Dropped messages: nothing could be done with them.
+	Dropped uint64
+}
+
+type counters struct {
+	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
+	overloaded, relocated, badMarks, dropped               atomic.Uint64
+	answers                                                [7]atomic.Uint64
+}
+
+func (c *counters) answered(status int) { c.answers[min(max(status/100, 0), 6)].Add(1) }
+
+// Stats reads the counters.
+func (s *Server) Stats() Stats {
+	c := &s.count
+	st := Stats{
+		Requests: c.requests.Load(), Registers: c.registers.Load(),
+		Branches: c.branches.Load(), DeadFlows: c.deadFlows.Load(),
+		Acks: c.acks.Load(), Strays: c.strays.Load(),
+		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
+		BadMarks: c.badMarks.Load(), Dropped: c.dropped.Load(),
+	}
+	for i := range c.answers {
+		st.Answers[i] = c.answers[i].Load()
+	}
+	return st
+}

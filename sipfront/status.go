@@ -1,0 +1,116 @@
+package sipfront
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"hereis/actors"
+)
+
+// Errors of the core itself; status knows what each is for a client.
+var (
+	errForeign   = errors.New("not a domain of ours")
+	errLoop      = errors.New("loop")
+	errHops      = errors.New("no hops left")
+	errScheme    = errors.New("unsupported URI scheme")
+	errVersion   = errors.New("unsupported version")
+	errFlowGone  = errors.New("flow is gone")
+	errCancelled = errors.New("cancelled by the caller")
+	errTimeout   = errors.New("no answer in time")
+	errNoMethod  = errors.New("method not allowed")
+)
+
+// badExtensionError lists option tags that are required and not supported.
+type badExtensionError struct{ tags string }
+
+func (e badExtensionError) Error() string { return "unsupported extension: " + e.tags }
+
+// answer is a status, its reason phrase and the header fields that belong to it.
+type answer struct {
+	status  int
+	reason  string
+	headers []header
+}
+
+// row of the table: what an error is on the wire. retry asks for a Retry-After.
+type row struct {
+	err    error
+	status int
+	reason string
+	retry  bool
+}
+
+// rows is the one table from errors to answers; the first that matches counts.
+// It is a function so that nobody can change it.
+func rows() []row {
+	return []row{
+		{errMessage, 400, "Bad Request", false},
+		{errURI, 400, "Bad Request-URI", false},
+		{errContact, 400, "Bad Contact", false},
+		{actors.ErrBadRequest, 400, "Bad Request", false},
+		{actors.ErrBadURI, 400, "Bad URI", false},
+		{errForeign, 403, "Domain Not Served", false},
+		{actors.ErrForbidden, 403, "Forbidden", false},
+		{actors.ErrTooManyBindings, 403, "Too Many Contacts", false},
+		{errToken, 403, "Invalid Route", false},
+		{actors.ErrForeignDomain, 404, "Not Found", false},
+		{actors.ErrNotFound, 404, "Not Found", false},
+		{errNoMethod, 405, "Method Not Allowed", false},
+		{errTimeout, 408, "Request Timeout", false},
+		{errScheme, 416, "Unsupported URI Scheme", false},
+		{actors.ErrIntervalTooBrief, 423, "Interval Too Brief", false},
+		{errFlowGone, 430, "Flow Failed", false},
+		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
+		{errLoop, 482, "Loop Detected", false},
+		{errHops, 483, "Too Many Hops", false},
+		{errCancelled, 487, "Request Terminated", false},
+		{actors.ErrStaleCSeq, 500, "CSeq Out Of Order", false},
+		{actors.ErrRetry, 503, "Service Unavailable", true},
+		{actors.ErrClockBehind, 503, "Service Unavailable", true},
+		{actors.ErrClockAhead, 503, "Service Unavailable", true},
+		{actors.ErrNotHolder, 503, "Service Unavailable", true},
+		{actors.ErrTooLate, 503, "Service Unavailable", true},
+		{actors.ErrOverloaded, 503, "Service Unavailable", true},
+		{actors.ErrDisk, 503, "Service Unavailable", true},
+		{context.DeadlineExceeded, 503, "Service Unavailable", true},
+		{context.Canceled, 503, "Service Unavailable", true},
+		{errVersion, 505, "Version Not Supported", false},
+		{actors.ErrUnknownType, 500, "Server Internal Error", false},
+		{actors.ErrInternal, 500, "Server Internal Error", false},
+	}
+}
+
+// status turns an error into what is sent. The text of an error never is.
+// retryAfter, in seconds, stands in where the error does not say when to come again.
+func status(err error, retryAfter uint32) answer {
+	a := answer{status: 500, reason: "Server Internal Error"}
+	if bad := (badExtensionError{}); errors.As(err, &bad) {
+		return answer{420, "Bad Extension", []header{{"Unsupported", bad.tags}}}
+	}
+	retry := false
+	for _, r := range rows() {
+		if errors.Is(err, r.err) {
+			a.status, a.reason, retry = r.status, r.reason, r.retry
+			break
+		}
+	}
+	if brief := (actors.IntervalTooBriefError{}); errors.As(err, &brief) {
+		a.headers = append(a.headers, header{"Min-Expires", seconds(brief.Min)})
+	}
+	if after := (actors.RetryAfterError{}); errors.As(err, &after) {
+		a.headers = append(a.headers, header{"Retry-After", seconds(after.After)})
+	} else if retry {
+		a.headers = append(a.headers, header{"Retry-After", strconv.FormatUint(uint64(retryAfter), 10)})
+	}
+	if a.status == 405 {
+		a.headers = append(a.headers, header{"Allow", allow})
+	}
+	return a
+}
+
+// seconds rounds up, so that nobody comes too early.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
