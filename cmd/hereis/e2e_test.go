@@ -125,7 +125,7 @@ func testWatch(t *testing.T, bin string, nodes []*node) {
 	d := newDevice(t, "walker", "walker")
 	// The watcher's interest takes a moment to reach every node, so the user
 	// comes and goes until both are seen.
-	eventually(t, 20*time.Second, "online and offline of walker are seen", func() error {
+	within(t, 20*time.Second, "online and offline of walker are seen", func() error {
 		d.register(nodes[0], 3600)
 		d.register(nodes[2], 0)
 		return seen(watch.output(), "sip:walker@localhost", map[string]bool{"online": true, "offline": true})
@@ -259,7 +259,7 @@ func testGracefulStop(t *testing.T, nodes []*node) {
 	if code := last.ended(15 * time.Second); code != 0 {
 		t.Errorf("exit %d, want 0", code)
 	}
-	eventually(t, 10*time.Second, "the others have let it go", func() error {
+	within(t, 10*time.Second, "the others have let it go", func() error {
 		members, err := nodes[0].members()
 		if slices.ContainsFunc(members, func(m member) bool { return m.Name == last.name && m.State == "live" }) {
 			err = errors.New("it is still live")
@@ -282,7 +282,7 @@ func testDev(t *testing.T, bin string) {
 	allServe := func() error { return errors.Join(serve(0), serve(1), serve(2)) }
 
 	dev := start(t, "dev", exec.Command(bin, args...))
-	eventually(t, 30*time.Second, "dev serves", allServe)
+	within(t, 30*time.Second, "dev serves", allServe)
 	pids := children(t, dev.cmd.Process.Pid)
 	if len(pids) != 3 {
 		t.Fatalf("dev has %d children, want 3", len(pids))
@@ -297,14 +297,14 @@ func testDev(t *testing.T, bin string) {
 	if err := syscall.Kill(pids[1], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the killed node is down", func() error {
+	within(t, 10*time.Second, "the killed node is down", func() error {
 		if serve(1) == nil {
 			return errors.New("it serves")
 		}
 		return nil
 	})
 	must(t, bin, "dev", "restart", "2", "--base-admin", strconv.Itoa(admin))
-	eventually(t, 20*time.Second, "the restarted node serves", allServe)
+	within(t, 20*time.Second, "the restarted node serves", allServe)
 
 	if err := dev.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -319,9 +319,9 @@ func testDev(t *testing.T, bin string) {
 	}
 
 	dev = start(t, "dev-again", exec.Command(bin, args...))
-	eventually(t, 30*time.Second, "dev serves again", allServe)
+	within(t, 30*time.Second, "dev serves again", allServe)
 	dev.kill()
-	eventually(t, 20*time.Second, "the nodes of a killed dev end", func() error {
+	within(t, 20*time.Second, "the nodes of a killed dev end", func() error {
 		for i := range 3 {
 			if serve(i) == nil {
 				return fmt.Errorf("node %d serves", i+1)
