@@ -66,7 +66,7 @@ func testThousandUsers(t *testing.T, bin string) {
 		n.kill()
 	}
 	for _, n := range nodes {
-		n.start()
+		n.launch()
 	}
 	waitMembers(t, nodes)
 	waitAll(nodes, users)
@@ -287,12 +287,17 @@ func testDev(t *testing.T, bin string) {
 	if len(pids) != 3 {
 		t.Fatalf("dev has %d children, want 3", len(pids))
 	}
-	for i := range 3 {
-		if out := dev.output(); !strings.Contains(out, strconv.Itoa(sip+10*i)) || !strings.Contains(out, strconv.Itoa(pids[i])) {
-			t.Errorf("dev does not say where node %d is, or its pid %d:\n%s", i+1, pids[i], out)
+	within(t, 10*time.Second, "dev says where its nodes are", func() error {
+		out := dev.output()
+		for i := range 3 {
+			for _, want := range []int{sip + 10*i, admin + 10*i, pids[i]} {
+				if !strings.Contains(out, strconv.Itoa(want)) {
+					return fmt.Errorf("no %d of node %d in\n%s", want, i+1, out)
+				}
+			}
 		}
-	}
-
+		return nil
+	})
 	must(t, bin, "members", "--admin", local(admin))
 	if err := syscall.Kill(pids[1], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
