@@ -36,6 +36,7 @@ func TestE2E(t *testing.T) {
 		t.Run("LoadGenerator", func(t *testing.T) { testLoadGenerator(t, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
@@ -181,6 +182,42 @@ func testLoadGenerator(t *testing.T, nodes []*node) {
 		if m := r.Measured; m.Failed > 0 || m.OK != 600 || m.NoACK > 0 {
 			t.Errorf("%s: %d ok, %d failed, %d never acknowledged: %v", scenario, m.OK, m.Failed, m.NoACK, m.Codes)
 		}
+	}
+}
+
+// testOwnerKilledUnderLoad: node 1, owner or backup of two users in three, is
+// killed while nodes 2 and 3 are asked for users of theirs. No lookup fails,
+// and none waits for the failure to be detected.
+func testOwnerKilledUnderLoad(t *testing.T, bin string) {
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
+	nodes := startCluster(t, bin, 3)
+	cfg := load.DefaultConfig()
+	cfg.Scenario, cfg.Users, cfg.Sockets = load.Locate, 500, 2
+	cfg.Rate, cfg.Duration = 300, 6*time.Second
+	for _, n := range nodes[1:] {
+		cfg.Targets = append(cfg.Targets, netip.MustParseAddrPort(n.sip))
+	}
+	killed := false
+	r, err := load.Run(t.Context(), cfg, func(p load.Progress) {
+		if p.Phase == load.Locate && p.OK >= 300 && !killed {
+			killed = true
+			nodes[0].kill()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.Measured
+	if !killed || m.Failed > 0 || m.OK != 1800 {
+		t.Errorf("killed %v, %d ok, %d failed: %v", killed, m.OK, m.Failed, m.Codes)
+	}
+	// The promise is 300 ms; the rest is for a machine that does other things too.
+	if got := time.Duration(m.Latency["options"].Max()) * time.Microsecond; got > 1500*time.Millisecond {
+		t.Errorf("a lookup took %v", got)
+	} else {
+		t.Logf("slowest lookup %v, p99 %v", got, time.Duration(m.Latency["options"].ValueAtQuantile(99))*time.Microsecond)
 	}
 }
 
