@@ -48,13 +48,21 @@ func stampVia(via *sip.ViaHeader, from netip.AddrPort) {
 	if rport {
 		via.Params.Add("rport", strconv.Itoa(int(from.Port())))
 	}
-	host, err := netip.ParseAddr(unbracket(via.Host))
-	same := err == nil && host.Unmap() == from.Addr().Unmap()
-	if rport || !same {
+	if rport || !isHost(via.Host, from.Addr()) {
 		via.Params.Add("received", from.Addr().Unmap().WithZone("").String())
 	} else {
 		via.Params.Remove("received")
 	}
+}
+
+// isHost tells whether a sent-by is this address. A name never is.
+func isHost(host string, addr netip.Addr) bool {
+	host = unbracket(host)
+	if last := host[len(host)-1]; !strings.Contains(host, ":") && (last < '0' || last > '9') {
+		return false // a name: spare the error value
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap() == addr.Unmap()
 }
 
 // replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
