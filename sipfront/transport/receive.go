@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -66,21 +67,42 @@ func isHost(host string, addr netip.Addr) bool {
 }
 
 // replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
-// without rport to the source's address and the port of sent-by. A maddr is not
-// followed: it would let any datagram aim our answers at a third party.
+// without rport to the source's address and the port of sent-by, where a closed
+// connection's answers go too. A maddr is not followed: it would let any
+// datagram aim our answers at a third party.
 func replyFlow(via *sip.ViaHeader, flow Flow) Flow {
-	f, ok := flow.(*udpFlow)
-	if !ok || via.Params.Has("rport") {
-		return flow
-	}
 	port := uint16(5060)
 	if via.Port != 0 {
 		port = uint16(via.Port)
 	}
-	if port == f.remote.Port() {
-		return flow
+	sentBy := netip.AddrPortFrom(flow.Remote().Addr(), port)
+	switch f := flow.(type) {
+	case *udpFlow:
+		if !via.Params.Has("rport") && f.remote != sentBy {
+			return &udpFlow{socket: f.socket, remote: sentBy}
+		}
+	case *streamFlow:
+		return &replyStream{streamFlow: f, sentBy: sentBy}
 	}
-	return &udpFlow{socket: f.socket, remote: netip.AddrPortFrom(f.remote.Addr(), port)}
+	return flow
+}
+
+// replyStream answers on a connection, or after its end on a new one to sent-by (18.2.2).
+type replyStream struct {
+	*streamFlow
+	sentBy netip.AddrPort
+}
+
+func (f *replyStream) Send(b []byte) error {
+	err := f.streamFlow.Send(b)
+	if !errors.Is(err, ErrFlowClosed) || f.transport != "tcp" {
+		return err
+	}
+	again, err := f.t.dialTCP(f.sentBy)
+	if err != nil {
+		return err
+	}
+	return again.Send(b)
 }
 
 // TagPrefix begins every To tag that Hereis makes for a final response of its
