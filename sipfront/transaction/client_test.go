@@ -101,6 +101,26 @@ func TestRFC3261_17_1_4_TransportError(t *testing.T) {
 	})
 }
 
+func TestRFC3261_17_1_4_ConnectionClosed(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.flow.reliable = true
+		r.begin("INVITE", branch)
+		r.begin("MESSAGE", "z9hG4bKtwo")
+		r.begin("INVITE", "z9hG4bKthree")
+		r.answer(200, "INVITE", "z9hG4bKthree") // has its final: hears no more
+		r.FlowClosed(&fakeFlow{reliable: true})
+		r.toldUser("200")
+		r.FlowClosed(r.flow)
+		r.toldUser(ErrTransport.Error(), ErrTransport.Error())
+		r.active(1) // until timer M
+		r.wait(33 * time.Second)
+		r.active(0)
+		if n := len(r.streams); n != 0 {
+			t.Errorf("%d connections are remembered", n)
+		}
+	})
+}
+
 func TestRFC6026_7_2_EachFurther2xxIsPassed(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.begin("INVITE", branch)
