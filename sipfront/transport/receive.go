@@ -8,19 +8,27 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// receive takes a message from its bytes to the handler, or refuses it. m has
-// Raw, Flow, Reply and At.
+// receive takes a datagram to the handler, or refuses it. m has Raw, Flow, Reply and At.
 func (t *Transport) receive(m *Message) {
 	var h head
-	if !m.Flow.Reliable() && len(m.Raw) > t.cfg.Limits.Datagram {
+	if len(m.Raw) > t.cfg.Limits.Datagram {
 		// The head is likely whole: read what there is, for the answer.
 		_ = t.parser.guard(m.Raw, &h)
 		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})
 		return
 	}
-	req, res, err := t.parser.parse(m.Raw, &h)
-	if err != nil {
+	if err := t.parser.guard(m.Raw, &h); err != nil {
 		t.refuse(m, &h, err)
+		return
+	}
+	t.build(m, &h)
+}
+
+// build goes on with lines that passed the guard.
+func (t *Transport) build(m *Message, h *head) {
+	req, res, err := build(h)
+	if err != nil {
+		t.refuse(m, h, err)
 		return
 	}
 	m.Request, m.Response = req, res
