@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ const retryFailed = 30 * time.Second
 // locate answers a WHEREIS by the table of rule 15, first match.
 func (u *User) locate(q *Question, msg *messages.Locate) *Answer {
 	final := q.Settled && !q.StandIn
-	targets, live := targetSet(q, u.cfg.maxKeys())
+	targets, live := targetSet(q, u.cfg.maxShown())
 	if len(targets) > 0 {
 		return &Answer{Reply: &messages.Located{Targets: targets, Final: final}, Incomplete: !final}
 	}
@@ -45,6 +46,8 @@ type candidate struct {
 	lease   *messages.Lease
 	binding *messages.Binding
 	live    bool
+	// contact is filled in to compare several.
+	contact comparedURI
 }
 
 // targetSet is where the user can be called, best q first and then the latest
@@ -63,14 +66,18 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 			continue
 		}
 		if edgeLive := q.LiveEdge(l.Edge); !b.FlowBound || edgeLive && flowServes(q, l) {
-			found = append(found, candidate{l, b, edgeLive})
+			found = append(found, candidate{lease: l, binding: b, live: edgeLive})
 		}
 	}
 	if len(found) == 0 {
 		return nil, live
 	}
 	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.binding.Q, a.binding.Q), b.lease.Stamp.Compare(a.lease.Stamp))
+		return cmp.Or(
+			cmp.Compare(b.binding.Q, a.binding.Q),
+			b.lease.Stamp.Compare(a.lease.Stamp),
+			bytes.Compare(a.lease.Key, b.lease.Key),
+		)
 	})
 	found = groupInstances(collapse(found))
 	found = found[:min(limit, len(found))]
@@ -95,16 +102,24 @@ func flowServes(q *Question, l *messages.Lease) bool {
 // collapse keeps the first of equal Contacts, which a partition may leave twice
 // (rule 2). Two instances, or two flows of one, are never equal.
 func collapse(sorted []candidate) []candidate {
+	if len(sorted) == 1 {
+		return sorted
+	}
+	for i := range sorted {
+		sorted[i].contact = parseForEqual(sorted[i].binding.Contact)
+	}
 	kept := sorted[:0]
+next:
 	for _, c := range sorted {
-		same := func(k candidate) bool {
+		for i := range kept {
+			k := &kept[i]
 			distinct := k.binding.InstanceId != "" && c.binding.InstanceId != "" &&
 				(k.binding.InstanceId != c.binding.InstanceId || k.binding.RegId != c.binding.RegId)
-			return !distinct && EqualURI(k.binding.Contact, c.binding.Contact)
+			if !distinct && k.contact.equal(&c.contact) {
+				continue next
+			}
 		}
-		if !slices.ContainsFunc(kept, same) {
-			kept = append(kept, c)
-		}
+		kept = append(kept, c)
 	}
 	return kept
 }
