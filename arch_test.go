@@ -38,8 +38,9 @@ var allowed = map[string][]string{
 	"sipfront": {"actors", "messages"},
 	"":         {"actors", "cluster", "messages", "sipfront", "admin"},
 	"admin":    {"", "messages"},
-	"cmd":      {"", "admin", "messages"},
-	"tools":    {},
+	// AoR and the errors of package actors are part of the root package's API.
+	"cmd":   {"", "admin", "actors", "messages"},
+	"tools": {},
 }
 
 // Inside sipfront, arrows point down: core, transaction, transport (RFC 3261 clause 5).

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/cluster/store"
@@ -34,6 +36,7 @@ type Node struct {
 	peers     *peers
 	streams   *cluster.Streams
 	gossip    *cluster.Gossip
+	actors    *cluster.Actors
 	cluster   *cluster.Node
 	client    *actors.Client
 	transport *transport.Transport
@@ -164,7 +167,24 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := n.cluster.Load(); err != nil {
 		return err
 	}
+	if err := n.openActors(keys); err != nil {
+		return err
+	}
 	return n.openGossip(keys)
+}
+
+// openActors makes proto.actor's side, on which users are grains of kind "user".
+func (n *Node) openActors(keys *cluster.Keys) error {
+	ac := cluster.ActorConfig{
+		Self: n.self, Listen: n.cfg.ClusterRemote, Keys: keys, Owner: n.cluster.Owner,
+	}
+	ac.Self.Remote = n.advertised(n.cfg.ClusterRemote)
+	ac.Kinds = append(ac.Kinds, actors.NewUserKind(asker{n.cluster}))
+	var err error
+	if n.actors, err = cluster.NewActors(ac, n.log); err != nil {
+		return fmt.Errorf("cluster-remote: %w", err)
+	}
+	return nil
 }
 
 func (n *Node) openGossip(keys *cluster.Keys) error {
@@ -218,6 +238,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock", run: n.clock.Run},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
+		{name: "actors", run: n.actors.Run},
 		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
@@ -249,6 +270,7 @@ func (n *Node) membersChanged(members []cluster.Member) {
 	n.peers.keepOnly(members)
 	n.streams.SetMembers(members)
 	n.cluster.MembersChanged(members)
+	n.actors.SetMembers(members)
 }
 
 // Name is the stable name of the node.
@@ -309,7 +331,15 @@ func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.User
 }
 
 // Members lists this node and those that it knows, live or failed.
-func (n *Node) Members() []cluster.MemberStatus { return n.cluster.Members() }
+func (n *Node) Members() []cluster.MemberStatus {
+	members := n.cluster.Members()
+	for i := range members {
+		if members[i].Name == n.self.Name {
+			members[i].Member = n.self
+		}
+	}
+	return members
+}
 
 // Hello is what a node said of itself when its stream opened: its SIP and admin
 // addresses; nil if it has not been heard of.
@@ -389,4 +419,11 @@ func (n *Node) advertised(listen string) string {
 		return listen
 	}
 	return netip.AddrPortFrom(adv.Addr(), at.Port()).String()
+}
+
+// asker is the door through which proto.actor's user grain reaches the gate.
+type asker struct{ node *cluster.Node }
+
+func (a asker) AskThen(aor string, msg proto.Message, done func(proto.Message, error)) {
+	a.node.AskAsync(aor, msg, 0, done)
 }

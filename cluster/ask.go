@@ -46,7 +46,7 @@ type ask struct {
 }
 
 type sentTo struct {
-	peer *peer
+	peer *neighbor
 	ms   int64
 }
 
@@ -117,7 +117,7 @@ func (c *Core) askOwner(now int64, a *ask) {
 }
 
 // patience is how long the owner may take before the backup is asked too.
-func (c *Core) patience(p *peer, a *ask) int64 {
+func (c *Core) patience(p *neighbor, a *ask) int64 {
 	if !a.lookup {
 		return millis(c.cfg.FailOver)
 	}
@@ -138,7 +138,7 @@ func (c *Core) askHere(now int64, a *ask, standIn bool) {
 }
 
 // sendAsk sends a question to a peer and counts it.
-func (c *Core) sendAsk(now int64, a *ask, p *peer, standIn bool) bool {
+func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_REQUEST, c.aged(now, a))
 	if err != nil {
 		c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_INTERNAL, err.Error()), nil)
@@ -325,7 +325,7 @@ func (c *Core) receiveReply(now int64, from string, env *messages.Envelope) {
 }
 
 // measure keeps the mean round trip to a peer.
-func (c *Core) measure(p *peer, ms int64) {
+func (c *Core) measure(p *neighbor, ms int64) {
 	old := p.meanRTT.Load()
 	sample := max(ms*1000, 500)
 	if old == 0 {

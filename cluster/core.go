@@ -36,7 +36,7 @@ type Core struct {
 
 	viewMu    sync.Mutex
 	members   []Member
-	peers     map[string]*peer
+	peers     map[string]*neighbor
 	lastState map[string]memberState
 	flapping  map[string]*flaps
 	settling  settling
@@ -54,8 +54,8 @@ type Core struct {
 	start func(Handler, *request) bool
 }
 
-// peer is another live member in one incarnation.
-type peer struct {
+// neighbor is another live member in one incarnation.
+type neighbor struct {
 	name        string
 	incarnation uint64
 
@@ -69,14 +69,15 @@ type peer struct {
 	// handover counts the records that it must acknowledge before it is told
 	// "done" (rule 14).
 	handover atomic.Int64
-	// wants is its last Report, answered whether it was; guarded by Core.viewMu.
-	wants    *messages.Report
-	answered bool
+	// wants is its last Report; compared and answered: its sums have been
+	// compared, it has been told "done". Guarded by Core.viewMu.
+	wants              *messages.Report
+	compared, answered bool
 
 	bulk bulkQueue
 }
 
-func (p *peer) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000 }
+func (p *neighbor) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000 }
 
 // shard is a part of the table: the records of the AoRs that hash to it.
 type shard struct {
@@ -135,7 +136,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		cfg: cfg, parts: p,
 		hlc:       hlc{incarnation: cfg.Incarnation},
 		self:      Member{Name: cfg.Name, Incarnation: cfg.Incarnation, Region: cfg.Region, Zone: cfg.Zone},
-		peers:     make(map[string]*peer),
+		peers:     make(map[string]*neighbor),
 		lastState: make(map[string]memberState),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
@@ -159,16 +160,22 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 	return c, nil
 }
 
+// NewStamp makes a stamp above every one that this node knows (rule 2).
+func (c *Core) NewStamp(now int64) *messages.Stamp { return c.hlc.next(now) }
+
+// RaiseClock makes all later stamps be above ms (rule 1).
+func (c *Core) RaiseClock(ms int64) { c.hlc.raise(ms) }
+
 // shard is the one of an AoR.
 func (c *Core) shard(aor string) *shard {
 	return &c.shards[xxh3.HashString(aor)>>58]
 }
 
 // peerOf finds or makes the peer of a member. viewMu is held.
-func (c *Core) peerOf(m Member) *peer {
+func (c *Core) peerOf(m Member) *neighbor {
 	p := c.peers[m.Name]
 	if p == nil || p.incarnation != m.Incarnation {
-		p = &peer{name: m.Name, incarnation: m.Incarnation}
+		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
 		c.peers[m.Name] = p
 	}
 	return p
@@ -198,6 +205,9 @@ func (c *Core) tickShard(now int64, s *shard) {
 	s.mu.Unlock()
 	after.run()
 }
+
+// Stats are the counters; they go on counting.
+func (c *Core) Stats() *Stats { return &c.stats }
 
 // Stop answers every open question with ErrStopped and closes the watches.
 func (c *Core) Stop() {
@@ -266,11 +276,13 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 }
 
 // event sends msg to a peer at once; ride lets it wait for company.
-func (c *Core) event(p *peer, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Send) }
+func (c *Core) event(p *neighbor, msg proto.Message) bool {
+	return c.send(p, msg, c.parts.Network.Send)
+}
 
-func (c *Core) ride(p *peer, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Ride) }
+func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Ride) }
 
-func (c *Core) send(p *peer, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
+func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
 	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
 	if err != nil || !by(p.name, env) {
 		c.stats.SendDrops.Add(1)
@@ -352,4 +364,15 @@ func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
 	if e.x != nil && len(e.x.targets) > 0 {
 		t.Unacknowledged++
 	}
+}
+
+// Record is what this node has of an AoR, nil for nothing; not to be changed.
+func (c *Core) Record(aor string) *messages.Record {
+	s := c.shard(aor)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[aor]; e != nil {
+		return e.rec
+	}
+	return nil
 }

@@ -13,7 +13,7 @@ import (
 // both sides offer what is in it (rule 10).
 
 const (
-	// digestBuckets is how many sums a digest has: 16 KiB of them.
+	// digestBuckets is how many sums a digest has at most, a power of two: 16 KiB of them.
 	digestBuckets = 2048
 	// digestMarginMS leaves out what is too young to have reached everybody.
 	digestMarginMS = 5000
@@ -29,7 +29,7 @@ type digestState struct {
 	view uint64
 	next int
 	done bool
-	sums map[string][]uint64
+	sums sums
 	// early are digests of peers that came before the walk was complete.
 	early map[string]*messages.Digests
 }
@@ -43,7 +43,7 @@ func (c *Core) tickDigests(now int64) {
 	if slot := now / every * every; d.slot != slot {
 		first := d.slot == 0
 		d.slot, d.view, d.next, d.done = slot, v.digest, 0, first || !c.settled.Load()
-		d.sums, d.early = make(map[string][]uint64), make(map[string]*messages.Digests)
+		d.sums, d.early = make(sums), make(map[string]*messages.Digests)
 	}
 	if d.done || d.view != v.digest {
 		d.mu.Unlock()
@@ -57,18 +57,14 @@ func (c *Core) tickDigests(now int64) {
 		return
 	}
 	d.done = true
-	early, sums := d.early, d.sums
+	early, mine := d.early, d.sums
 	d.early = make(map[string]*messages.Digests)
 	slot := d.slot
 	d.mu.Unlock()
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && c.cfg.Name < p.name {
 			// One side sends: the other finds the differences and says them.
-			m := &messages.Digests{SlotMs: slot, View: v.digest, Buckets: sums[p.name]}
-			if m.Buckets == nil {
-				m.Buckets = make([]uint64, digestBuckets)
-			}
-			c.event(p, m)
+			c.event(p, &messages.Digests{SlotMs: slot, View: v.digest, Buckets: mine.packed(p.name)})
 		}
 	}
 	for from, m := range early {
@@ -80,28 +76,84 @@ func (c *Core) tickDigests(now int64) {
 func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for aor, e := range s.entries {
-		if newest(e.rec) > d.slot-digestMarginMS {
-			continue
+	for _, e := range s.entries {
+		if newest(e.rec) <= d.slot-digestMarginMS {
+			c.sum(v, e, d.sums)
 		}
-		b := bucket(aor)
-		c.eachShared(v, e, func(i int, scope string) {
-			sums := d.sums[v.nodes[i].Name]
-			if sums == nil {
-				sums = make([]uint64, digestBuckets)
-				d.sums[v.nodes[i].Name] = sums
-			}
-			h := e.hash
-			if scope != "" {
-				h = hashPart(e.rec, scope)
-			}
-			if h != 0 {
-				// Mixed with the AoR: two records of one bucket must not make up for each other.
-				sums[b] += score(h, xxh3.HashString(aor))
-			}
-		})
 	}
 	return len(s.entries)
+}
+
+// sums are what is shared with members, by name and bucket.
+type sums map[string][]uint64
+
+// sum adds a record to the sums of those who share it.
+func (c *Core) sum(v *view, e *entry, all sums) {
+	c.eachShared(v, e, func(i int, scope string) {
+		h := e.hash
+		if scope != "" {
+			h = hashPart(e.rec, scope)
+		}
+		if h == 0 {
+			return
+		}
+		of := all[v.nodes[i].Name]
+		if of == nil {
+			of = make([]uint64, digestBuckets)
+			all[v.nodes[i].Name] = of
+		}
+		// Mixed with the AoR: two records of one bucket must not make up for each other.
+		of[bucket(e.rec.Aor)] += score(h, xxh3.HashString(e.rec.Aor))
+	})
+}
+
+// fold makes fewer buckets of sums, about one for four records.
+func fold(of []uint64, size int) []uint64 {
+	if len(of) <= size {
+		return of
+	}
+	out := make([]uint64, size)
+	for i, s := range of {
+		out[i%size] += s
+	}
+	return out
+}
+
+// packed are the sums to send: as many buckets as the records are worth.
+func (all sums) packed(name string) []uint64 {
+	of, used := all[name], 0
+	for _, s := range of {
+		if s != 0 {
+			used++
+		}
+	}
+	size := 16
+	for size < used && size < digestBuckets {
+		size *= 2
+	}
+	return fold(of, size)
+}
+
+// differing compares this node's sums with a peer's, in the peer's number of
+// buckets; no sums at all are zeros.
+func differing(mine, theirs []uint64) (buckets []uint32, of int) {
+	of = len(theirs)
+	if of == 0 {
+		of = digestBuckets
+	}
+	mine = fold(mine, of)
+	at := func(s []uint64, i int) uint64 {
+		if i < len(s) {
+			return s[i]
+		}
+		return 0
+	}
+	for i := range of {
+		if at(mine, i) != at(theirs, i) {
+			buckets = append(buckets, uint32(i))
+		}
+	}
+	return buckets, of
 }
 
 func bucket(aor string) int { return int(xxh3.HashString(aor) % digestBuckets) }
@@ -165,7 +217,7 @@ func (c *Core) eachShared(v *view, e *entry, f func(i int, scope string)) {
 func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
 	d := &c.digests
 	v := c.view.Load()
-	if len(m.Buckets) != digestBuckets || m.View != v.digest {
+	if m.View != v.digest {
 		return
 	}
 	d.mu.Lock()
@@ -176,38 +228,30 @@ func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
 		d.mu.Unlock()
 		return
 	}
-	sums, same := d.sums[from], m.SlotMs == d.slot && d.view == v.digest
+	mine, same := d.sums[from], m.SlotMs == d.slot && d.view == v.digest
 	d.mu.Unlock()
 	if !same {
 		return
 	}
 	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View}
-	for i, sum := range m.Buckets {
-		if mine := uint64(0); sums != nil || sum != 0 {
-			if sums != nil {
-				mine = sums[i]
-			}
-			if mine != sum {
-				out.Buckets = append(out.Buckets, uint32(i))
-			}
-		}
-	}
+	buckets, of := differing(mine, m.Buckets)
+	out.Buckets, out.Of = buckets, uint32(of)
 	if p := v.peer(from); p != nil && len(out.Buckets) > 0 {
 		c.event(p, out)
-		c.offerBuckets(now, v, p, out.Buckets)
+		c.offerBuckets(now, v, p, buckets, of)
 	}
 }
 
 // onDiffers offers what is in the buckets that differ.
 func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
 	v := c.view.Load()
-	if p := v.peer(from); p != nil && m.View == v.digest {
-		c.offerBuckets(now, v, p, m.Buckets)
+	if p := v.peer(from); p != nil && m.View == v.digest && m.Of > 0 {
+		c.offerBuckets(now, v, p, m.Buckets, int(m.Of))
 	}
 }
 
 // offerBuckets offers a peer all that it shares in some buckets.
-func (c *Core) offerBuckets(now int64, v *view, p *peer, buckets []uint32) {
+func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, of int) {
 	c.stats.Differing.Add(int64(len(buckets)))
 	want := make(map[int]bool, len(buckets))
 	for _, b := range buckets {
@@ -217,7 +261,7 @@ func (c *Core) offerBuckets(now int64, v *view, p *peer, buckets []uint32) {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for aor, e := range s.entries {
-			if !want[bucket(aor)] {
+			if !want[bucket(aor)%of] {
 				continue
 			}
 			c.eachShared(v, e, func(i int, _ string) {

@@ -187,7 +187,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	}
 	a := c.parts.Grains.Answer(&Question{
 		Message: rq.msg, Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
-		FailedMember: len(v.failed) > 0, LiveEdge: v.live,
+		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: v.incarnation,
 		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
@@ -311,7 +311,7 @@ type wait struct {
 	e *entry
 	// hash is what the record was when it was copied.
 	hash     uint64
-	need     []*peer
+	need     []*neighbor
 	deadline int64
 	finish   func(copied bool)
 }
@@ -332,7 +332,7 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 		}
 		rq.reply(a.Reply)
 	}
-	var need []*peer
+	var need []*neighbor
 	if e.x != nil && (a.All || mine) {
 		for i := range e.x.targets {
 			t := &e.x.targets[i]
@@ -353,12 +353,12 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 }
 
 // releaseWaits notes that p has what hashed to hash, or all of e.
-func (c *Core) releaseWaits(s *shard, e *entry, p *peer, hash uint64, all bool, after *effects) {
+func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
 	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
 		if w.e != e || !all && w.hash != hash {
 			return false
 		}
-		w.need = slices.DeleteFunc(w.need, func(n *peer) bool { return n == p })
+		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })
 		if len(w.need) > 0 {
 			return false
 		}

@@ -101,10 +101,10 @@ func (n *Node) Incarnation() uint64 { return n.core.cfg.Incarnation }
 func (n *Node) NowMS() int64 { return n.parts.Clock.NowMS() }
 
 // NewStamp makes a stamp for a request that has just arrived (rule 1).
-func (n *Node) NewStamp() *messages.Stamp { return n.core.hlc.next(n.parts.Clock.NowMS()) }
+func (n *Node) NewStamp() *messages.Stamp { return n.core.NewStamp(n.parts.Clock.NowMS()) }
 
 // RaiseClock makes all later stamps be above ms, as FAILURE_CODE_CLOCK_BEHIND asks for (rule 1).
-func (n *Node) RaiseClock(ms int64) { n.core.hlc.raise(ms) }
+func (n *Node) RaiseClock(ms int64) { n.core.RaiseClock(ms) }
 
 // NewFlowID names a new flow of this node; stream if it is a connection.
 func (n *Node) NewFlowID(stream bool) *messages.FlowID {

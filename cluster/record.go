@@ -15,10 +15,11 @@ const earlyMS = 64_000
 
 // The hash of a record is the sum of its elements' hashes, so that the hash of
 // a part is the sum over that part. Of a lease it covers what an
-// acknowledgement names: key, stamp, dead, vouch (rule 10), and the edge.
+// acknowledgement names: key, stamp, dead, vouch (rule 10), and what two
+// holders that executed the same request may have written differently.
 
 func hashLease(l *messages.Lease) uint64 {
-	var room [160]byte
+	var room [512]byte
 	b := append(room[:0], l.Key...)
 	b = appendStamp(b, l.Stamp)
 	b = binary.BigEndian.AppendUint64(b, l.Vouch)
@@ -26,6 +27,7 @@ func hashLease(l *messages.Lease) uint64 {
 	if l.Dead {
 		b = append(b, 'x')
 	}
+	b = append(b, l.Payload...)
 	return xxh3.Hash(append(b, l.Edge...))
 }
 
@@ -280,11 +282,11 @@ func gained(before, next *messages.Record) bool {
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
 func (c *Core) mayForget(v *view) bool { return c.settled.Load() && len(v.failed) == 0 }
 
-// formerEdges are the edges whose live lease has been moved or removed by
+// formerEdges are the edges whose lease or tombstone has been superseded by
 // another edge's word, so that they must drop it (rule 5).
 func (c *Core) formerEdges(now int64, before, won *messages.Record, except string) (names []string) {
 	for _, l := range before.Leases {
-		if l.Edge == c.cfg.Name || l.Edge == except || l.Dead || l.ExpiresMs <= now {
+		if l.Edge == c.cfg.Name || l.Edge == except || leaseOver(l, now) {
 			continue
 		}
 		if w := won.Lease(l.Key); w == nil || w.Edge != l.Edge {

@@ -27,7 +27,7 @@ const (
 
 // target is a member that has not acknowledged an entry's record.
 type target struct {
-	peer *peer
+	peer *neighbor
 	// nextMS is when it may be pushed (again).
 	nextMS int64
 	tries  uint8
@@ -94,7 +94,7 @@ func markHandover(t *target) {
 	}
 }
 
-func (x *extra) target(p *peer) *target {
+func (x *extra) target(p *neighbor) *target {
 	if x == nil {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (x *extra) target(p *peer) *target {
 }
 
 // drop removes a target.
-func (x *extra) drop(p *peer) {
+func (x *extra) drop(p *neighbor) {
 	if t := x.target(p); t != nil {
 		if t.handover {
 			p.handover.Add(-1)
@@ -213,7 +213,7 @@ func (c *Core) tickBulk(now int64) {
 }
 
 // pump sends from a peer's queue as far as its window allows.
-func (c *Core) pump(now int64, p *peer) {
+func (c *Core) pump(now int64, p *neighbor) {
 	for {
 		batch, aors := p.bulk.take(now, c.cfg.BulkWindow)
 		if len(aors) == 0 {
@@ -288,7 +288,7 @@ func (q *bulkQueue) acked(batch uint64) {
 }
 
 // reviveBulk forgets what was under way on a stream that is gone.
-func (c *Core) reviveBulk(now int64, p *peer) {
+func (c *Core) reviveBulk(now int64, p *neighbor) {
 	p.bulk.mu.Lock()
 	p.bulk.window = nil
 	p.bulk.mu.Unlock()
@@ -296,7 +296,7 @@ func (c *Core) reviveBulk(now int64, p *peer) {
 }
 
 // bulkItem is what a queued AoR has to say to a peer by now, or nil.
-func (c *Core) bulkItem(now int64, v *view, aor string, p *peer) *messages.PushItem {
+func (c *Core) bulkItem(now int64, v *view, aor string, p *neighbor) *messages.PushItem {
 	s := c.shard(aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -421,7 +421,7 @@ func winner(have, pushed *messages.Record) *messages.Record {
 }
 
 // saw notes what a peer says of its own view.
-func (p *peer) saw(incarnation, round, digest uint64) {
+func (p *neighbor) saw(incarnation, round, digest uint64) {
 	if incarnation == p.incarnation && round >= p.seenRound.Load() {
 		p.seenRound.Store(round)
 		p.seenDigest.Store(digest)
@@ -449,7 +449,7 @@ func (c *Core) onAck(now int64, from string, m *messages.Ack) {
 	after.run()
 }
 
-func (c *Core) ackItem(now int64, v *view, p *peer, item *messages.AckItem, old bool, after *effects) {
+func (c *Core) ackItem(now int64, v *view, p *neighbor, item *messages.AckItem, old bool, after *effects) {
 	s := c.shard(item.Aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -480,7 +480,7 @@ func (c *Core) ackItem(now int64, v *view, p *peer, item *messages.AckItem, old 
 }
 
 // counts tells whether an acknowledgement is for all of e that p should have.
-func (c *Core) counts(v *view, e *entry, p *peer, t *target, item *messages.AckItem) bool {
+func (c *Core) counts(v *view, e *entry, p *neighbor, t *target, item *messages.AckItem) bool {
 	i := v.index(p.name)
 	if holds := v.holds(i, e.rec.Aor); holds && !item.Holder && (t == nil || !t.tell) {
 		return false // it does not know yet that it is a holder

@@ -18,12 +18,25 @@ type scan struct {
 	// next is the shard to look at; shards when the walk is complete.
 	next   int
 	active bool
+	// again: a member asked after the walk began; its sums would be too old.
+	again bool
+	// sums are of what is shared with each member, as the walk found it.
+	sums sums
 }
 
 // beginScan starts a walk for a new view, from the beginning if one is under way.
 func (c *Core) beginScan(v *view) {
 	c.scan.since = append(c.scan.since, v)
-	c.scan.next, c.scan.active = 0, true
+	c.scan.next, c.scan.active, c.scan.again, c.scan.sums = 0, true, false, make(sums)
+}
+
+// sumAgain starts a walk for the sums alone, after the present one if there is one.
+func (c *Core) sumAgain() {
+	if c.scan.active && c.scan.next > 0 {
+		c.scan.again = true
+	} else if !c.scan.active {
+		c.scan.next, c.scan.active, c.scan.sums = 0, true, make(sums)
+	}
 }
 
 func (c *Core) scanning() bool { return c.scan.active }
@@ -42,15 +55,25 @@ func (c *Core) tickScan(now int64) {
 		s.mu.Lock()
 		seen += len(s.entries)
 		for _, e := range s.entries {
-			c.scanEntry(now, v, s, e, &after)
+			if len(c.scan.since) > 0 {
+				c.scanEntry(now, v, s, e, &after)
+			}
+			c.sum(v, e, c.scan.sums)
 		}
 		s.mu.Unlock()
 		after.run()
 	}
-	if c.scan.next == shards {
-		c.scan = scan{base: v, next: shards}
-		c.answerReports(v)
+	if c.scan.next < shards {
+		return
 	}
+	c.scan.base, c.scan.since, c.scan.active = v, nil, false
+	if c.scan.again {
+		c.scan.again = false
+		c.sumAgain()
+		return
+	}
+	c.askReports(now, v)
+	c.answerReports(now, v)
 }
 
 // scanEntry finds who must be told of e in a new view.
@@ -153,21 +176,4 @@ func (c *Core) endOldStreams(now int64, v *view, s *shard, e *entry, after *effe
 // ended is the fact that the flow of a lease is over.
 func ended(l *messages.Lease, now int64) *messages.Ended {
 	return &messages.Ended{Edge: l.Edge, Flow: l.Flow, Ms: now, LifetimeMs: max(l.LifetimeMs, l.ExpiresMs-now)}
-}
-
-// countHandover makes a hand-over of all that a peer has not acknowledged, so
-// that "done" means all that was here when it asked. viewMu is held.
-func (c *Core) countHandover(v *view, p *peer) {
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		for _, list := range s.retries {
-			for _, e := range list {
-				if t := e.x.target(p); t != nil && !e.gone {
-					markHandover(t)
-				}
-			}
-		}
-		s.mu.Unlock()
-	}
 }

@@ -177,12 +177,14 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 		}
 		st.receivedFrames.Add(1)
 		st.receivedBytes.Add(uint64(len(frame)))
-		switch env.Type {
-		case typePing:
+		// A Ping that somebody asks as a question, and its answer, are not the stream's own.
+		own := env.Kind == messages.EnvelopeKind_ENVELOPE_KIND_EVENT
+		switch {
+		case own && env.Type == typePing:
 			c.answerPing(env)
-		case typePong:
+		case own && env.Type == typePong:
 			c.measure(p, env)
-		case typeHello:
+		case env.Type == typeHello:
 			st.garbage.Add(1)
 			return fmt.Errorf("%w: a second hello", errGarbage)
 		default:

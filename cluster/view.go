@@ -39,12 +39,12 @@ type viewNode struct {
 	Member
 	hash uint64
 	// peer is nil for this node itself.
-	peer *peer
+	peer *neighbor
 }
 
 // newView makes the view of the members in list; self is always in it.
 // without tells who gets no placement, although live.
-func newView(round uint64, self Member, list []Member, without func(name string) bool, peerOf func(Member) *peer) *view {
+func newView(round uint64, self Member, list []Member, without func(name string) bool, peerOf func(Member) *neighbor) *view {
 	v := &view{round: round}
 	v.nodes = append(v.nodes, viewNode{Member: self, hash: xxh3.HashString(self.Name)})
 	for _, m := range list {
@@ -125,8 +125,16 @@ func (v *view) has(name string, incarnation uint64) bool {
 // live tells whether a node is in the view.
 func (v *view) live(name string) bool { return v.index(name) != none }
 
+// incarnation is that of a live member, 0 for others.
+func (v *view) incarnation(name string) uint64 {
+	if i := v.index(name); i != none {
+		return v.nodes[i].Incarnation
+	}
+	return 0
+}
+
 // peer finds another live member, or nil.
-func (v *view) peer(name string) *peer {
+func (v *view) peer(name string) *neighbor {
 	if i := v.index(name); i != none {
 		return v.nodes[i].peer
 	}
@@ -220,7 +228,6 @@ func (c *Core) renew(now int64, woke bool) {
 	c.view.Store(v)
 	c.beginScan(v)
 	c.checkSettled(now, v)
-	c.askReports(now, v)
 }
 
 // countFlaps notes which members came, went or restarted. A first appearance
@@ -283,9 +290,8 @@ func (c *Core) onReport(now int64, from string, m *messages.Report) {
 		return
 	}
 	if p.wants == nil || p.wants.Incarnation != m.Incarnation || p.wants.Round < m.Round {
-		p.wants = m
-		// Whatever is unacknowledged by now must be, before "done" is true again.
-		c.countHandover(v, p)
+		p.wants, p.compared = m, false
+		c.sumAgain()
 		// This member has been in another view since it reported to us, or has
 		// slept: what it said then is void.
 		if r, ok := c.settling.reported[from]; ok && r < m.Round {
@@ -295,19 +301,29 @@ func (c *Core) onReport(now int64, from string, m *messages.Report) {
 		}
 	}
 	p.answered = false
-	c.answerReports(v)
+	c.answerReports(now, v)
 }
 
-// answerReports says "done" to those who wait for it and for whom it is true.
-// viewMu is held.
-func (c *Core) answerReports(v *view) {
+// answerReports offers each member that asks what its sums say that it lacks,
+// and says "done" when it has acknowledged that. An acknowledgement given in an
+// earlier round of it proves nothing: it may have let go since. viewMu is held.
+func (c *Core) answerReports(now int64, v *view) {
 	if c.scanning() {
 		return
 	}
 	for i := range v.nodes {
 		p := v.nodes[i].peer
 		if p == nil || p.wants == nil || p.answered || p.wants.Digest != v.digest ||
-			p.wants.Incarnation != v.nodes[i].Incarnation || p.handover.Load() != 0 {
+			p.wants.Incarnation != v.nodes[i].Incarnation {
+			continue
+		}
+		if !p.compared {
+			p.compared = true
+			if buckets, of := differing(c.scan.sums[p.name], p.wants.Buckets); len(buckets) > 0 {
+				c.offerBuckets(now, v, p, buckets, of)
+			}
+		}
+		if p.handover.Load() != 0 {
 			continue
 		}
 		p.answered = c.event(p, &messages.Reported{
@@ -422,20 +438,23 @@ func (c *Core) complete(v *view, aor, except string) bool {
 // askReports asks those members that have not reported. viewMu is held.
 func (c *Core) askReports(now int64, v *view) {
 	st := &c.settling
-	if c.settled.Load() || now < st.askedMS+st.waitMS {
+	if c.settled.Load() || c.scanning() || now < st.askedMS+st.waitMS {
 		return
 	}
 	st.askedMS = now
 	st.waitMS = min(max(50, st.waitMS*2), 2000)
-	m := &messages.Report{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest}
+	var flapping []*messages.Quarantine
 	for name, f := range c.flapping {
 		if f.untilMS > now {
-			m.Quarantines = append(m.Quarantines, &messages.Quarantine{Name: name, UntilMs: f.untilMS})
+			flapping = append(flapping, &messages.Quarantine{Name: name, UntilMs: f.untilMS})
 		}
 	}
 	for i := range v.nodes {
 		if _, ok := st.reported[v.nodes[i].Name]; !ok && i != v.self {
-			c.event(v.nodes[i].peer, m)
+			c.event(v.nodes[i].peer, &messages.Report{
+				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
+				Quarantines: flapping, Buckets: c.scan.sums.packed(v.nodes[i].Name),
+			})
 		}
 	}
 }
@@ -455,7 +474,7 @@ func (c *Core) tickView(now int64) {
 	}
 	v := c.view.Load()
 	c.askReports(now, v)
-	c.answerReports(v)
+	c.answerReports(now, v)
 }
 
 // Settled tells whether this node knows all that it should hold (rule 14).

@@ -358,7 +358,9 @@ type Report struct {
 	Round       uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
 	Digest      uint64                 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	// Members that the sender has seen flapping: they get no placement.
-	Quarantines   []*Quarantine `protobuf:"bytes,4,rep,name=quarantines,proto3" json:"quarantines,omitempty"`
+	Quarantines []*Quarantine `protobuf:"bytes,4,rep,name=quarantines,proto3" json:"quarantines,omitempty"`
+	// Sums of what the sender shares with the receiver, by bucket of AoRs; none: nothing.
+	Buckets       []uint64 `protobuf:"fixed64,5,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +419,13 @@ func (x *Report) GetDigest() uint64 {
 func (x *Report) GetQuarantines() []*Quarantine {
 	if x != nil {
 		return x.Quarantines
+	}
+	return nil
+}
+
+func (x *Report) GetBuckets() []uint64 {
+	if x != nil {
+		return x.Buckets
 	}
 	return nil
 }
@@ -775,10 +784,12 @@ func (x *Digests) GetBuckets() []uint64 {
 
 // Differs names the buckets whose sums are not the receiver's.
 type Differs struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SlotMs        int64                  `protobuf:"varint,1,opt,name=slot_ms,json=slotMs,proto3" json:"slot_ms,omitempty"`
-	View          uint64                 `protobuf:"fixed64,2,opt,name=view,proto3" json:"view,omitempty"`
-	Buckets       []uint32               `protobuf:"varint,3,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	SlotMs  int64                  `protobuf:"varint,1,opt,name=slot_ms,json=slotMs,proto3" json:"slot_ms,omitempty"`
+	View    uint64                 `protobuf:"fixed64,2,opt,name=view,proto3" json:"view,omitempty"`
+	Buckets []uint32               `protobuf:"varint,3,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
+	// How many buckets there were.
+	Of            uint32 `protobuf:"varint,4,opt,name=of,proto3" json:"of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -834,6 +845,13 @@ func (x *Differs) GetBuckets() []uint32 {
 	return nil
 }
 
+func (x *Differs) GetOf() uint32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
 var File_messages_repair_proto protoreflect.FileDescriptor
 
 const file_messages_repair_proto_rawDesc = "" +
@@ -863,12 +881,13 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\x04edge\x18\x03 \x01(\tR\x04edge\x12\x16\n" +
 	"\x06holder\x18\x04 \x01(\bR\x06holder\x12\x12\n" +
 	"\x04want\x18\x05 \x01(\bR\x04want\x12&\n" +
-	"\x06winner\x18\x06 \x01(\v2\x0e.hereis.RecordR\x06winner\"\x8e\x01\n" +
+	"\x06winner\x18\x06 \x01(\v2\x0e.hereis.RecordR\x06winner\"\xa8\x01\n" +
 	"\x06Report\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\x06R\x06digest\x124\n" +
-	"\vquarantines\x18\x04 \x03(\v2\x12.hereis.QuarantineR\vquarantines\";\n" +
+	"\vquarantines\x18\x04 \x03(\v2\x12.hereis.QuarantineR\vquarantines\x12\x18\n" +
+	"\abuckets\x18\x05 \x03(\x06R\abuckets\";\n" +
 	"\n" +
 	"Quarantine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
@@ -894,11 +913,12 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\aDigests\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
-	"\abuckets\x18\x03 \x03(\x06R\abuckets\"P\n" +
+	"\abuckets\x18\x03 \x03(\x06R\abuckets\"`\n" +
 	"\aDiffers\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
-	"\abuckets\x18\x03 \x03(\rR\abucketsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\abuckets\x18\x03 \x03(\rR\abuckets\x12\x0e\n" +
+	"\x02of\x18\x04 \x01(\rR\x02ofB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_repair_proto_rawDescOnce sync.Once

@@ -1,0 +1,443 @@
+package cluster_test
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/actors"
+	"hereis/cluster"
+	"hereis/messages"
+)
+
+// The simulation runs the real Core with the real user grains in virtual time.
+
+// startMS is the node time at which every simulation starts.
+const startMS = 1_800_000_000_000
+
+// grains adapts the user grains to the cluster.
+type grains struct{ user *actors.User }
+
+func (g grains) Answer(q *cluster.Question) *cluster.Answer {
+	aq := actors.Question(*q)
+	a := cluster.Answer(*g.user.Answer(&aq))
+	return &a
+}
+
+func (g grains) Changed(before, after *messages.Record, now int64) *messages.UserEvent {
+	return g.user.Changed(before, after, now)
+}
+
+// disk is a Store that survives its process; what is not flushed does not.
+type disk struct {
+	recs    map[string]*messages.Record
+	pending []func()
+}
+
+func (d *disk) Put(rec *messages.Record, done func(error)) {
+	d.pending = append(d.pending, func() {
+		if rec.Empty() {
+			delete(d.recs, rec.Aor)
+		} else {
+			d.recs[rec.Aor] = proto.CloneOf(rec)
+		}
+		done(nil)
+	})
+}
+
+func (d *disk) flush() {
+	for len(d.pending) > 0 {
+		f := d.pending[0]
+		d.pending = d.pending[1:]
+		f()
+	}
+}
+
+func (d *disk) Load(f func(*messages.Record) error) error {
+	var aors []string
+	for aor := range d.recs {
+		aors = append(aors, aor)
+	}
+	slices.Sort(aors)
+	for _, aor := range aors {
+		if err := f(proto.CloneOf(d.recs[aor])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) Err() error { return nil }
+
+// openFlows are the stream flows of one process.
+type openFlows struct {
+	open       map[uint64]bool
+	superseded []*messages.Lease
+}
+
+func (f *openFlows) Open(id *messages.FlowID) bool    { return f.open[id.GetCounter()] }
+func (f *openFlows) Superseded(lease *messages.Lease) { f.superseded = append(f.superseded, lease) }
+
+// simNode is one node of a world, through all its lives.
+type simNode struct {
+	name    string
+	inc     uint64
+	core    *cluster.Core
+	disk    *disk
+	flows   *openFlows
+	up      bool
+	skew    int64
+	counter uint64
+	// side is the half of a partition that it is on.
+	side int
+	// knows is what its membership says, by name.
+	knows map[string]cluster.Member
+}
+
+// world is a cluster in virtual time.
+type world struct {
+	t     testing.TB
+	rng   *rand.Rand
+	now   int64
+	net   *cluster.MemoryNetwork
+	nodes []*simNode
+	user  *actors.User
+	// lossy: envelopes are delayed, doubled and dropped.
+	lossy bool
+	later []event
+	cfg   func(*cluster.Config)
+	// log is what went wrong; told: it has been printed.
+	log  []string
+	told bool
+}
+
+type event struct {
+	at int64
+	f  func()
+}
+
+func newWorld(t testing.TB, seed uint64, n int) *world {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS}
+	limits := actors.DefaultLimits()
+	limits.Policy = actors.ReplaceOldest
+	w.user = actors.New(limits)
+	w.net = cluster.NewMemoryNetwork(w.now)
+	w.net.Decide = w.decide
+	for i := range n {
+		w.nodes = append(w.nodes, &simNode{name: fmt.Sprintf("n%d", i+1), disk: &disk{recs: map[string]*messages.Record{}}})
+	}
+	return w
+}
+
+func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
+	if w.node(from).side != w.node(to).side {
+		return cluster.Fate{}
+	}
+	if !w.lossy {
+		return cluster.Fate{DelayMS: []int64{1}}
+	}
+	delay := func() int64 {
+		if w.rng.IntN(20) == 0 {
+			return w.rng.Int64N(1500)
+		}
+		return 1 + w.rng.Int64N(20)
+	}
+	switch w.rng.IntN(20) {
+	case 0:
+		return cluster.Fate{}
+	case 1:
+		return cluster.Fate{DelayMS: []int64{delay(), delay()}}
+	}
+	return cluster.Fate{DelayMS: []int64{delay()}}
+}
+
+func (w *world) node(name string) *simNode {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// start gives a node a new life; without its disk if lost.
+func (w *world) start(n *simNode, lost bool) {
+	n.inc = uint64(w.now)<<8 | w.rng.Uint64N(256)
+	n.up, n.flows, n.knows = true, &openFlows{open: map[uint64]bool{}}, map[string]cluster.Member{}
+	if lost {
+		n.disk.recs = map[string]*messages.Record{}
+	}
+	cfg := cluster.DefaultConfig()
+	cfg.Name, cfg.Incarnation = n.name, n.inc
+	if w.cfg != nil {
+		w.cfg(&cfg)
+	}
+	core, err := cluster.NewCore(cfg, cluster.Parts{
+		Network: w.net.From(n.name), Store: n.disk, Grains: grains{w.user}, Flows: n.flows,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Rand: w.rng.Uint64,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n.core = core
+	if err := core.Load(w.now + n.skew); err != nil {
+		w.t.Fatal(err)
+	}
+	n.disk.flush()
+	w.net.Attach(n.name, func(now int64, from string, env *messages.Envelope) {
+		core.Receive(now+n.skew, from, env)
+	})
+}
+
+// crash ends a life at once: what is not on disk is gone.
+func (w *world) crash(n *simNode) {
+	n.up = false
+	n.core.Stop()
+	n.disk.pending = nil
+	w.net.Attach(n.name, nil)
+}
+
+// gossip lets node n learn how m is by now.
+func (w *world) gossip(n, m *simNode) {
+	if !n.up || n == m {
+		return
+	}
+	have, known := n.knows[m.name]
+	is := have
+	if m.up && m.side == n.side {
+		is = cluster.Member{Name: m.name, Incarnation: m.inc}
+	} else if known && have.FailedMS == 0 {
+		is.FailedMS = w.now
+	}
+	if is == have {
+		return
+	}
+	n.knows[m.name] = is
+	var list []cluster.Member
+	for _, k := range w.nodes {
+		if m, ok := n.knows[k.name]; ok {
+			list = append(list, m)
+		}
+	}
+	n.core.Members(w.now+n.skew, list)
+}
+
+// spread lets everybody learn of all members, each at a time of its own up to within ms.
+func (w *world) spread(within int64) {
+	for _, n := range w.nodes {
+		for _, m := range w.nodes {
+			w.after(w.rng.Int64N(within+1), func() { w.gossip(n, m) })
+		}
+	}
+}
+
+func (w *world) after(ms int64, f func()) { w.later = append(w.later, event{w.now + ms, f}) }
+
+// run lets ms of virtual time pass.
+func (w *world) run(ms int64) {
+	for end := w.now + ms; w.now < end; {
+		w.now += 5
+		w.net.Advance(w.now)
+		var due []event
+		w.later = slices.DeleteFunc(w.later, func(e event) bool {
+			if e.at <= w.now {
+				due = append(due, e)
+			}
+			return e.at <= w.now
+		})
+		slices.SortStableFunc(due, func(a, b event) int { return int(a.at - b.at) })
+		for _, e := range due {
+			e.f()
+		}
+		for _, n := range w.nodes {
+			if !n.up {
+				continue
+			}
+			n.disk.flush()
+			if w.now%10 == 0 {
+				n.core.Tick(w.now + n.skew)
+			}
+		}
+	}
+}
+
+// runUntil lets time pass until ok, for at most ms.
+func (w *world) runUntil(ms int64, what string, ok func() bool) {
+	w.t.Helper()
+	for end := w.now + ms; w.now < end; {
+		if ok() {
+			return
+		}
+		w.run(10)
+	}
+	if !ok() {
+		w.t.Fatalf("after %d ms: not %s", ms, what)
+	}
+}
+
+// settle starts all nodes and waits until each is settled.
+func (w *world) settle() {
+	w.t.Helper()
+	for _, n := range w.nodes {
+		w.start(n, false)
+	}
+	w.spread(0)
+	w.runUntil(5000, "all settled", w.allSettled)
+	w.run(200)
+}
+
+func (w *world) allSettled() bool {
+	for _, n := range w.nodes {
+		if n.up && (!n.core.Settled() || len(n.core.MemberStatus(w.now)) < len(w.nodes)) {
+			return false
+		}
+	}
+	return true
+}
+
+// ask asks through a node and returns the answer when it comes.
+func (w *world) ask(n *simNode, aor string, msg proto.Message) proto.Message {
+	w.t.Helper()
+	var got proto.Message
+	n.core.Ask(w.now+n.skew, aor, msg, 0, func(reply proto.Message, err error) {
+		if err != nil {
+			reply = &messages.Failure{Detail: err.Error()}
+		}
+		got = reply
+	})
+	for end := w.now + 3000; got == nil && w.now < end; {
+		w.run(5)
+	}
+	if got == nil {
+		w.t.Fatalf("%s: no answer to %s at all", n.name, messages.TypeName(msg))
+	}
+	return got
+}
+
+func (w *world) locate(n *simNode, aor string) ([]*messages.Target, messages.FailureCode) {
+	w.t.Helper()
+	switch r := w.ask(n, aor, &messages.Locate{Aor: aor}).(type) {
+	case *messages.Located:
+		return r.Targets, 0
+	case *messages.Failure:
+		return nil, r.Code
+	default:
+		w.t.Fatalf("answer %T", r)
+		return nil, 0
+	}
+}
+
+// owner and backup of an AoR as n sees it.
+func (w *world) holders(n *simNode, aor string) (owner, backup *simNode) {
+	w.t.Helper()
+	r, ok := w.ask(n, aor, &messages.Where{Aor: aor}).(*messages.Whereabouts)
+	if !ok {
+		w.t.Fatalf("where %s: failed", aor)
+	}
+	return w.node(r.Owner), w.node(r.Backup)
+}
+
+// aorWith finds an AoR whose owner and backup are as ok wants.
+func (w *world) aorWith(ok func(owner, backup *simNode) bool) string {
+	w.t.Helper()
+	for i := range 1000 {
+		aor := fmt.Sprintf("sip:u%d@example.com", i)
+		if ok(w.holders(w.nodes[0], aor)) {
+			return aor
+		}
+	}
+	w.t.Fatal("no such AoR")
+	return ""
+}
+
+// device is a UA with one instance and one flow at a time.
+type device struct {
+	aor, id string
+	cseq    uint32
+	stream  bool
+	// edge and flow are what its last acknowledged registration is over.
+	edge *simNode
+	flow *messages.FlowID
+	inc  uint64
+	// state is what it may believe: 1 registered, 0 not, -1 unknown.
+	state int
+	busy  bool
+	// restMS is when it may act again.
+	restMS int64
+	// log is what it did, for people.
+	log []string
+}
+
+func newDevice(aor, id string) *device { return &device{aor: aor, id: id} }
+
+// register sends one REGISTER (expires 0: a removal) through an edge, as the
+// edge's registrar client does, and calls done with whether it got a 200.
+func (w *world) register(d *device, n *simNode, expires uint32, done func(ok bool, f *messages.Failure)) {
+	d.cseq++
+	n.counter++
+	flow := &messages.FlowID{Incarnation: n.inc, Counter: n.counter, Stream: d.stream}
+	if d.stream {
+		n.flows.open[flow.Counter] = true
+	}
+	r := &messages.Register{
+		Aor: d.aor, CallId: d.id, Cseq: d.cseq, Stamp: n.core.NewStamp(w.now + n.skew), Edge: n.name, Flow: flow,
+		Incarnation: n.inc, FlowBound: true, Transport: "udp", Remote: "192.0.2.1:5060",
+		Contacts: []*messages.RegisterContact{{
+			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + d.id, RegId: 1,
+		}},
+	}
+	w.send(d, n, r, expires, true, func(ok bool, f *messages.Failure) {
+		d.log = append(d.log, fmt.Sprintf("%d: cseq %d expires %d at %s stamp %v: ok %v %v", w.now-startMS, r.Cseq, expires, n.name, r.Stamp, ok, f))
+		done(ok, f)
+	})
+}
+
+func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32, retry bool, done func(bool, *messages.Failure)) {
+	core, began := n.core, w.now
+	finish := func(ok bool, f *messages.Failure) {
+		if ok && core == n.core && n.up {
+			d.state, d.edge, d.flow, d.inc = 1, n, r.Flow, n.inc
+			if expires == 0 {
+				d.state = 0
+			}
+		} else {
+			ok = false
+		}
+		done(ok, f)
+	}
+	core.Ask(w.now+n.skew, d.aor, r, 0, func(reply proto.Message, err error) {
+		switch reply := reply.(type) {
+		case *messages.Registered:
+			core.Keep(w.now+n.skew, reply.Writes, func(err error) { finish(err == nil, nil) })
+		case *messages.Failure:
+			if reply.Code == messages.FailureCode_FAILURE_CODE_CLOCK_BEHIND && retry {
+				core.RaiseClock(reply.StampMs)
+				again := proto.CloneOf(r)
+				again.Stamp, again.AgeMs = core.NewStamp(w.now+n.skew), w.now-began
+				w.send(d, n, again, expires, false, done)
+				return
+			}
+			finish(false, reply)
+		default:
+			finish(false, nil)
+		}
+	})
+}
+
+// mustRegister registers and waits for the 200.
+func (w *world) mustRegister(d *device, n *simNode, expires uint32) {
+	w.t.Helper()
+	got := 0
+	w.register(d, n, expires, func(ok bool, f *messages.Failure) {
+		got = 1
+		if !ok {
+			w.t.Errorf("register %s at %s: %v", d.aor, n.name, f)
+		}
+	})
+	w.runUntil(3000, "registered", func() bool { return got != 0 })
+}
