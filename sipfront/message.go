@@ -91,8 +91,11 @@ func (r *request) take(h header) error {
 	case "Call-ID":
 		r.callID = h.value
 	case "CSeq":
-		number, _, _ := strings.Cut(h.value, " ")
-		n, err := strconv.ParseUint(number, 10, 32)
+		fields := strings.Fields(h.value)
+		if len(fields) != 2 {
+			return errMessage
+		}
+		n, err := strconv.ParseUint(fields[0], 10, 32)
 		if err != nil {
 			return errMessage
 		}
