@@ -268,7 +268,8 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 			t.added++
 		}
 	}
-	if wasAlive && (e.have.Edge != t.r.Edge || !e.have.Flow.Same(t.r.Flow)) {
+	// A Contact that is called directly is the same by whatever flow it came.
+	if wasAlive && (e.have.Edge != t.r.Edge || t.r.FlowBound && !e.have.Flow.Same(t.r.Flow)) {
 		t.all = true
 		t.tellEdge(e.have.Edge)
 	}

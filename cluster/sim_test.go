@@ -367,6 +367,8 @@ type device struct {
 	// state is what it may believe: 1 registered, 0 not, -1 unknown.
 	state int
 	busy  bool
+	// restMS is when it may act again.
+	restMS int64
 	// log is what it did, for people.
 	log []string
 }

@@ -70,8 +70,8 @@ func play(t *testing.T, seed uint64) {
 // act lets a device do something at a random edge.
 func (w *world) act(d *device) {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	if d.busy || !n.up {
-		return
+	if d.busy || !n.up || w.now < d.restMS {
+		return // across a cut, order is node time within the skew of the clocks
 	}
 	d.busy = true
 	expires := uint32(3600)
@@ -81,7 +81,10 @@ func (w *world) act(d *device) {
 	d.state = -1
 	op := d.cseq + 1
 	end := func() { d.busy = d.busy && d.cseq != op }
-	w.register(d, n, expires, func(bool, *messages.Failure) { end() })
+	w.register(d, n, expires, func(bool, *messages.Failure) {
+		end()
+		d.restMS = w.now + 100
+	})
 	// Its edge may have died with it.
 	w.after(4500, end)
 }
