@@ -83,7 +83,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 // openSIP takes the SIP ports. What the sockets bring goes to the layer, which
 // is there before they are read.
 func (n *Node) openSIP() error {
-	tc := transport.DefaultConfig()
+	tc := n.cfg.transport()
 	for _, s := range n.cfg.SIP {
 		_, at, err := ParseSIPListen(s)
 		if err != nil {
@@ -152,9 +152,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := limits.Validate(); err != nil {
 		return err
 	}
-	cc := cluster.DefaultConfig()
+	cc := n.cfg.cluster()
 	cc.Name, cc.Incarnation = n.self.Name, n.self.Incarnation
-	cc.Region, cc.Zone = n.cfg.Region, n.cfg.Zone
 	n.cluster, err = cluster.New(cc, cluster.Parts{
 		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
 		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
@@ -208,7 +207,7 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
 	resolver := resolve.New(resolve.DefaultConfig())
-	sc := sipfront.DefaultConfig()
+	sc := n.cfg.front()
 	sc.Domains = n.domains
 	for _, at := range n.sipAddrPorts() {
 		sc.Addresses = append(sc.Addresses, sipfront.Address{Transport: "udp", Addr: at})
@@ -223,9 +222,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	lc := transaction.DefaultConfig()
-	lc.Seed = rand.Uint64()
-	n.layer = transaction.New(lc, n.sip)
+	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
 	return nil
 }
