@@ -34,7 +34,7 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 func (c *Config) validateNode() error {
 	var errs []error
 	if c.Name != "" && (!validName.MatchString(c.Name) || len(c.Name) > maxNameLen) {
-		errs = append(errs, fieldErr("name", "%q: letters, digits, dot, dash and underscore, %d at most, and not %q", c.Name, maxNameLen, "all"))
+		errs = append(errs, fieldErr("name", "%q: letters, digits, dot, dash and underscore, %d at most", c.Name, maxNameLen))
 	}
 	if c.Name == "all" {
 		errs = append(errs, fieldErr("name", "%q means every node", c.Name))
