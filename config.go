@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,8 +37,9 @@ type Config struct {
 	Region string `name:"region" group:"node" placeholder:"NAME" help:"Region of the node."`
 	Zone   string `name:"zone" group:"node" placeholder:"NAME" help:"Zone of the node within its region."`
 
-	// SIP lists the addresses that serve SIP, as udp:ip:port or ip:port (UDP).
-	SIP []string `name:"sip" group:"sip" placeholder:"ADDR" help:"Address that serves SIP, udp:IP:PORT or IP:PORT; repeatable."`
+	// SIP lists the addresses that serve SIP, as udp:ip:port, tcp:ip:port, or
+	// ip:port for both.
+	SIP []string `name:"sip" group:"sip" placeholder:"ADDR" help:"Address that serves SIP, udp:IP:PORT, tcp:IP:PORT, or IP:PORT for both; repeatable."`
 	// Advertise is the address, ip or ip:port, at which devices and other nodes
 	// reach SIP on this node. Empty: the first of SIP, if that is not unspecified.
 	Advertise string `name:"advertise" group:"sip" placeholder:"ADDR" help:"Address at which others reach this node, IP or IP:PORT; empty: the first --sip."`
@@ -55,8 +57,9 @@ type Config struct {
 	// port after that of Cluster.
 	ClusterStream string `name:"cluster-stream" group:"cluster" placeholder:"ADDR" help:"Address for streams between nodes; empty: the port after --cluster."`
 	// ClusterRemote is the ip:port of proto.actor's remote. Empty: the second
-	// port after that of Cluster.
-	ClusterRemote string `name:"cluster-remote" group:"cluster" placeholder:"ADDR" help:"Address for the remote of proto.actor; empty: the second port after --cluster."`
+	// port after that of Cluster. "none": users are not reachable by
+	// proto.actor's own cluster.Request, which nothing else needs.
+	ClusterRemote string `name:"cluster-remote" group:"cluster" placeholder:"ADDR" help:"Address for the remote of proto.actor; empty: the second port after --cluster; none: leave it out."`
 	// Join lists gossip addresses, host:port, of nodes to join; of a DNS name,
 	// all addresses are tried. One that answers is enough, none is no error.
 	Join []string `name:"join" group:"cluster" placeholder:"ADDR" help:"Gossip address of a node to join, HOST:PORT; repeatable; a DNS name gives all its addresses."`
@@ -93,6 +96,9 @@ type Config struct {
 	StopTimeout time.Duration `name:"stop-timeout" group:"operation" placeholder:"T" help:"Longest graceful stop."`
 }
 
+// noRemote as ClusterRemote leaves proto.actor's remote out.
+const noRemote = "none"
+
 // Default ports.
 const (
 	defaultSIPPort     = 5060
@@ -109,7 +115,7 @@ func DefaultConfig() Config {
 	return Config{
 		Data:           "hereis-data",
 		Durability:     "sync",
-		SIP:            []string{"udp:0.0.0.0:5060"},
+		SIP:            []string{"0.0.0.0:5060"},
 		Profile:        "lan",
 		ExpiresMin:     time.Minute,
 		ExpiresMax:     2 * time.Hour,
@@ -220,15 +226,17 @@ func (c *Config) validateSIP() error {
 	}
 	seen := make(map[string]bool)
 	for _, s := range c.SIP {
-		transport, at, err := ParseSIPListen(s)
+		transports, at, err := ParseSIPListen(s)
 		if err != nil {
 			errs = append(errs, fieldErr("sip", "%v", err))
 			continue
 		}
-		if key := transport + at.String(); seen[key] && at.Port() != 0 {
-			errs = append(errs, fieldErr("sip", "%s is given twice", s))
-		} else {
-			seen[key] = true
+		for _, transport := range transports {
+			if key := transport + at.String(); seen[key] && at.Port() != 0 {
+				errs = append(errs, fieldErr("sip", "%s is given twice", s))
+			} else {
+				seen[key] = true
+			}
 		}
 	}
 	adv, ok := c.AdvertiseAddr()
@@ -254,6 +262,7 @@ func (c *Config) validateCluster() error {
 	} {
 		at, err := netip.ParseAddrPort(a.value)
 		switch {
+		case a.field == "cluster-remote" && a.value == noRemote:
 		case err != nil:
 			errs = append(errs, fieldErr(a.field, "%q is not IP:PORT", a.value))
 		case c.SecretFile == "" && !at.Addr().IsLoopback():
@@ -317,22 +326,24 @@ func oneOf(field, value string, allowed ...string) error {
 	return fieldErr(field, "%q is not one of %s", value, strings.Join(allowed, ", "))
 }
 
-// ParseSIPListen reads udp:ip:port or ip:port.
-func ParseSIPListen(s string) (transport string, at netip.AddrPort, err error) {
-	transport = "udp"
-	rest := s
+// sipTransports are those that a node can serve, in the order of preference.
+var sipTransports = []string{"udp", "tcp"}
+
+// ParseSIPListen reads udp:ip:port or tcp:ip:port, or ip:port, which is both.
+func ParseSIPListen(s string) (transports []string, at netip.AddrPort, err error) {
+	transports, rest := sipTransports, s
 	// A transport is letters; what is before the first colon of an address never is, but for IPv6 in brackets.
 	if head, tail, ok := strings.Cut(s, ":"); ok && head != "" && strings.Trim(head, "abcdefghijklmnopqrstuvwxyz") == "" {
-		transport, rest = head, tail
-	}
-	if transport != "udp" {
-		return "", netip.AddrPort{}, fmt.Errorf("%s: transport %q is not served, only udp", s, transport)
+		if !slices.Contains(sipTransports, head) {
+			return nil, netip.AddrPort{}, fmt.Errorf("%s: transport %q is not served, only %s", s, head, strings.Join(sipTransports, " and "))
+		}
+		transports, rest = []string{head}, tail
 	}
 	at, err = netip.ParseAddrPort(rest)
 	if err != nil {
-		return "", netip.AddrPort{}, fmt.Errorf("%q is not udp:IP:PORT or IP:PORT", s)
+		return nil, netip.AddrPort{}, fmt.Errorf("%q is not udp:IP:PORT, tcp:IP:PORT or IP:PORT", s)
 	}
-	return transport, at, nil
+	return transports, at, nil
 }
 
 // Domain is one served domain and the names that mean the same.

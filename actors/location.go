@@ -268,7 +268,8 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 			t.added++
 		}
 	}
-	if wasAlive && (e.have.Edge != t.r.Edge || !e.have.Flow.Same(t.r.Flow)) {
+	// A Contact that is called directly is the same by whatever flow it came.
+	if wasAlive && (e.have.Edge != t.r.Edge || t.r.FlowBound && !e.have.Flow.Same(t.r.Flow)) {
 		t.all = true
 		t.tellEdge(e.have.Edge)
 	}
@@ -282,13 +283,22 @@ func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
 		Key:        key,
 		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
 		Edge:       t.r.Edge,
-		Flow:       t.r.Flow,
+		Flow:       boundFlow(t.r),
 		Stamp:      stamp,
 		Vouch:      t.r.Incarnation,
 		CallId:     t.r.CallId,
 		Cseq:       t.r.Cseq,
 		LifetimeMs: t.cfg.lifetimeMS(),
 	}
+}
+
+// boundFlow is the flow that a lease lives and dies with. A Contact that can be
+// called without its connection does not care when that closes.
+func boundFlow(r *messages.Register) *messages.FlowID {
+	if r.GetFlow().GetStream() && !r.GetFlowBound() {
+		return nil
+	}
+	return r.GetFlow()
 }
 
 // tellEdge notes a former edge; the one that asked learns from the answer.

@@ -219,6 +219,58 @@ func TestProperty_ReorderedDuplicatedSplitHistoriesConverge(t *testing.T) {
 	})
 }
 
+// A UA's last word counts, however its REGISTERs were delayed, repeated and
+// spread over holders and edges, as long as the edges' clocks agree.
+func TestProperty_TheLastWordCounts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		holders := []*replica{newReplica(DefaultLimits()), newReplica(DefaultLimits()), newReplica(DefaultLimits())}
+		last := make(map[string]bool) // contact: registered by its UA's last word
+		type delivery struct {
+			r  *messages.Register
+			to int
+		}
+		var queue []delivery
+		for i := range rapid.IntRange(1, 15).Draw(t, "requests") {
+			device := rapid.SampledFrom([]string{"1", "2"}).Draw(t, "device")
+			edge := rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "edge")
+			contact := "sip:alice@10.0.0." + device
+			last[contact] = rapid.IntRange(0, 2).Draw(t, "leaves") > 0
+			s := map[bool]string{true: "600", false: "0"}[last[contact]]
+			// A UA that restarts takes another Call-ID, and may begin with any CSeq.
+			call := fmt.Sprintf("%s-%d", device, i/5)
+			r := request(startMS+int64(i)*50, edge, call, uint32(100*(5-i/5)+i), contact+"|expires="+s)
+			for range rapid.IntRange(1, 3).Draw(t, "copies") {
+				queue = append(queue, delivery{r, rapid.IntRange(0, 2).Draw(t, "to")})
+			}
+		}
+		for _, d := range rapid.Permutation(queue).Draw(t, "order") {
+			p := holders[d.to]
+			p.now = max(p.now, startMS+750) + int64(rapid.IntRange(0, 100).Draw(t, "wait"))
+			late := proto.CloneOf(d.r)
+			late.AgeMs = p.now - d.r.Stamp.Ms
+			a := p.ask(late)
+			if f, refused := a.Reply.(*messages.Failure); refused && f.Code != messages.FailureCode_FAILURE_CODE_STALE_CSEQ {
+				t.Fatalf("%v: %v", late, f)
+			}
+			if rapid.Bool().Draw(t, "gossip") {
+				holders[rapid.IntRange(0, 2).Draw(t, "copy")].copyFrom(p)
+			}
+		}
+		for _, p := range holders {
+			for _, o := range holders {
+				p.copyFrom(o)
+			}
+			p.now = startMS + 10_000
+			for _, contact := range []string{"sip:alice@10.0.0.1", "sip:alice@10.0.0.2"} {
+				l := p.rec.Lease([]byte(contact))
+				if got := l != nil && p.rec.Alive(l, p.now); got != last[contact] {
+					t.Fatalf("%s: registered %v, want %v: %v", contact, got, last[contact], l)
+				}
+			}
+		}
+	})
+}
+
 // A holder that is asked again, by a hedge or after a lost answer, and one that
 // learns by a copy, write nothing new and tell the same.
 func TestProperty_RepeatsChangeNothing(t *testing.T) {

@@ -173,10 +173,14 @@ func TestRule5_MovesAndRemovalsWaitForAll(t *testing.T) {
 	p.advance(time.Second)
 	r := request(p.now, "n2", "c", 4, contactA)
 	r.Flow = &messages.FlowID{Incarnation: 1, Counter: 2}
+	check(t, "another flow, Contact called directly", said(p.ask(r)), "false []")
+	p.advance(time.Second)
+	r = request(p.now, "n2", "c", 5, contactA)
+	r.FlowBound = true
 	check(t, "another flow of the edge", said(p.ask(r)), "true []")
 	p.advance(time.Second)
-	check(t, "removal by another edge", said(p.register("n3", "c", 5, contactA+"|expires=0")), "true [n2]")
-	check(t, "query", said(p.register("n3", "c", 6)), "false []")
+	check(t, "removal by another edge", said(p.register("n3", "c", 6, contactA+"|expires=0")), "true [n2]")
+	check(t, "query", said(p.register("n3", "c", 7)), "false []")
 	dead := p.rec.Lease([]byte(contactA))
 	if !dead.Dead || dead.Edge != "n3" || dead.Payload != nil || dead.LifetimeMs != (2*time.Hour).Milliseconds() {
 		t.Errorf("tombstone %v", dead)

@@ -46,8 +46,6 @@ type candidate struct {
 	lease   *messages.Lease
 	binding *messages.Binding
 	live    bool
-	// contact is filled in to compare several.
-	contact comparedURI
 }
 
 // targetSet is where the user can be called, best q first and then the latest
@@ -55,7 +53,7 @@ type candidate struct {
 // alternatives, not further devices (RFC 5626 5.3). live counts the bindings
 // that count, reachable or not.
 func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
-	found := make([]candidate, 0, len(q.Record.GetLeases()))
+	var found []candidate
 	for _, l := range q.Record.GetLeases() {
 		if !isBinding(l) || !q.Record.Alive(l, q.NowMS) {
 			continue
@@ -66,7 +64,10 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 			continue
 		}
 		if edgeLive := q.LiveEdge(l.Edge); !b.FlowBound || edgeLive && flowServes(q, l) {
-			found = append(found, candidate{lease: l, binding: b, live: edgeLive})
+			if found == nil {
+				found = make([]candidate, 0, len(q.Record.Leases))
+			}
+			found = append(found, candidate{l, b, edgeLive})
 		}
 	}
 	if len(found) == 0 {
@@ -105,21 +106,18 @@ func collapse(sorted []candidate) []candidate {
 	if len(sorted) == 1 {
 		return sorted
 	}
-	for i := range sorted {
-		sorted[i].contact = parseForEqual(sorted[i].binding.Contact)
-	}
-	kept := sorted[:0]
+	kept, uris := sorted[:0], make([]comparedURI, 0, len(sorted))
 next:
 	for _, c := range sorted {
-		for i := range kept {
-			k := &kept[i]
+		u := parseForEqual(c.binding.Contact)
+		for i, k := range kept {
 			distinct := k.binding.InstanceId != "" && c.binding.InstanceId != "" &&
 				(k.binding.InstanceId != c.binding.InstanceId || k.binding.RegId != c.binding.RegId)
-			if !distinct && k.contact.equal(&c.contact) {
+			if !distinct && uris[i].equal(&u) {
 				continue next
 			}
 		}
-		kept = append(kept, c)
+		kept, uris = append(kept, c), append(uris, u)
 	}
 	return kept
 }

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("seeds", 60, "how many histories TestSimulation plays")
+	seeds    = flag.Int("seeds", defaultSeeds, "how many histories TestSimulation plays")
 	fromSeed = flag.Uint64("seed", 0, "the first of them")
 )
 
@@ -70,8 +70,8 @@ func play(t *testing.T, seed uint64) {
 // act lets a device do something at a random edge.
 func (w *world) act(d *device) {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	if d.busy || !n.up {
-		return
+	if d.busy || !n.up || w.now < d.restMS {
+		return // across a cut, order is node time within the skew of the clocks
 	}
 	d.busy = true
 	expires := uint32(3600)
@@ -81,7 +81,10 @@ func (w *world) act(d *device) {
 	d.state = -1
 	op := d.cseq + 1
 	end := func() { d.busy = d.busy && d.cseq != op }
-	w.register(d, n, expires, func(bool, *messages.Failure) { end() })
+	w.register(d, n, expires, func(bool, *messages.Failure) {
+		end()
+		d.restMS = w.now + 100
+	})
 	// Its edge may have died with it.
 	w.after(4500, end)
 }
@@ -144,6 +147,7 @@ func (w *world) quiet() {
 	}
 	w.spread(300)
 	w.run(1000)
+	w.step = 40
 	// Flapping members get no placement for half a minute.
 	w.runUntil(70_000, "all settled, nobody in quarantine", func() bool {
 		ok := w.allSettled()
@@ -154,6 +158,7 @@ func (w *world) quiet() {
 	})
 	// One round of digests.
 	w.run(30_000 - w.now%30_000 + 6000)
+	w.step = 5
 }
 
 // check: an acknowledged binding whose flow exists is found from every node, a

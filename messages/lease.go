@@ -85,8 +85,8 @@ func (r *Record) HasEnded(edge string, flow *FlowID) bool {
 }
 
 // Alive tells whether a lease of this record counts at node time nowMS: not
-// dead, not expired, above the floor if it is a binding, on a flow that has not ended. Whether it
-// can be reached is another question.
+// dead, not expired, above the floor if it is a binding, on a flow that has not
+// ended. Whether it can be reached is another question.
 func (r *Record) Alive(l *Lease, nowMS int64) bool {
 	return !l.GetDead() &&
 		l.GetExpiresMs() > nowMS &&

@@ -53,7 +53,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 	f := s.newFork(tx, r, p)
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
-		f.s.send(tx, r, 100, s.answerBytes(r, answer{status: 100, reason: "Trying"}, ""))
+		f.trying()
 		s.forks.Store(tx, f)
 		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
 	}

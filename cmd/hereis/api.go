@@ -37,8 +37,8 @@ func (a api) Members() []admin.Member {
 			Region: m.Region, Zone: m.Zone, Gossip: m.Gossip, Stream: m.Stream, Remote: m.Remote,
 			Version: m.Version, FailedMS: m.FailedMS, Self: m.Name == a.node.Name(),
 		}
-		if m.State == "self" {
-			v.State = admin.MemberLive
+		if v.Self {
+			v.State, v.Version = admin.MemberLive, hereis.Version()
 			if m.Draining {
 				v.State = admin.MemberDraining
 			}

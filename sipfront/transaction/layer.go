@@ -296,7 +296,7 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 		return nil, ErrOverloaded
 	}
 	c := newClient(l, branch, req.Method, flow, f)
-	c.raw = appendMessage(make([]byte, 0, 1024), req)
+	c.raw = appendRequest(make([]byte, 0, 1024), req)
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}

@@ -124,7 +124,7 @@ func TestTCPReplyTakesTheConnection(t *testing.T) {
 	c := connect(t, n)
 	write(t, c, request("Via: SIP/2.0/TCP 192.0.2.1:9;branch=z9hG4bK1", "l: 0"))
 	m := n.next(t)
-	if !m.Flow.Reliable() || m.Flow.Transport() != "tcp" || m.Reply != m.Flow {
+	if !m.Flow.Reliable() || m.Flow.Transport() != "tcp" || m.Reply.Remote() != m.Flow.Remote() {
 		t.Errorf("got %v", m.Flow)
 	}
 	id := m.Flow.ID()
@@ -153,6 +153,31 @@ func TestTCPReplyTakesTheConnection(t *testing.T) {
 	}
 	if _, err := n.Restore(id, "tcp", m.Flow.Local(), m.Flow.Remote()); !errors.Is(err, ErrFlowClosed) {
 		t.Errorf("got %v, want ErrFlowClosed", err)
+	}
+}
+
+func TestRFC3261_18_2_2_AClosedConnectionIsReplaced(t *testing.T) {
+	n, closed := startTCP(t, nil)
+	sentBy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sentBy.Close() }()
+	c := connect(t, n)
+	write(t, c, request("Via: SIP/2.0/TCP "+sentBy.Addr().String()+";branch=z9hG4bK1", "l: 0"))
+	m := n.next(t)
+	_ = c.Close()
+	nextClosed(t, closed)
+	if err := m.Reply.Send([]byte("answer")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := sentBy.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = again.Close() }()
+	if got := read(t, again, 6); got != "answer" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -134,12 +134,17 @@ func (t *Transport) Flow(transport string, remote netip.AddrPort) (Flow, error) 
 	if transport != "udp" {
 		return nil, ErrNoListener
 	}
+	var best *udpListener
 	for _, l := range t.udp {
-		if l.reaches(remote) {
-			return l.flow(remote), nil
+		// A socket on loopback for loopback, where there is one.
+		if l.reaches(remote) && (best == nil || l.addr.Addr().IsLoopback()) {
+			best = l
 		}
 	}
-	return nil, ErrNoListener
+	if best == nil {
+		return nil, ErrNoListener
+	}
+	return best.flow(remote), nil
 }
 
 // Restore returns the flow of an id that was given out earlier: by this process,
