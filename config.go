@@ -34,8 +34,9 @@ type Config struct {
 	Region string `name:"region" group:"node" placeholder:"NAME" help:"Region of the node."`
 	Zone   string `name:"zone" group:"node" placeholder:"NAME" help:"Zone of the node within its region."`
 
-	// SIP lists the addresses that serve SIP, as udp:ip:port or ip:port (UDP).
-	SIP []string `name:"sip" group:"sip" placeholder:"ADDR" help:"Address that serves SIP, udp:IP:PORT or IP:PORT; repeatable."`
+	// SIP lists the addresses that serve SIP, as udp:ip:port, tcp:ip:port, or
+	// ip:port for both.
+	SIP []string `name:"sip" group:"sip" placeholder:"ADDR" help:"Address that serves SIP, udp:IP:PORT, tcp:IP:PORT, or IP:PORT for both; repeatable."`
 	// Advertise is the address, ip or ip:port, at which devices and other nodes
 	// reach SIP on this node. Empty: the first of SIP, if that is not unspecified.
 	Advertise string `name:"advertise" group:"sip" placeholder:"ADDR" help:"Address at which others reach this node, IP or IP:PORT; empty: the first --sip."`
@@ -53,8 +54,9 @@ type Config struct {
 	// port after that of Cluster.
 	ClusterStream string `name:"cluster-stream" group:"cluster" placeholder:"ADDR" help:"Address for streams between nodes; empty: the port after --cluster."`
 	// ClusterRemote is the ip:port of proto.actor's remote. Empty: the second
-	// port after that of Cluster.
-	ClusterRemote string `name:"cluster-remote" group:"cluster" placeholder:"ADDR" help:"Address for the remote of proto.actor; empty: the second port after --cluster."`
+	// port after that of Cluster. "none": users are not reachable by
+	// proto.actor's own cluster.Request, which nothing else needs.
+	ClusterRemote string `name:"cluster-remote" group:"cluster" placeholder:"ADDR" help:"Address for the remote of proto.actor; empty: the second port after --cluster; none: leave it out."`
 	// Join lists gossip addresses, host:port, of nodes to join; of a DNS name,
 	// all addresses are tried. One that answers is enough, none is no error.
 	Join []string `name:"join" group:"cluster" placeholder:"ADDR" help:"Gossip address of a node to join, HOST:PORT; repeatable; a DNS name gives all its addresses."`
@@ -112,6 +114,9 @@ type Config struct {
 	StopTimeout time.Duration `name:"stop-timeout" group:"operation" placeholder:"T" help:"Longest graceful stop."`
 }
 
+// noRemote as ClusterRemote leaves proto.actor's remote out.
+const noRemote = "none"
+
 // Default ports.
 const (
 	defaultSIPPort     = 5060
@@ -125,7 +130,7 @@ func DefaultConfig() Config {
 	return Config{
 		Data:            "hereis-data",
 		Durability:      "sync",
-		SIP:             []string{"udp:0.0.0.0:5060"},
+		SIP:             []string{"0.0.0.0:5060"},
 		Profile:         "lan",
 		ExpiresMin:      time.Minute,
 		ExpiresMax:      2 * time.Hour,

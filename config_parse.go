@@ -5,26 +5,29 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// ParseSIPListen reads udp:ip:port or ip:port.
-func ParseSIPListen(s string) (transport string, at netip.AddrPort, err error) {
-	transport = "udp"
-	rest := s
+// sipTransports are those that a node can serve, in the order of preference.
+var sipTransports = []string{"udp", "tcp"}
+
+// ParseSIPListen reads udp:ip:port or tcp:ip:port, or ip:port, which is both.
+func ParseSIPListen(s string) (transports []string, at netip.AddrPort, err error) {
+	transports, rest := sipTransports, s
 	// A transport is letters; what is before the first colon of an address never is, but for IPv6 in brackets.
 	if head, tail, ok := strings.Cut(s, ":"); ok && head != "" && strings.Trim(head, "abcdefghijklmnopqrstuvwxyz") == "" {
-		transport, rest = head, tail
-	}
-	if transport != "udp" {
-		return "", netip.AddrPort{}, fmt.Errorf("%s: transport %q is not served, only udp", s, transport)
+		if !slices.Contains(sipTransports, head) {
+			return nil, netip.AddrPort{}, fmt.Errorf("%s: transport %q is not served, only %s", s, head, strings.Join(sipTransports, " and "))
+		}
+		transports, rest = []string{head}, tail
 	}
 	at, err = netip.ParseAddrPort(rest)
 	if err != nil {
-		return "", netip.AddrPort{}, fmt.Errorf("%q is not udp:IP:PORT or IP:PORT", s)
+		return nil, netip.AddrPort{}, fmt.Errorf("%q is not udp:IP:PORT, tcp:IP:PORT or IP:PORT", s)
 	}
-	return transport, at, nil
+	return transports, at, nil
 }
 
 // Domain is one served domain and the names that mean the same.

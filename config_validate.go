@@ -57,15 +57,17 @@ func (c *Config) validateSIP() error {
 	}
 	seen := make(map[string]bool)
 	for _, s := range c.SIP {
-		transport, at, err := ParseSIPListen(s)
+		transports, at, err := ParseSIPListen(s)
 		if err != nil {
 			errs = append(errs, fieldErr("sip", "%v", err))
 			continue
 		}
-		if key := transport + at.String(); seen[key] && at.Port() != 0 {
-			errs = append(errs, fieldErr("sip", "%s is given twice", s))
-		} else {
-			seen[key] = true
+		for _, transport := range transports {
+			if key := transport + at.String(); seen[key] && at.Port() != 0 {
+				errs = append(errs, fieldErr("sip", "%s is given twice", s))
+			} else {
+				seen[key] = true
+			}
 		}
 	}
 	adv, ok := c.AdvertiseAddr()
@@ -91,6 +93,7 @@ func (c *Config) validateCluster() error {
 	} {
 		at, err := netip.ParseAddrPort(a.value)
 		switch {
+		case a.field == "cluster-remote" && a.value == noRemote:
 		case err != nil:
 			errs = append(errs, fieldErr(a.field, "%q is not IP:PORT", a.value))
 		case c.SecretFile == "" && !at.Addr().IsLoopback():

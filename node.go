@@ -85,11 +85,22 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 func (n *Node) openSIP() error {
 	tc := n.cfg.transport()
 	for _, s := range n.cfg.SIP {
-		_, at, err := ParseSIPListen(s)
+		transports, at, err := ParseSIPListen(s)
 		if err != nil {
 			return fmt.Errorf("sip: %w", err)
 		}
-		tc.UDP = append(tc.UDP, at)
+		for _, transport := range transports {
+			switch transport {
+			case "udp":
+				tc.UDP = append(tc.UDP, at)
+			case "tcp":
+				tc.TCP = append(tc.TCP, at)
+			}
+		}
+	}
+	tc.OnClose = func(f transport.Flow) {
+		n.layer.FlowClosed(f)
+		n.cluster.EndFlow(f.ID())
 	}
 	var err error
 	n.transport, err = transport.New(tc,
@@ -174,6 +185,9 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 
 // openActors makes proto.actor's side, on which users are grains of kind "user".
 func (n *Node) openActors(keys *cluster.Keys) error {
+	if n.cfg.ClusterRemote == noRemote {
+		return nil
+	}
 	ac := cluster.ActorConfig{
 		Self: n.self, Listen: n.cfg.ClusterRemote, Keys: keys, Owner: n.cluster.Owner,
 	}
@@ -188,7 +202,9 @@ func (n *Node) openActors(keys *cluster.Keys) error {
 
 func (n *Node) openGossip(keys *cluster.Keys) error {
 	n.self.Stream = n.advertised(n.streams.Addr())
-	n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	if n.actors != nil {
+		n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	}
 	n.self.Gossip = n.advertised(n.cfg.Cluster)
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
@@ -206,16 +222,15 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	resolver := resolve.New(resolve.DefaultConfig())
+	rc := resolve.DefaultConfig()
+	rc.Transports = sipTransports
 	sc := n.cfg.front()
 	sc.Domains = n.domains
-	for _, at := range n.sipAddrPorts() {
-		sc.Addresses = append(sc.Addresses, sipfront.Address{Transport: "udp", Addr: at})
-	}
+	sc.Addresses = n.sipAddresses()
 	var err error
 	n.sip, err = sipfront.New(sc, sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
-		Transport: n.transport, Resolver: resolver,
+		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
 		Rand: rand.Uint64, Log: n.log,
 	})
@@ -235,11 +250,13 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock", run: n.clock.Run},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "actors", run: n.actors.Run},
 		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+	}
+	if n.actors != nil {
+		parts = slices.Insert(parts, 3, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
@@ -267,7 +284,9 @@ func (n *Node) membersChanged(members []cluster.Member) {
 	n.peers.keepOnly(members)
 	n.streams.SetMembers(members)
 	n.cluster.MembersChanged(members)
-	n.actors.SetMembers(members)
+	if n.actors != nil {
+		n.actors.SetMembers(members)
+	}
 }
 
 // Name is the stable name of the node.
@@ -381,17 +400,27 @@ func Version() string {
 	return version
 }
 
-// sipAddrPorts are the advertised SIP addresses: the one that the operator
-// gave, or those of the sockets.
-func (n *Node) sipAddrPorts() []netip.AddrPort {
-	var out []netip.AddrPort
-	for i, at := range n.transport.Addrs() {
-		if adv, ok := n.cfg.AdvertiseAddr(); ok && i == 0 {
-			out = append(out, adv)
-			continue
-		}
-		if !at.Addr().IsUnspecified() {
-			out = append(out, at)
+// sipAddresses are the advertised SIP addresses, UDP first: those of the
+// sockets, with the address that the operator gave where they listen at all of
+// the host's, and with its port in the place of the first one's.
+func (n *Node) sipAddresses() []sipfront.Address {
+	adv, _ := n.cfg.AdvertiseAddr()
+	var out []sipfront.Address
+	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
+	first := uint16(0)
+	for _, network := range sipTransports {
+		for _, at := range listened[network] {
+			if first == 0 {
+				first = at.Port()
+			}
+			if at.Addr().IsUnspecified() || at.Port() == first {
+				port := at.Port()
+				if port == first && adv.Port() != 0 {
+					port = adv.Port()
+				}
+				at = netip.AddrPortFrom(adv.Addr(), port)
+			}
+			out = append(out, sipfront.Address{Transport: network, Addr: at})
 		}
 	}
 	return out
@@ -399,8 +428,8 @@ func (n *Node) sipAddrPorts() []netip.AddrPort {
 
 func (n *Node) sipAddrs() []string {
 	var out []string
-	for _, at := range n.sipAddrPorts() {
-		out = append(out, "udp:"+at.String())
+	for _, a := range n.sipAddresses() {
+		out = append(out, a.Transport+":"+a.Addr.String())
 	}
 	return out
 }

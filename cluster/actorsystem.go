@@ -33,7 +33,7 @@ const (
 	maxRemoteMessage = 16 << 20
 	// requestTimeout is that of a Request whose context has no deadline.
 	requestTimeout = 5 * time.Second
-	// stopTimeout is how long proto.actor's remote may take to say goodbye.
+	// stopTimeout is how long grains, and requests, may take to end.
 	stopTimeout = time.Second
 )
 
@@ -97,9 +97,11 @@ func NewActors(cfg ActorConfig, log *slog.Logger) (*Actors, error) {
 	if cfg.Self.Remote != "" {
 		options = append(options, remote.WithAdvertisedHost(cfg.Self.Remote))
 	}
+	conf := remote.Configure(host, port, options...)
+	conf.MaxRetryCount = 1 // each takes two seconds, in which the writer does nothing else
 	a.lookup = newOwnerLookup(cfg.Self.Name, cfg.Owner)
 	a.provider = newMemberProvider(cfg.Self, a.lookup)
-	pc := pcluster.Configure("hereis", a.provider, a.lookup, remote.Configure(host, port, options...),
+	pc := pcluster.Configure("hereis", a.provider, a.lookup, conf,
 		pcluster.WithKinds(cfg.Kinds...), pcluster.WithRequestTimeout(requestTimeout),
 		pcluster.WithHeartbeatExpiration(24*time.Hour))
 	// Its gossip carries nothing that is used here: members come from elsewhere.
@@ -179,18 +181,12 @@ func (a *Actors) stop() error {
 	return errors.Join(errs...)
 }
 
+// stopRemote cuts the connections of peers off. That is all that is left to
+// do: those to peers ended with the members. Its graceful stop waits ten seconds
+// for peers to end theirs, and writes what others read.
 func (a *Actors) stopRemote() {
-	if a.cluster.Remote == nil {
-		return
-	}
-	gone := make(chan error, 1)
-	go func() { gone <- guarded("remote", func() { a.cluster.Remote.Shutdown(true) }) }()
-	select {
-	case <-gone:
-	case <-time.After(stopTimeout):
-		// Peers keep their streams open: cut them off.
+	if a.cluster.Remote != nil && a.provider.ready() {
 		a.cluster.Remote.Shutdown(false)
-		<-gone
 	}
 }
 
@@ -342,6 +338,15 @@ func (p *memberProvider) StartClient(*pcluster.Cluster) error {
 
 // Shutdown implements pcluster.ClusterProvider.
 func (p *memberProvider) Shutdown(bool) error { return nil }
+
+func (p *memberProvider) ready() bool {
+	select {
+	case <-p.started:
+		return true
+	default:
+		return false
+	}
+}
 
 func (p *memberProvider) setMembers(members []Member) {
 	p.mu.Lock()

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"net"
@@ -105,37 +104,6 @@ func (a *actorNode) ask(t *testing.T, identity, text string) (string, error) {
 	return r.(*wrapperspb.StringValue).Value, nil
 }
 
-func TestGrainsAreReachedByClusterRequest(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			var keys *Keys
-			if secure {
-				keys = testKeys(t)
-			}
-			p := &placement{}
-			p.set("a", "b")
-			a, b := startActors(t, "a", 1, p, keys), startActors(t, "b", 1, p, keys)
-			members := []Member{a.member, b.member}
-			a.SetMembers(members)
-			b.SetMembers(members)
-			seen := map[string]int{}
-			for i := range 20 {
-				id := fmt.Sprintf("id%d", i)
-				want := p.owner(id) + " " + id + " hi"
-				for _, n := range []*actorNode{a, b} {
-					if got, err := n.ask(t, id, "hi"); err != nil || got != want {
-						t.Fatalf("got %q, %v, want %q", got, err, want)
-					}
-				}
-				seen[p.owner(id)]++
-			}
-			if len(seen) != 2 {
-				t.Fatalf("got %v: one node has all", seen)
-			}
-		})
-	}
-}
-
 func TestActorsAreReadyWithoutThePauseOfStartMember(t *testing.T) {
 	p := &placement{}
 	p.set("a")
@@ -147,41 +115,6 @@ func TestActorsAreReadyWithoutThePauseOfStartMember(t *testing.T) {
 	if took := time.Since(start); took > 900*time.Millisecond {
 		t.Errorf("took %v", took)
 	}
-}
-
-func TestFlappedNodeIsNotKeptOut(t *testing.T) {
-	p := &placement{}
-	p.set("b")
-	a, b := startActors(t, "a", 1, p, nil), startActors(t, "b", 1, p, nil)
-	both, alone := []Member{a.member, b.member}, []Member{a.member}
-	b.SetMembers(both)
-	for range 3 {
-		a.SetMembers(both)
-		if got, err := a.ask(t, "x", "hi"); err != nil || got != "b x hi" {
-			t.Fatalf("got %q, %v", got, err)
-		}
-		a.SetMembers(alone)
-	}
-}
-
-func TestGrainMovesWithItsOwner(t *testing.T) {
-	p := &placement{}
-	p.set("a")
-	a, b := startActors(t, "a", 1, p, nil), startActors(t, "b", 1, p, nil)
-	members := []Member{a.member, b.member}
-	a.SetMembers(members)
-	b.SetMembers(members)
-	if got, err := b.ask(t, "x", "hi"); err != nil || got != "a x hi" {
-		t.Fatalf("got %q, %v", got, err)
-	}
-	p.set("b")
-	a.SetMembers(members)
-	b.SetMembers(members)
-	eventually(t, "the old grain stops", func() bool { return a.lookup.count() == 0 })
-	eventually(t, "the new one answers", func() bool {
-		got, err := a.ask(t, "x", "hi")
-		return err == nil && got == "b x hi"
-	})
 }
 
 func TestUnknownKindAndStoppedSystem(t *testing.T) {
