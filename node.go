@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/cluster/store"
@@ -34,6 +36,7 @@ type Node struct {
 	peers     *peers
 	streams   *cluster.Streams
 	gossip    *cluster.Gossip
+	actors    *cluster.Actors
 	cluster   *cluster.Node
 	client    *actors.Client
 	transport *transport.Transport
@@ -80,13 +83,24 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 // openSIP takes the SIP ports. What the sockets bring goes to the layer, which
 // is there before they are read.
 func (n *Node) openSIP() error {
-	tc := transport.DefaultConfig()
+	tc := n.cfg.transport()
 	for _, s := range n.cfg.SIP {
-		_, at, err := ParseSIPListen(s)
+		transports, at, err := ParseSIPListen(s)
 		if err != nil {
 			return fmt.Errorf("sip: %w", err)
 		}
-		tc.UDP = append(tc.UDP, at)
+		for _, transport := range transports {
+			switch transport {
+			case "udp":
+				tc.UDP = append(tc.UDP, at)
+			case "tcp":
+				tc.TCP = append(tc.TCP, at)
+			}
+		}
+	}
+	tc.OnClose = func(f transport.Flow) {
+		n.layer.FlowClosed(f)
+		n.cluster.EndFlow(f.ID())
 	}
 	var err error
 	n.transport, err = transport.New(tc,
@@ -149,9 +163,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := limits.Validate(); err != nil {
 		return err
 	}
-	cc := cluster.DefaultConfig()
+	cc := n.cfg.cluster()
 	cc.Name, cc.Incarnation = n.self.Name, n.self.Incarnation
-	cc.Region, cc.Zone = n.cfg.Region, n.cfg.Zone
 	n.cluster, err = cluster.New(cc, cluster.Parts{
 		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
 		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
@@ -164,12 +177,34 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := n.cluster.Load(); err != nil {
 		return err
 	}
+	if err := n.openActors(keys); err != nil {
+		return err
+	}
 	return n.openGossip(keys)
+}
+
+// openActors makes proto.actor's side, on which users are grains of kind "user".
+func (n *Node) openActors(keys *cluster.Keys) error {
+	if n.cfg.ClusterRemote == noRemote {
+		return nil
+	}
+	ac := cluster.ActorConfig{
+		Self: n.self, Listen: n.cfg.ClusterRemote, Keys: keys, Owner: n.cluster.Owner,
+	}
+	ac.Self.Remote = n.advertised(n.cfg.ClusterRemote)
+	ac.Kinds = append(ac.Kinds, actors.NewUserKind(asker{n.cluster}))
+	var err error
+	if n.actors, err = cluster.NewActors(ac, n.log); err != nil {
+		return fmt.Errorf("cluster-remote: %w", err)
+	}
+	return nil
 }
 
 func (n *Node) openGossip(keys *cluster.Keys) error {
 	n.self.Stream = n.advertised(n.streams.Addr())
-	n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	if n.actors != nil {
+		n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	}
 	n.self.Gossip = n.advertised(n.cfg.Cluster)
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
@@ -187,25 +222,22 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	resolver := resolve.New(resolve.DefaultConfig())
-	sc := sipfront.DefaultConfig()
+	rc := resolve.DefaultConfig()
+	rc.Transports = sipTransports
+	sc := n.cfg.front()
 	sc.Domains = n.domains
-	for _, at := range n.sipAddrPorts() {
-		sc.Addresses = append(sc.Addresses, sipfront.Address{Transport: "udp", Addr: at})
-	}
+	sc.Addresses = n.sipAddresses()
 	var err error
 	n.sip, err = sipfront.New(sc, sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
-		Transport: n.transport, Resolver: resolver,
+		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
 		Rand: rand.Uint64, Log: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	lc := transaction.DefaultConfig()
-	lc.Seed = rand.Uint64()
-	n.layer = transaction.New(lc, n.sip)
+	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
 	return nil
 }
@@ -222,6 +254,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+	}
+	if n.actors != nil {
+		parts = slices.Insert(parts, 3, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
@@ -249,6 +284,9 @@ func (n *Node) membersChanged(members []cluster.Member) {
 	n.peers.keepOnly(members)
 	n.streams.SetMembers(members)
 	n.cluster.MembersChanged(members)
+	if n.actors != nil {
+		n.actors.SetMembers(members)
+	}
 }
 
 // Name is the stable name of the node.
@@ -309,7 +347,15 @@ func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.User
 }
 
 // Members lists this node and those that it knows, live or failed.
-func (n *Node) Members() []cluster.MemberStatus { return n.cluster.Members() }
+func (n *Node) Members() []cluster.MemberStatus {
+	members := n.cluster.Members()
+	for i := range members {
+		if members[i].Name == n.self.Name {
+			members[i].Member = n.self
+		}
+	}
+	return members
+}
 
 // Hello is what a node said of itself when its stream opened: its SIP and admin
 // addresses; nil if it has not been heard of.
@@ -354,17 +400,27 @@ func Version() string {
 	return version
 }
 
-// sipAddrPorts are the advertised SIP addresses: the one that the operator
-// gave, or those of the sockets.
-func (n *Node) sipAddrPorts() []netip.AddrPort {
-	var out []netip.AddrPort
-	for i, at := range n.transport.Addrs() {
-		if adv, ok := n.cfg.AdvertiseAddr(); ok && i == 0 {
-			out = append(out, adv)
-			continue
-		}
-		if !at.Addr().IsUnspecified() {
-			out = append(out, at)
+// sipAddresses are the advertised SIP addresses, UDP first: those of the
+// sockets, with the address that the operator gave where they listen at all of
+// the host's, and with its port in the place of the first one's.
+func (n *Node) sipAddresses() []sipfront.Address {
+	adv, _ := n.cfg.AdvertiseAddr()
+	var out []sipfront.Address
+	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
+	first := uint16(0)
+	for _, network := range sipTransports {
+		for _, at := range listened[network] {
+			if first == 0 {
+				first = at.Port()
+			}
+			if at.Addr().IsUnspecified() || at.Port() == first {
+				port := at.Port()
+				if port == first && adv.Port() != 0 {
+					port = adv.Port()
+				}
+				at = netip.AddrPortFrom(adv.Addr(), port)
+			}
+			out = append(out, sipfront.Address{Transport: network, Addr: at})
 		}
 	}
 	return out
@@ -372,8 +428,8 @@ func (n *Node) sipAddrPorts() []netip.AddrPort {
 
 func (n *Node) sipAddrs() []string {
 	var out []string
-	for _, at := range n.sipAddrPorts() {
-		out = append(out, "udp:"+at.String())
+	for _, a := range n.sipAddresses() {
+		out = append(out, a.Transport+":"+a.Addr.String())
 	}
 	return out
 }
@@ -389,4 +445,11 @@ func (n *Node) advertised(listen string) string {
 		return listen
 	}
 	return netip.AddrPortFrom(adv.Addr(), at.Port()).String()
+}
+
+// asker is the door through which proto.actor's user grain reaches the gate.
+type asker struct{ node *cluster.Node }
+
+func (a asker) AskThen(aor string, msg proto.Message, done func(proto.Message, error)) {
+	a.node.AskAsync(aor, msg, 0, done)
 }

@@ -60,7 +60,7 @@ func resolve(rec *messages.Record, c *messages.RegisterContact, nowMS int64) ent
 			exact = l
 		}
 		if !rec.Alive(l, nowMS) {
-			if (isExact || !isOutboundKey(l.Key) && EqualURI(string(l.Key), c.Uri)) && newer(l, dead) {
+			if (isExact || !isOutboundKey(l.Key) && sameContact(l.Key, c.Uri)) && newer(l, dead) {
 				dead = l
 			}
 			continue
@@ -105,7 +105,11 @@ func matches(l *messages.Lease, c *messages.RegisterContact) bool {
 	if isOutboundKey(l.Key) && string(p.instance) != c.InstanceId {
 		return false
 	}
-	return string(p.contact) == c.Uri || EqualURI(string(p.contact), c.Uri)
+	return sameContact(p.contact, c.Uri)
+}
+
+func sameContact(stored []byte, uri string) bool {
+	return string(stored) == uri || !hostDiffers(stored, uri) && EqualURI(string(stored), uri)
 }
 
 func isOutboundKey(key []byte) bool { return len(key) > 0 && key[0] == '+' }

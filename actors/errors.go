@@ -81,16 +81,16 @@ func (e RetryAfterError) Error() string { return fmt.Sprintf("%v: retry after %v
 // Unwrap gives Err.
 func (e RetryAfterError) Unwrap() error { return e.Err }
 
-// failures is the one table between errors and codes. A function and no
-// variable, so that nobody can change it.
-func failures() []struct {
+// failure is a row of the one table between errors and codes.
+type failure struct {
 	err  error
 	code messages.FailureCode
-} {
-	return []struct {
-		err  error
-		code messages.FailureCode
-	}{
+}
+
+// failures is that table: a function and no variable, so that nobody can
+// change it, and an array, so that it costs nothing.
+func failures() [16]failure {
+	return [...]failure{
 		{ErrStaleCSeq, messages.FailureCode_FAILURE_CODE_STALE_CSEQ},
 		{ErrIntervalTooBrief, messages.FailureCode_FAILURE_CODE_INTERVAL_TOO_BRIEF},
 		{ErrBadRequest, messages.FailureCode_FAILURE_CODE_BAD_REQUEST},
@@ -115,6 +115,9 @@ func failures() []struct {
 func ToFailure(err error) *messages.Failure {
 	f := &messages.Failure{Code: messages.FailureCode_FAILURE_CODE_INTERNAL, Detail: err.Error()}
 	for _, row := range failures() {
+		if err == row.err {
+			return &messages.Failure{Code: row.code}
+		}
 		if errors.Is(err, row.err) {
 			f.Code = row.code
 			f.Detail = detail(err, row.err)

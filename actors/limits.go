@@ -55,25 +55,31 @@ func DefaultLimits() Limits {
 func (l Limits) Validate() error {
 	switch {
 	case l.MinExpires < time.Second:
-		return fmt.Errorf("MinExpires %v: below a second", l.MinExpires)
+		return fmt.Errorf("limits: MinExpires %v: below a second", l.MinExpires)
 	case l.DefaultExpires < l.MinExpires:
-		return fmt.Errorf("DefaultExpires %v: below MinExpires %v", l.DefaultExpires, l.MinExpires)
+		return fmt.Errorf("limits: DefaultExpires %v: below MinExpires %v", l.DefaultExpires, l.MinExpires)
 	case l.MaxExpires < l.DefaultExpires:
-		return fmt.Errorf("MaxExpires %v: below DefaultExpires %v", l.MaxExpires, l.DefaultExpires)
+		return fmt.Errorf("limits: MaxExpires %v: below DefaultExpires %v", l.MaxExpires, l.DefaultExpires)
 	case l.MaxExpires > math.MaxUint32*time.Second:
-		return fmt.Errorf("MaxExpires %v: above 2^32-1 s", l.MaxExpires)
+		return fmt.Errorf("limits: MaxExpires %v: above 2^32-1 s", l.MaxExpires)
 	case math.IsNaN(l.Jitter) || l.Jitter < 0 || l.Jitter > 0.5:
-		return fmt.Errorf("Jitter %v: not between 0 and 0.5", l.Jitter)
+		return fmt.Errorf("limits: Jitter %v: not between 0 and 0.5", l.Jitter)
 	case l.MaxBindings < 1:
-		return fmt.Errorf("MaxBindings %d: below 1", l.MaxBindings)
+		return fmt.Errorf("limits: MaxBindings %d: below 1", l.MaxBindings)
 	case l.Policy != Reject && l.Policy != ReplaceOldest:
-		return fmt.Errorf("Policy %q: neither %q nor %q", l.Policy, Reject, ReplaceOldest)
+		return fmt.Errorf("limits: Policy %q: neither %q nor %q", l.Policy, Reject, ReplaceOldest)
 	}
 	return nil
 }
 
-// maxKeys bounds what is kept of one user, dead keys included (rules 4, 8).
-func (l *Limits) maxKeys() int { return 4 * l.MaxBindings }
+// maxShown bounds the targets of a user: a partition may leave more bindings
+// than the limit allows, and all are shown, up to this (rule 8).
+func (l *Limits) maxShown() int { return 4 * l.MaxBindings }
+
+// maxKeys bounds what is kept of one user, dead keys included (rule 4). Also
+// for a small limit there is room for a client that registers from a new port
+// each minute, for as long as removals are remembered at the default MaxExpires.
+func (l *Limits) maxKeys() int { return max(4*l.MaxBindings, 256) }
 
 // lifetimeMS is how long any binding can live.
 func (l *Limits) lifetimeMS() int64 { return l.MaxExpires.Milliseconds() }

@@ -268,7 +268,8 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 			t.added++
 		}
 	}
-	if wasAlive && (e.have.Edge != t.r.Edge || !e.have.Flow.Same(t.r.Flow)) {
+	// A Contact that is called directly is the same by whatever flow it came.
+	if wasAlive && (e.have.Edge != t.r.Edge || t.r.FlowBound && !e.have.Flow.Same(t.r.Flow)) {
 		t.all = true
 		t.tellEdge(e.have.Edge)
 	}
@@ -282,13 +283,22 @@ func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
 		Key:        key,
 		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
 		Edge:       t.r.Edge,
-		Flow:       t.r.Flow,
+		Flow:       boundFlow(t.r),
 		Stamp:      stamp,
 		Vouch:      t.r.Incarnation,
 		CallId:     t.r.CallId,
 		Cseq:       t.r.Cseq,
 		LifetimeMs: t.cfg.lifetimeMS(),
 	}
+}
+
+// boundFlow is the flow that a lease lives and dies with. A Contact that can be
+// called without its connection does not care when that closes.
+func boundFlow(r *messages.Register) *messages.FlowID {
+	if r.GetFlow().GetStream() && !r.GetFlowBound() {
+		return nil
+	}
+	return r.GetFlow()
 }
 
 // tellEdge notes a former edge; the one that asked learns from the answer.
@@ -319,71 +329,6 @@ func (t *update) joinTwins(e *entry) {
 		t.all = true
 		t.tellEdge(twin.Edge)
 	}
-}
-
-// star processes "Contact: *" (RFC 3261 10.3 step 6, rule 6).
-func (t *update) star() error {
-	rec := t.q.Record
-	if f := rec.GetFloor(); f != nil {
-		same := f.CallId == t.r.CallId
-		if f.Stamp.Compare(t.r.Stamp) == 0 || same && f.Cseq == t.r.Cseq {
-			t.keptFloor = f
-			return nil
-		}
-		if same && t.r.Cseq < f.Cseq {
-			return ErrStaleCSeq
-		}
-	}
-	for _, l := range rec.GetLeases() {
-		if isBinding(l) && l.CallId == t.r.CallId && l.Cseq >= t.r.Cseq {
-			return ErrStaleCSeq
-		}
-	}
-	stamp := t.orderStar()
-	if t.behind || rec.GetFloor() != nil && stamp.Compare(rec.Floor.Stamp) <= 0 {
-		return nil
-	}
-	t.floor = &messages.Floor{
-		Stamp:      stamp,
-		CallId:     t.r.CallId,
-		Cseq:       t.r.Cseq,
-		Edge:       t.r.Edge,
-		LifetimeMs: t.cfg.lifetimeMS(),
-	}
-	t.all = true
-	for _, l := range rec.GetLeases() {
-		if isBinding(l) && rec.Alive(l, t.q.NowMS) && l.Stamp.Compare(stamp) <= 0 {
-			t.tellEdge(l.Edge)
-		}
-	}
-	return nil
-}
-
-// orderStar finds the stamp of a floor: order, over every key of the user. A
-// floor that took effect before some binding still ends those below it.
-func (t *update) orderStar() *messages.Stamp {
-	rec, stamp, foreign := t.q.Record, t.r.Stamp, false
-	raise := func(key []byte, winner *messages.Stamp, callID string) {
-		if t.r.Stamp.Compare(winner) > 0 {
-			return
-		}
-		t.behind = t.behind || t.arrivedAfter(key, winner)
-		foreign = foreign || callID != t.r.CallId
-		stamp = nil
-	}
-	if f := rec.GetFloor(); f != nil {
-		raise(nil, f.Stamp, f.CallId)
-	}
-	for _, l := range rec.GetLeases() {
-		if isBinding(l) {
-			raise(l.Key, l.Stamp, l.CallId)
-		}
-	}
-	switch {
-	case stamp != nil || foreign || t.behind:
-		return t.r.Stamp
-	}
-	return t.q.NewStamp()
 }
 
 func isBinding(l *messages.Lease) bool {

@@ -113,7 +113,7 @@ func (p *replica) copyFrom(o *replica) {
 func request(ms int64, edge, callID string, cseq uint32, contacts ...string) *messages.Register {
 	r := &messages.Register{
 		Aor: testAoR, CallId: callID, Cseq: cseq,
-		Stamp: &messages.Stamp{Ms: ms, Counter: cseq, Incarnation: 1},
+		Stamp: &messages.Stamp{Ms: ms, Counter: cseq, Incarnation: edgeIncarnation(edge)},
 		Edge:  edge, Incarnation: 1,
 		Flow:      &messages.FlowID{Incarnation: 1, Counter: 1},
 		Transport: "udp", Remote: "198.51.100.1:5060",
@@ -149,6 +149,14 @@ func request(ms int64, edge, callID string, cseq uint32, contacts ...string) *me
 		r.Contacts = append(r.Contacts, c)
 	}
 	return r
+}
+
+// edgeIncarnation keeps apart the stamps that two edges make in one millisecond.
+func edgeIncarnation(edge string) (inc uint64) {
+	for _, c := range edge {
+		inc = inc<<8 | uint64(c)
+	}
+	return inc
 }
 
 // register asks with a request of this moment.

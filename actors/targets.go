@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ const retryFailed = 30 * time.Second
 // locate answers a WHEREIS by the table of rule 15, first match.
 func (u *User) locate(q *Question, msg *messages.Locate) *Answer {
 	final := q.Settled && !q.StandIn
-	targets, live := targetSet(q, u.cfg.maxKeys())
+	targets, live := targetSet(q, u.cfg.maxShown())
 	if len(targets) > 0 {
 		return &Answer{Reply: &messages.Located{Targets: targets, Final: final}, Incomplete: !final}
 	}
@@ -52,7 +53,7 @@ type candidate struct {
 // alternatives, not further devices (RFC 5626 5.3). live counts the bindings
 // that count, reachable or not.
 func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
-	found := make([]candidate, 0, len(q.Record.GetLeases()))
+	var found []candidate
 	for _, l := range q.Record.GetLeases() {
 		if !isBinding(l) || !q.Record.Alive(l, q.NowMS) {
 			continue
@@ -63,6 +64,9 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 			continue
 		}
 		if edgeLive := q.LiveEdge(l.Edge); !b.FlowBound || edgeLive && flowServes(q, l) {
+			if found == nil {
+				found = make([]candidate, 0, len(q.Record.Leases))
+			}
 			found = append(found, candidate{l, b, edgeLive})
 		}
 	}
@@ -70,7 +74,11 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 		return nil, live
 	}
 	slices.SortFunc(found, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.binding.Q, a.binding.Q), b.lease.Stamp.Compare(a.lease.Stamp))
+		return cmp.Or(
+			cmp.Compare(b.binding.Q, a.binding.Q),
+			b.lease.Stamp.Compare(a.lease.Stamp),
+			bytes.Compare(a.lease.Key, b.lease.Key),
+		)
 	})
 	found = groupInstances(collapse(found))
 	found = found[:min(limit, len(found))]
@@ -95,16 +103,21 @@ func flowServes(q *Question, l *messages.Lease) bool {
 // collapse keeps the first of equal Contacts, which a partition may leave twice
 // (rule 2). Two instances, or two flows of one, are never equal.
 func collapse(sorted []candidate) []candidate {
-	kept := sorted[:0]
+	if len(sorted) == 1 {
+		return sorted
+	}
+	kept, uris := sorted[:0], make([]comparedURI, 0, len(sorted))
+next:
 	for _, c := range sorted {
-		same := func(k candidate) bool {
+		u := parseForEqual(c.binding.Contact)
+		for i, k := range kept {
 			distinct := k.binding.InstanceId != "" && c.binding.InstanceId != "" &&
 				(k.binding.InstanceId != c.binding.InstanceId || k.binding.RegId != c.binding.RegId)
-			return !distinct && EqualURI(k.binding.Contact, c.binding.Contact)
+			if !distinct && uris[i].equal(&u) {
+				continue next
+			}
 		}
-		if !slices.ContainsFunc(kept, same) {
-			kept = append(kept, c)
-		}
+		kept, uris = append(kept, c), append(uris, u)
 	}
 	return kept
 }

@@ -227,5 +227,8 @@ func FuzzEqualURI(f *testing.F) {
 		if EqualURI(a, b) != EqualURI(b, a) {
 			t.Errorf("not symmetric: %q %q", a, b)
 		}
+		if a != b && hostDiffers([]byte(a), b) && EqualURI(a, b) {
+			t.Errorf("equal with different hosts: %q %q", a, b)
+		}
 	})
 }

@@ -62,12 +62,7 @@ type Members struct {
 func (s *Server) where(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	aor, err := s.aor(r.PathValue("aor"))
-	if err != nil {
-		s.fail(w, err)
-		return
-	}
-	known, err := s.node.Where(ctx, aor)
+	known, err := s.node.Where(ctx, r.PathValue("aor"))
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -79,32 +74,6 @@ func (s *Server) where(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusNotFound
 	}
 	writeJSON(w, status, answer)
-}
-
-// aor completes what people type: alice is sip:alice at the first domain.
-func (s *Server) aor(text string) (string, error) {
-	if text == "" {
-		return "", fmt.Errorf("%w: an AoR is missing", ErrBadRequest)
-	}
-	lower := strings.ToLower(text)
-	if strings.HasPrefix(lower, "tel:") {
-		return text, nil
-	}
-	if !strings.HasPrefix(lower, "sip:") && !strings.HasPrefix(lower, "sips:") {
-		text = "sip:" + text
-	}
-	if !strings.Contains(text, "@") {
-		domains := s.node.Info().Domains
-		if len(domains) == 0 {
-			return "", fmt.Errorf("%w: %q has no domain", ErrBadRequest, text)
-		}
-		host := domains[0]
-		if strings.Contains(host, ":") {
-			host = "[" + host + "]"
-		}
-		text += "@" + host
-	}
-	return text, nil
 }
 
 func (s *Server) members(w http.ResponseWriter, _ *http.Request) {

@@ -23,17 +23,19 @@ var (
 // Node is what the API needs from the node that it stands before. All methods
 // may be called at any time, also while the node starts and stops.
 type Node interface {
-	// Where asks the owner of an AoR what is known of it.
+	// Where asks the owner of an AoR what is known of it. People write an AoR as
+	// they like: sip:alice@example.com, alice@example.com, or alice alone for one
+	// of the first domain.
 	Where(ctx context.Context, aor string) (*messages.Whereabouts, error)
 	// Members lists the nodes that this one knows, itself included, by name.
 	Members() []Member
 	// Send asks to (a node's name, an AoR, or "all") a question and returns one
 	// reply for every node asked. An error says that nobody could be asked.
 	Send(ctx context.Context, to string, question proto.Message) ([]Reply, error)
-	// Watch yields the events of the users that match pattern (an AoR, a
-	// domain as "@example.com", or "*"), from the whole cluster. The channel is
-	// closed by the node when ctx ends, when the node stops, or when the reader
-	// falls behind: who goes on watching must ask anew.
+	// Watch yields the events of the users that match pattern (an AoR as people
+	// write it, a domain as "@example.com", or "*"), from the whole cluster. The
+	// channel is closed by the node when ctx ends or the node stops. A reader
+	// that is too slow misses events.
 	Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error)
 	// Ready is nil when the node serves, or says what it waits for.
 	Ready() error
@@ -90,7 +92,6 @@ type Info struct {
 	Version     string   `json:"version"`
 	Go          string   `json:"go"`
 	SIP         []string `json:"sip"`
-	// Domains are the served domains, without aliases; the first completes an
-	// AoR that is given without one.
+	// Domains are the served domains, without aliases; the first is the default.
 	Domains []string `json:"domains"`
 }

@@ -13,11 +13,6 @@ import (
 // client accepts text/event-stream. Silence is broken by an empty line or an
 // SSE comment, so that both ends notice a dead connection.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
-	pattern, err := s.pattern(r.URL.Query().Get("pattern"))
-	if err != nil {
-		s.fail(w, err)
-		return
-	}
 	select {
 	case s.watchers <- struct{}{}:
 		defer func() { <-s.watchers }()
@@ -25,7 +20,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, fmt.Errorf("%w: %d watchers already", ErrUnavailable, maxWatchers))
 		return
 	}
-	events, err := s.node.Watch(r.Context(), pattern)
+	events, err := s.node.Watch(r.Context(), pattern(r.URL.Query().Get("pattern")))
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -56,19 +51,15 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pattern turns what people type into what a node watches: an AoR, a domain
-// as "@example.com", or "*".
-func (s *Server) pattern(text string) (string, error) {
+// pattern gives a domain its "@", so that it is no user's name; a node reads the rest.
+func pattern(text string) string {
 	switch {
 	case text == "" || text == "*":
-		return "*", nil
-	case strings.HasPrefix(text, "@"):
-		return strings.ToLower(text), nil
-	case strings.Contains(text, "@") || strings.Contains(text, ":") && !strings.HasPrefix(text, "["):
-		return s.aor(text)
-	default:
-		return "@" + strings.ToLower(text), nil
+		return "*"
+	case strings.Contains(text, "@") || strings.HasPrefix(text, "sip:") || strings.HasPrefix(text, "sips:") || strings.HasPrefix(text, "tel:"):
+		return text
 	}
+	return "@" + text
 }
 
 // stream writes one kind of event stream.

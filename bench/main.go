@@ -61,7 +61,7 @@ func main() {
 // run is main without the process: 0 all units ended as expected, 1 error, 2 some units failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("bench"), kong.Description("A SIP load generator with closed and open loop."), kong.UsageOnError(), kong.Writers(stdout, stderr))
+	parser, err := kong.New(&c, kong.Name("bench"), kong.Description("A SIP load generator with closed and open loop."), kong.Writers(stdout, stderr))
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1

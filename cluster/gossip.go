@@ -216,7 +216,6 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 		c.SecretKey = g.cfg.Keys.Gossip
 	}
 	c.Logger = quietLogger(g.log)
-	c.LogOutput = nil
 	d := &gossipDelegate{g: g}
 	c.Delegate, c.Events, c.Alive = d, d, d
 	return c, nil
@@ -228,7 +227,9 @@ func incarnationName(name string, incarnation uint64) string {
 
 // Run joins, watches and reports until ctx ends. It returns ErrNameTaken if
 // another live node has this node's name, and IncarnationError if peers
-// remember a higher incarnation of it. It does not leave: see Leave.
+// remember a higher incarnation of it. It does not leave: see Leave. A probe that
+// memberlist has under way when Run returns ends by itself, a probe interval
+// later: nothing can call it off.
 func (g *Gossip) Run(ctx context.Context) error {
 	if err := g.Listen(); err != nil {
 		return err

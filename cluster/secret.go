@@ -102,8 +102,9 @@ func derive(secret []byte, secure bool) (*Keys, error) {
 // from the secret, and a configuration for both ends of a connection between
 // nodes: TLS 1.3, each side shows a certificate of that authority. The name in
 // it is the node's; whom one talks to is checked by the caller with
-// peerCertName, as the dialled address says nothing about it.
-func (k *Keys) NodeTLS(name string) (*tls.Config, error) {
+// peerCertName, as the dialled address says nothing about it. protocol is what
+// both sides must be there for (ALPN, RFC 7301).
+func (k *Keys) NodeTLS(name, protocol string) (*tls.Config, error) {
 	caKey := ed25519.NewKeyFromSeed(k.caSeed)
 	ca, err := authority(caKey)
 	if err != nil {
@@ -138,7 +139,7 @@ func (k *Keys) NodeTLS(name string) (*tls.Config, error) {
 		InsecureSkipVerify:     true,
 		VerifyConnection:       func(cs tls.ConnectionState) error { return verifyPeer(cs, roots) },
 		SessionTicketsDisabled: true,
-		NextProtos:             []string{"h2", "hereis"},
+		NextProtos:             []string{protocol},
 	}, nil
 }
 

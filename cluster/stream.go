@@ -114,7 +114,7 @@ func NewStreams(cfg StreamConfig, recv Receiver, log *slog.Logger) (*Streams, er
 		return s, nil
 	}
 	var err error
-	if s.tls, err = s.cfg.Keys.NodeTLS(cfg.Self.Name); err != nil {
+	if s.tls, err = s.cfg.Keys.NodeTLS(cfg.Self.Name, "hereis"); err != nil {
 		return nil, fmt.Errorf("stream: %w", err)
 	}
 	return s, nil
@@ -168,9 +168,8 @@ func (s *Streams) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer s.ln.Close()
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { s.ln.Close() })
-	defer stop()
 
 	accepting := make(chan error, 1) // the accept loop's one result
 	wg.Go(func() { accepting <- s.accept(ctx, &wg) })

@@ -39,11 +39,13 @@ type streamConn struct {
 	// wake tells the writer that there is something to write; one slot.
 	wake chan struct{}
 	// done is closed by close.
-	done    chan struct{}
-	once    sync.Once
-	err     atomic.Pointer[error]
-	retired atomic.Bool
-	pinged  atomic.Int64 // node time of the ping that is on its way
+	done chan struct{}
+	once sync.Once
+	err  atomic.Pointer[error]
+	// replaced: another connection to the same incarnation is in use, and this
+	// one is heard out. retired: this side, moreover, has had its last word.
+	replaced, retired atomic.Bool
+	pinged            atomic.Int64 // node time of the ping that is on its way
 
 	mu     sync.Mutex // guards what follows
 	buf    []byte     // frames to be written
@@ -175,12 +177,14 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 		}
 		st.receivedFrames.Add(1)
 		st.receivedBytes.Add(uint64(len(frame)))
-		switch env.Type {
-		case typePing:
+		// A Ping that somebody asks as a question, and its answer, are not the stream's own.
+		own := env.Kind == messages.EnvelopeKind_ENVELOPE_KIND_EVENT
+		switch {
+		case own && env.Type == typePing:
 			c.answerPing(env)
-		case typePong:
+		case own && env.Type == typePong:
 			c.measure(p, env)
-		case typeHello:
+		case env.Type == typeHello:
 			st.garbage.Add(1)
 			return fmt.Errorf("%w: a second hello", errGarbage)
 		default:
@@ -238,21 +242,18 @@ func (c *streamConn) readFrame() ([]byte, error) {
 // retire takes no more Envelopes, writes what is queued, and hears the other
 // side out for a moment.
 func (c *streamConn) retire() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
 	c.retired.Store(true)
-	time.AfterFunc(lingerTime, func() { c.close(errSuperseded) })
-	c.wakeWriter()
+	c.lame()
 }
 
-// lame takes no more Envelopes and hears the other side out; it leaves it to
-// that side to end the connection.
+// lame is retire, but leaves it to the other side to end the connection.
 func (c *streamConn) lame() {
+	c.replaced.Store(true)
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	time.AfterFunc(lingerTime, func() { c.close(errSuperseded) })
+	c.wakeWriter()
 }
 
 func (c *streamConn) closeWrite() {

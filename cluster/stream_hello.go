@@ -216,7 +216,7 @@ func (c *streamConn) measure(p *streamPeer, env *messages.Envelope) {
 	}
 	now := c.s.nowMS()
 	rtt := now - pong.SentMs
-	if pong.SentMs != c.pinged.Swap(0) || rtt < 0 {
+	if pong.SentMs == 0 || pong.SentMs != c.pinged.Swap(0) || rtt < 0 {
 		return // not the answer to the last ping
 	}
 	offset := time.Duration(pong.NowMs-pong.SentMs-rtt/2) * time.Millisecond

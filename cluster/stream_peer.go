@@ -127,8 +127,10 @@ func (p *streamPeer) install(c *streamConn, self string, handshake time.Duration
 			old.close(errSuperseded)
 		case old.dialled != c.dialled && old.dialled == (self < p.name):
 			return errSuperseded
+		case c.dialled:
+			old.retire() // the peer has c already: it answered
 		default:
-			old.retire()
+			old.lame() // the peer has not yet heard that c is in use
 		}
 	}
 	p.conn.Store(c)
@@ -143,7 +145,7 @@ func (p *streamPeer) announce(c *streamConn, recv Receiver) {
 	if p.conn.Load() != c {
 		return
 	}
-	if p.up != nil && p.up.hello.Incarnation == c.hello.Incarnation && p.up.retired.Load() {
+	if p.up != nil && p.up.hello.Incarnation == c.hello.Incarnation && p.up.replaced.Load() {
 		p.up = c
 		return
 	}

@@ -3,7 +3,6 @@ package messages
 import (
 	"bytes"
 	"cmp"
-	"slices"
 )
 
 // SkewBoundMS is how far, in milliseconds, the node times of two members may
@@ -86,12 +85,12 @@ func (r *Record) HasEnded(edge string, flow *FlowID) bool {
 }
 
 // Alive tells whether a lease of this record counts at node time nowMS: not
-// dead, not expired, above the floor, on a flow that has not ended. Whether it
-// can be reached is another question.
+// dead, not expired, above the floor if it is a binding, on a flow that has not
+// ended. Whether it can be reached is another question.
 func (r *Record) Alive(l *Lease, nowMS int64) bool {
 	return !l.GetDead() &&
 		l.GetExpiresMs() > nowMS &&
-		(r.GetFloor() == nil || l.GetStamp().Compare(r.Floor.Stamp) > 0) &&
+		(r.GetFloor() == nil || l.GetKind() > LeaseKind_LEASE_KIND_BINDING || l.GetStamp().Compare(r.Floor.Stamp) > 0) &&
 		!r.HasEnded(l.GetEdge(), l.GetFlow())
 }
 
@@ -110,54 +109,6 @@ func (r *Record) Merge(src *Record) (changed bool) {
 		changed = r.mergeEnded(e) || changed
 	}
 	return changed
-}
-
-// Prune forgets what has outlived its use at node time nowMS: a dead or expired
-// lease, a floor or an ended flow stays for its stamp plus its kind's longest
-// lifetime plus the skew bound, so that nothing older can still be on its way
-// (rule 4). It returns r itself if all of it stays, and leaves r unchanged.
-func (r *Record) Prune(nowMS int64) (*Record, bool) {
-	past := func(ms, lifetimeMS int64) bool { return ms+lifetimeMS+SkewBoundMS < nowMS }
-	lapsed := func(l *Lease) bool {
-		return (l.GetDead() || l.GetExpiresMs() <= nowMS) && past(l.GetStamp().GetMs(), l.GetLifetimeMs())
-	}
-	over := func(e *Ended) bool { return past(e.GetMs(), e.GetLifetimeMs()) }
-	dropFloor := r.GetFloor() != nil && past(r.Floor.GetStamp().GetMs(), r.Floor.GetLifetimeMs())
-	if !dropFloor && !slices.ContainsFunc(r.GetLeases(), lapsed) && !slices.ContainsFunc(r.GetEnded(), over) {
-		return r, false
-	}
-	kept := r.Clone()
-	kept.Leases = slices.DeleteFunc(kept.Leases, lapsed)
-	kept.Ended = slices.DeleteFunc(kept.Ended, over)
-	if dropFloor {
-		kept.Floor = nil
-	}
-	return kept, true
-}
-
-// Trim brings the number of keys down to bound by forgetting, oldest stamp
-// first, leases that do not count any more at node time nowMS and that
-// forgettable says every target has acknowledged (rule 4). It returns r itself
-// if all of it stays, and leaves r unchanged; dropped is the number to count.
-func (r *Record) Trim(bound int, nowMS int64, forgettable func(*Lease) bool) (kept *Record, dropped int) {
-	excess := len(r.GetLeases()) - bound
-	if excess <= 0 {
-		return r, 0
-	}
-	var old []*Lease
-	for _, l := range r.Leases {
-		if !r.Alive(l, nowMS) && forgettable(l) {
-			old = append(old, l)
-		}
-	}
-	if len(old) == 0 {
-		return r, 0
-	}
-	slices.SortFunc(old, func(a, b *Lease) int { return a.GetStamp().Compare(b.GetStamp()) })
-	old = old[:min(excess, len(old))]
-	kept = r.Clone()
-	kept.Leases = slices.DeleteFunc(kept.Leases, func(l *Lease) bool { return slices.Contains(old, l) })
-	return kept, len(old)
 }
 
 func (r *Record) mergeLease(l *Lease) bool {

@@ -35,8 +35,9 @@ type Config struct {
 	// MaxBranches is the number of branches that one request may have in all.
 	MaxBranches int
 	// NodeHop is how long a node of ours may take to answer an INVITE with 100
-	// before its branch counts as 430; NodeHopOther is the same for the first
-	// answer to any other request (CONSISTENCY rule 17).
+	// before its branch counts as 430 (CONSISTENCY rule 17). NodeHopOther is the
+	// same for the first answer to any other request; a node that has none to
+	// pass on sends 100 after 3.5 s (RFC 4320 4.1).
 	NodeHop, NodeHopOther time.Duration
 	// LookupTimeout bounds one question to the cluster.
 	LookupTimeout time.Duration
@@ -56,7 +57,7 @@ func DefaultConfig() Config {
 		TimerC:        200 * time.Second,
 		MaxBranches:   32,
 		NodeHop:       500 * time.Millisecond,
-		NodeHopOther:  3 * time.Second,
+		NodeHopOther:  4 * time.Second,
 		LookupTimeout: 2 * time.Second,
 		MaxLookups:    4096,
 		RetryAfter:    2,

@@ -85,7 +85,8 @@ func (f FlowToken) open(key []byte, bind string) (*token, error) {
 		return nil, errToken
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(f))
-	if err != nil {
+	// The decoder skips line ends: one token, one spelling.
+	if err != nil || len(b) != base64.RawURLEncoding.DecodedLen(len(f)) {
 		return nil, errToken
 	}
 	mac, b := b[:macSize], b[macSize:]

@@ -23,6 +23,8 @@ type fork struct {
 	invite bool
 	// base are the header fields that all copies share.
 	base []header
+	// loop is the request's loopHash, once it has been needed.
+	loop string
 
 	mu sync.Mutex
 	// queue has the functions that wait for their turn; running: somebody works it off.
@@ -158,6 +160,13 @@ func (f *fork) ended() {
 func (f *fork) provisional(r reply) {
 	if !f.final && !f.cancelled {
 		f.s.send(f.tx, f.r, r.status, r.raw)
+	}
+}
+
+// trying tells the node before us that its request is in good hands.
+func (f *fork) trying() {
+	if !f.final {
+		f.s.send(f.tx, f.r, 100, f.s.answerBytes(f.r, answer{status: 100, reason: "Trying"}, ""))
 	}
 }
 

@@ -4,9 +4,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/zeebo/xxh3"
 
 	"hereis/sipfront/transport"
 )
@@ -47,10 +50,11 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
 	}
-	if w.node {
+	if w.node && f.plan.way != wayHop {
+		// Where the sender's own Route chose the node, nothing was accepted here.
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
-	d.via = s.viaFor(w.flow, r)
+	d.via = s.viaFor(w.flow, f)
 	return d
 }
 
@@ -162,11 +166,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 
 // viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
 // what tells a loop from a spiral.
-func (s *Server) viaFor(f transport.Flow, r *request) string {
+func (s *Server) viaFor(out transport.Flow, f *fork) string {
 	nonce := strconv.FormatUint(s.rand(), 36)
 	var b strings.Builder
-	b.WriteString("SIP/2.0/" + strings.ToUpper(f.Transport()) + " " + s.advertised(f).String())
-	b.WriteString(";branch=" + magic + nonce + "." + s.loopHash(r) + s.branchMAC(nonce, r.callID))
+	if f.loop == "" {
+		f.loop = s.loopHash(f.r)
+	}
+	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
+	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID))
 	return b.String()
 }
 
@@ -181,26 +188,25 @@ func (s *Server) branchMAC(nonce, callID string) string {
 // loopHash is over all that decides where a request goes from here (RFC 5393
 // 4.2.1): if it comes back the same, it goes round.
 func (s *Server) loopHash(r *request) string {
-	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
-	put := func(v string) {
-		h.Write([]byte(v))
-		h.Write([]byte{0})
-	}
+	b := make([]byte, 0, 512)
+	put := func(v string) { b = append(append(b, v...), 0) }
 	put(s.parts.Cluster.Self())
 	put(r.target.text)
 	put(r.callID)
 	put(r.fromTag)
 	put(r.toTag)
-	put(strconv.FormatUint(uint64(r.cseq), 10))
+	b = binary.BigEndian.AppendUint32(b, r.cseq)
 	for _, v := range r.routes {
 		put(v)
 	}
-	for _, name := range []string{"Proxy-Require", "Proxy-Authorization"} {
-		for _, v := range r.values(name) {
-			put(v)
+	for _, h := range r.headers {
+		if h.name == "Proxy-Require" || h.name == "Proxy-Authorization" {
+			put(h.value)
 		}
 	}
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+	var sum [8]byte
+	binary.BigEndian.PutUint64(sum[:], xxh3.Hash(b))
+	return base64.RawURLEncoding.EncodeToString(sum[:6])
 }
 
 // looped tells whether this node has sent the very same request on before

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sort"
+	"time"
 
 	"hereis/actors"
 	"hereis/messages"
@@ -36,6 +37,10 @@ const (
 	viaNode
 )
 
+// trying is when the timer E of a client reaches T2: no 100 may be sent to a
+// request other than INVITE before that (RFC 4320 4.1).
+const trying = 3500 * time.Millisecond
+
 // device is one UA instance: its flows are alternatives, tried in turn (RFC 5626 5.3).
 type device []*target
 
@@ -48,9 +53,13 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 	f := s.newFork(tx, r, p)
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
-		f.s.send(tx, r, 100, s.answerBytes(r, answer{status: 100, reason: "Trying"}, ""))
+		f.trying()
 		s.forks.Store(tx, f)
 		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
+	}
+	if !f.invite && p.marked {
+		// The node before us must know that we live, if nothing else comes.
+		time.AfterFunc(trying, func() { f.do(f.trying) })
 	}
 	if p.way == wayUser {
 		f.locate()

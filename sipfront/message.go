@@ -2,7 +2,6 @@ package sipfront
 
 import (
 	"errors"
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -92,9 +91,9 @@ func (r *request) take(h header) error {
 	case "Call-ID":
 		r.callID = h.value
 	case "CSeq":
-		number, _, _ := strings.Cut(h.value, " ")
+		number, _, ok := cutSpace(h.value)
 		n, err := strconv.ParseUint(number, 10, 32)
-		if err != nil {
+		if err != nil || !ok {
 			return errMessage
 		}
 		r.cseq = uint32(n)
@@ -221,7 +220,7 @@ func appendHeader(b []byte, name, value string) []byte {
 // splitMessage cuts a message into start line, header fields and body.
 func splitMessage(raw string) (start string, headers []header, body string, err error) {
 	start, rest, ok := cutLine(raw)
-	if !ok || start == "" {
+	if !ok || start == "" || strings.IndexByte(start, '\r') >= 0 {
 		return "", nil, "", errMessage
 	}
 	headers = make([]header, 0, strings.Count(rest, "\n"))
@@ -233,6 +232,10 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 		}
 		if line == "" {
 			break
+		}
+		if strings.IndexByte(line, '\r') >= 0 {
+			// A CR of its own is a line end to others.
+			return "", nil, "", errMessage
 		}
 		if line[0] == ' ' || line[0] == '\t' {
 			if len(headers) == 0 {
@@ -263,6 +266,15 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 		rest = rest[:length]
 	}
 	return start, headers, rest, nil
+}
+
+// cutSpace cuts s at its first white space, which it drops.
+func cutSpace(s string) (before, after string, ok bool) {
+	i := strings.IndexAny(s, " \t")
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], strings.TrimLeft(s[i:], " \t"), true
 }
 
 func cutLine(s string) (line, rest string, ok bool) {
@@ -337,74 +349,12 @@ func addrParams(v string) string {
 	return params
 }
 
-// via is one Via value, split.
-type via struct {
-	transport string
-	host      string
-	port      uint16
-	params    string
-	// head is all before the parameters, as written.
-	head string
-}
-
-func parseVia(v string) (via, error) {
-	end := indexUnquoted(v, ';')
-	head := strings.TrimSpace(v[:end])
-	x := via{head: head, params: v[end:]}
-	slash := strings.LastIndexByte(head, '/')
-	if slash < 0 {
-		return x, errMessage
-	}
-	fields := strings.Fields(head[slash+1:])
-	if len(fields) != 2 {
-		return x, errMessage
-	}
-	x.transport = lower(fields[0])
-	var err error
-	x.host, x.port, err = parseHostPort(fields[1])
-	return x, err
-}
-
-// stampVia writes into a Via what the socket knows of its sender: received, if
-// the host is another one or rport was asked for (RFC 3261 18.2.1), and rport
-// (RFC 3581 4). What the sender claims of them is replaced.
-func stampVia(v string, from netip.AddrPort) string {
-	x, err := parseVia(v)
-	if err != nil || !from.IsValid() {
-		return v
-	}
-	addr := from.Addr().Unmap()
-	_, rport := param(x.params, "rport")
-	same := false
-	if a, err := netip.ParseAddr(x.host); err == nil && a.Unmap() == addr {
-		same = true
-	}
-	_, received := param(x.params, "received")
-	if same && !rport && !received {
-		return v
-	}
-	b := append(make([]byte, 0, len(v)+48), x.head...)
-	eachParam(x.params, func(name, _, whole string) bool {
-		switch {
-		case strings.EqualFold(name, "received"):
-		case strings.EqualFold(name, "rport"):
-			b = strconv.AppendUint(append(b, ";rport="...), uint64(from.Port()), 10)
-		default:
-			b = append(append(b, ';'), whole...)
-		}
-		return true
-	})
-	if !same || rport {
-		b = append(append(b, ";received="...), addr.String()...)
-	}
-	return string(b)
-}
-
 // canonicalName is the usual spelling of the names that the core knows, long
 // and compact (RFC 3261 7.3.3, 20); others are kept as they are.
 func canonicalName(name string) string {
 	switch name {
-	case "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Content-Length":
+	case "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Content-Length",
+		"Record-Route", "Content-Type", "Supported", "Allow", "User-Agent", "Expires", "Path", "Server":
 		return name
 	}
 	switch lower(name) {

@@ -2,8 +2,6 @@ package sipfront
 
 import (
 	"context"
-	"net/netip"
-	"strconv"
 	"strings"
 
 	"hereis/sipfront/transport"
@@ -25,6 +23,7 @@ func (s *Server) ack(msg *transport.Message) {
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
+		// An ACK has no transaction, and so no context that it could end with.
 		s.ask(context.Background(), func(ctx context.Context) {
 			res, err := s.parts.Locator.Locate(ctx, p.aor)
 			if err != nil {
@@ -124,19 +123,4 @@ func (s *Server) ours(msg *transport.Message) bool {
 	}
 	_, nonce, ok := s.ownBranch(top)
 	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID))
-}
-
-// source is where answers to a Via go (RFC 3261 18.2.2, RFC 3581 4).
-func (v *via) source() (netip.AddrPort, bool) {
-	host, port := v.host, portOr(v.port, v.transport)
-	if received, ok := param(v.params, "received"); ok {
-		host = strings.Trim(received, "[]")
-	}
-	if rport, ok := param(v.params, "rport"); ok {
-		if n, err := strconv.ParseUint(rport, 10, 16); err == nil && n > 0 {
-			port = uint16(n)
-		}
-	}
-	a, err := netip.ParseAddr(host)
-	return netip.AddrPortFrom(a.Unmap(), port), err == nil
 }

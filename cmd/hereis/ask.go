@@ -7,11 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"runtime/debug"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"hereis"
 	"hereis/admin"
 )
 
@@ -215,8 +216,7 @@ func (c *versionCmd) Run(ctx context.Context, a *app) error {
 		Go      string      `json:"go"`
 		Node    *admin.Info `json:"node,omitempty"`
 	}
-	version, goVersion := buildVersion()
-	v := versions{Version: version, Go: goVersion}
+	v := versions{Version: hereis.Version(), Go: runtime.Version()}
 	if c.Admin != "" {
 		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
@@ -234,22 +234,4 @@ func (c *versionCmd) Run(ctx context.Context, a *app) error {
 		fmt.Fprintf(a.stdout, "node %s: %s (%s)\n", v.Node.Name, v.Node.Version, v.Node.Go)
 	}
 	return nil
-}
-
-// buildVersion is the module's version, or the commit that was built.
-func buildVersion() (version, goVersion string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown", "unknown"
-	}
-	version = info.Main.Version
-	if version == "" || version == "(devel)" {
-		version = "devel"
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				version = "devel-" + s.Value[:12]
-			}
-		}
-	}
-	return version, info.GoVersion
 }

@@ -62,7 +62,7 @@ func (n *devNode) args(c *devFlags, secretFile string, others []string) []string
 	args := []string{
 		"node", "--stop-with-stdin",
 		"--name=" + n.Name, "--data=" + n.Data, "--durability=" + c.Durability,
-		"--sip=udp:" + n.SIP, "--advertise=" + n.SIP,
+		"--sip=" + n.SIP, "--advertise=" + n.SIP,
 		"--cluster=" + n.Cluster, "--cluster-stream=" + n.Stream, "--cluster-remote=" + n.Remote,
 		"--secret-file=" + secretFile, "--admin=" + n.Admin,
 		"--domain=" + localDomain, "--log-level=" + c.LogLevel,
@@ -134,7 +134,9 @@ func (*devUpCmd) Run(ctx context.Context, a *app, dev *devCmd) (err error) {
 	}
 	orphaned, stopWatching := watchGoRun(a.exe, cancel)
 	defer stopWatching()
-	sup := newSupervisor(a, nodes, func(i int) []string { return nodes[i].args(c, secret, gossipOfOthers(nodes, i)) })
+	sup := newSupervisor(a, nodes,
+		func(i int) []string { return nodes[i].args(c, secret, gossipOfOthers(nodes, i)) },
+		func(i int) string { return c.restartCommand(a, i+1) })
 	err = sup.run(ctx, c.Timeout, ctl, func() error { return c.announce(a, sup, data, temporary) })
 	if orphaned() {
 		fmt.Fprintln(a.stderr, "hereis: go run is gone, and so are the nodes")
@@ -239,13 +241,18 @@ func (c *devFlags) announce(a *app, sup *supervisor, data string, temporary bool
 	for _, r := range all {
 		fmt.Fprintf(&b, "\n  %s  pid %d\n    register at  %s  (user@localhost)\n    look up      %s\n", r.Name, r.PID, r.Register, r.Where)
 	}
-	restart := self + " dev restart 2"
-	if c.BaseAdmin != defaultBaseAdmin {
-		restart += fmt.Sprintf(" --base-admin %d", c.BaseAdmin)
-	}
-	fmt.Fprintf(&b, "\n  A node that is killed stays down until: %s\n  Ctrl-C stops all.\n\n", restart)
+	fmt.Fprintf(&b, "\n  A node that is killed stays down until: %s\n  Ctrl-C stops all.\n\n", c.restartCommand(a, 2))
 	_, err := fmt.Fprint(a.stdout, b.String())
 	return err
+}
+
+// restartCommand is what people call to have a node back.
+func (c *devFlags) restartCommand(a *app, node int) string {
+	command := fmt.Sprintf("%s dev restart %d", a.selfCommand(), node)
+	if c.BaseAdmin != defaultBaseAdmin {
+		command += fmt.Sprintf(" --base-admin %d", c.BaseAdmin)
+	}
+	return command
 }
 
 // selfCommand is how this binary was called, for people to repeat.

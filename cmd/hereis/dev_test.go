@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// eventually polls until ok, for a while.
-func eventually(t *testing.T, what string, ok func() bool) {
+// becomesTrue polls until ok, for a while.
+func becomesTrue(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
@@ -73,7 +73,8 @@ func startDev(t *testing.T, ports *devFlags, args ...string) *devProcess {
 	t.Helper()
 	d := &devProcess{t: t, ports: ports, done: make(chan struct{})}
 	d.cmd = exec.Command(os.Args[0], append(append([]string{"dev", "-o", "json"}, ports.flags()...), args...)...)
-	d.cmd.Env = append(os.Environ(), beHereis+"=1")
+	// The race detector would have every process linger for a second at its end.
+	d.cmd.Env = append(os.Environ(), beHereis+"=1", "GORACE=atexit_sleep_ms=0")
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.err
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	d.cmd.WaitDelay = 15 * time.Second
@@ -99,7 +100,7 @@ func (d *devProcess) ready() *devProcess {
 		Data  string
 	}
 	told.Nodes = &d.nodes
-	eventually(d.t, "the nodes are ready", func() bool {
+	becomesTrue(d.t, "the nodes are ready", func() bool {
 		select {
 		case <-d.done:
 			d.t.Fatalf("dev ended: %s", d.err.String())
@@ -173,7 +174,7 @@ func TestDevKeepsItsNodes(t *testing.T) {
 	if err := syscall.Kill(d.nodes[1].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "dev tells of the death", func() bool {
+	becomesTrue(t, "dev tells of the death", func() bool {
 		return strings.Contains(d.err.String(), "node2 (pid "+strconv.Itoa(d.nodes[1].PID)+") has ended: signal: killed")
 	})
 	if d.serves(1) || !d.serves(0) || !d.serves(2) {
@@ -231,7 +232,7 @@ func TestDevKilledEndsItsNodes(t *testing.T) {
 	if err := d.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the nodes are gone", func() bool { return !d.serves(0) && !d.serves(1) })
+	becomesTrue(t, "the nodes are gone", func() bool { return !d.serves(0) && !d.serves(1) })
 	if _, _, errs := d.restart("1"); !strings.Contains(errs, "does not answer") {
 		t.Errorf("restart: %s", errs)
 	}

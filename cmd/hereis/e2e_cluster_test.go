@@ -1,4 +1,4 @@
-package main
+package main_test
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,6 +48,7 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "HEREIS_") })
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -157,7 +159,7 @@ func startCluster(t *testing.T, bin string, n int) []*node {
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
 		}
-		nodes[i].start()
+		nodes[i].launch()
 	}
 	waitMembers(t, nodes)
 	return nodes
@@ -165,10 +167,21 @@ func startCluster(t *testing.T, bin string, n int) []*node {
 
 func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
+// start starts the node and waits until it serves.
 func (n *node) start() {
+	n.t.Helper()
+	n.launch()
+	n.waitReady()
+}
+
+func (n *node) launch() {
 	n.t.Helper()
 	n.process = start(n.t, n.name, exec.Command(n.bin, "node", "--name", n.name, "--data", n.data,
 		"--sip", n.sip, "--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"))
+}
+
+func (n *node) waitReady() {
+	n.t.Helper()
 	within(n.t, 20*time.Second, n.name+" serves", func() error {
 		if !n.running() {
 			n.t.Fatalf("%s ended:\n%s", n.name, n.tail())
@@ -220,6 +233,7 @@ func within(t *testing.T, limit time.Duration, what string, f func() error) {
 func waitMembers(t *testing.T, nodes []*node) {
 	t.Helper()
 	for _, n := range nodes {
+		n.waitReady()
 		within(t, 30*time.Second, n.name+" knows every node", func() error {
 			live := 0
 			members, err := n.members()

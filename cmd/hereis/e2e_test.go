@@ -1,4 +1,4 @@
-package main
+package main_test
 
 import (
 	"bufio"
@@ -36,6 +36,7 @@ func TestE2E(t *testing.T) {
 		t.Run("LoadGenerator", func(t *testing.T) { testLoadGenerator(t, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
@@ -66,7 +67,7 @@ func testThousandUsers(t *testing.T, bin string) {
 		n.kill()
 	}
 	for _, n := range nodes {
-		n.start()
+		n.launch()
 	}
 	waitMembers(t, nodes)
 	waitAll(nodes, users)
@@ -184,6 +185,42 @@ func testLoadGenerator(t *testing.T, nodes []*node) {
 	}
 }
 
+// testOwnerKilledUnderLoad: node 1, owner or backup of two users in three, is
+// killed while nodes 2 and 3 are asked for users of theirs. No lookup fails,
+// and none waits for the failure to be detected.
+func testOwnerKilledUnderLoad(t *testing.T, bin string) {
+	if testing.Short() {
+		t.Skip("takes ten seconds")
+	}
+	nodes := startCluster(t, bin, 3)
+	cfg := load.DefaultConfig()
+	cfg.Scenario, cfg.Users, cfg.Sockets = load.Locate, 500, 2
+	cfg.Rate, cfg.Duration = 300, 6*time.Second
+	for _, n := range nodes[1:] {
+		cfg.Targets = append(cfg.Targets, netip.MustParseAddrPort(n.sip))
+	}
+	killed := false
+	r, err := load.Run(t.Context(), cfg, func(p load.Progress) {
+		if p.Phase == load.Locate && p.OK >= 300 && !killed {
+			killed = true
+			nodes[0].kill()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.Measured
+	if !killed || m.Failed > 0 || m.OK < 1700 {
+		t.Errorf("killed %v, %d ok, %d failed: %v", killed, m.OK, m.Failed, m.Codes)
+	}
+	// The promise is 300 ms; the rest is for a machine that does other things too.
+	if got := time.Duration(m.Latency["options"].Max()) * time.Microsecond; got > 1500*time.Millisecond {
+		t.Errorf("a lookup took %v", got)
+	} else {
+		t.Logf("slowest lookup %v, p99 %v", got, time.Duration(m.Latency["options"].ValueAtQuantile(99))*time.Microsecond)
+	}
+}
+
 // testCommandLine: where, members, send and version, and their exit codes.
 func testCommandLine(t *testing.T, bin string, nodes []*node) {
 	d := newDevice(t, "alice", "alice")
@@ -287,12 +324,17 @@ func testDev(t *testing.T, bin string) {
 	if len(pids) != 3 {
 		t.Fatalf("dev has %d children, want 3", len(pids))
 	}
-	for i := range 3 {
-		if out := dev.output(); !strings.Contains(out, strconv.Itoa(sip+10*i)) || !strings.Contains(out, strconv.Itoa(pids[i])) {
-			t.Errorf("dev does not say where node %d is, or its pid %d:\n%s", i+1, pids[i], out)
+	within(t, 10*time.Second, "dev says where its nodes are", func() error {
+		out := dev.output()
+		for i := range 3 {
+			for _, want := range []int{sip + 10*i, admin + 10*i, pids[i]} {
+				if !strings.Contains(out, strconv.Itoa(want)) {
+					return fmt.Errorf("no %d of node %d in\n%s", want, i+1, out)
+				}
+			}
 		}
-	}
-
+		return nil
+	})
 	must(t, bin, "members", "--admin", local(admin))
 	if err := syscall.Kill(pids[1], syscall.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -75,6 +75,12 @@ func runFakeNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error
 type fakeNode struct{ name string }
 
 func (f *fakeNode) Where(_ context.Context, aor string) (*messages.Whereabouts, error) {
+	if !strings.Contains(aor, ":") {
+		aor = "sip:" + aor
+	}
+	if !strings.Contains(aor, "@") {
+		aor += "@localhost"
+	}
 	w := &messages.Whereabouts{
 		Record: &messages.Record{Aor: aor}, Owner: "node2", Backup: "node3", Node: f.name,
 		NowMs: 1_700_000_100_000, Settled: true, View: []string{"node1", "node2", "node3"},

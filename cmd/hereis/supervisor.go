@@ -28,9 +28,11 @@ const (
 type supervisor struct {
 	app   *app
 	nodes []*devNode
-	args  func(i int) []string
-	log   *lineLog
-	http  *http.Client
+	// args are those of node i, and back the command that brings it back.
+	args func(i int) []string
+	back func(i int) string
+	log  *lineLog
+	http *http.Client
 	// launch has the processes to start, read by launcher alone. Unbuffered:
 	// who asks waits for the start.
 	launch chan launchRequest
@@ -63,9 +65,9 @@ type launchRequest struct {
 	started chan error
 }
 
-func newSupervisor(a *app, nodes []*devNode, args func(i int) []string) *supervisor {
+func newSupervisor(a *app, nodes []*devNode, args func(i int) []string, back func(i int) string) *supervisor {
 	s := &supervisor{
-		app: a, nodes: nodes, args: args, log: &lineLog{w: a.stderr},
+		app: a, nodes: nodes, args: args, back: back, log: &lineLog{w: a.stderr},
 		http:     &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second},
 		launch:   make(chan launchRequest),
 		children: make([]*child, len(nodes)),
@@ -159,8 +161,8 @@ func (s *supervisor) wait(i int, c *child) {
 	unexpected := s.up && !c.wanted && !s.stopping
 	s.mu.Unlock()
 	if unexpected {
-		s.log.line(fmt.Sprintf("hereis: %s (pid %d) has ended: %s; it stays down until: %s dev restart %d",
-			s.nodes[i].Name, c.cmd.Process.Pid, endText(c.err), s.app.selfCommand(), i+1))
+		s.log.line(fmt.Sprintf("hereis: %s (pid %d) has ended: %s; it stays down until: %s",
+			s.nodes[i].Name, c.cmd.Process.Pid, endText(c.err), s.back(i)))
 	}
 }
 

@@ -53,6 +53,7 @@ func (c *Client) begin() error {
 	c.m.step(evStart, 0, c.l.now())
 	c.arm()
 	c.mu.Unlock()
+	c.l.watch(c)
 	err := c.flow.Send(c.raw)
 	if err != nil {
 		c.Terminate()
@@ -212,6 +213,7 @@ func (c *Client) end() {
 	c.shard.mu.Unlock()
 	if was {
 		c.l.active.Add(-1)
+		c.l.unwatch(c)
 	}
 	c.shard.wheel.disarm(&c.timer)
 }

@@ -54,13 +54,18 @@ type Layer struct {
 	shards [shardCount]shard
 	active atomic.Int64 // transactions of both kinds
 	count  counters
+
+	mu sync.Mutex
+	// streams lists the client transactions on each connection, for FlowClosed.
+	streams map[transport.Flow]map[*Client]struct{}
 }
 
 // New makes a layer; cfg is one that Validate accepts.
 func New(cfg Config, user User) *Layer {
 	l := &Layer{
 		cfg: cfg, user: user, epoch: time.Now(), seed: maphash.MakeSeed(),
-		times: timing{t1: cfg.T1, t2: cfg.T2, t4: cfg.T4, trying: cfg.Trying},
+		streams: make(map[transport.Flow]map[*Client]struct{}),
+		times:   timing{t1: cfg.T1, t2: cfg.T2, t4: cfg.T4, trying: cfg.Trying},
 	}
 	for i := range l.shards {
 		s := &l.shards[i]
@@ -291,11 +296,48 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 		return nil, ErrOverloaded
 	}
 	c := newClient(l, branch, req.Method, flow, f)
-	c.raw = appendMessage(make([]byte, 0, 1024), req)
+	c.raw = appendRequest(make([]byte, 0, 1024), req)
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}
 	return c, nil
+}
+
+// FlowClosed tells client transactions on a connection that has ended: those
+// without a final response get ErrTransport (17.1.4). It is a transport.Config's OnClose.
+func (l *Layer) FlowClosed(flow transport.Flow) {
+	l.mu.Lock()
+	clients := l.streams[flow]
+	delete(l.streams, flow)
+	l.mu.Unlock()
+	for c := range clients {
+		c.do(input{ev: evSendError})
+	}
+}
+
+// watch and unwatch keep streams; datagrams have nothing that could close.
+func (l *Layer) watch(c *Client) {
+	if !c.flow.Reliable() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams[c.flow] == nil {
+		l.streams[c.flow] = make(map[*Client]struct{})
+	}
+	l.streams[c.flow][c] = struct{}{}
+}
+
+func (l *Layer) unwatch(c *Client) {
+	if !c.flow.Reliable() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.streams[c.flow], c)
+	if len(l.streams[c.flow]) == 0 {
+		delete(l.streams, c.flow)
+	}
 }
 
 // reply is the flow that the responses to msg take.

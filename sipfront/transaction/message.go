@@ -3,6 +3,7 @@ package transaction
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -17,10 +18,53 @@ func (w *bytesWriter) WriteString(s string) (int, error) {
 	return len(s), nil
 }
 
-// appendMessage serialises m.
-func appendMessage(b []byte, m sip.Message) []byte {
+// appendRequest serialises req.
+func appendRequest(b []byte, req *sip.Request) []byte {
 	w := bytesWriter(b)
-	m.StringWrite(&w)
+	req.StartLineWrite(&w)
+	return appendRest(w, req.Headers(), req.Body())
+}
+
+// appendResponse serialises res.
+func appendResponse(b []byte, res *sip.Response) []byte {
+	w := bytesWriter(b)
+	res.StartLineWrite(&w)
+	return appendRest(w, res.Headers(), res.Body())
+}
+
+func appendRest(w bytesWriter, headers []sip.Header, body []byte) []byte {
+	w = append(w, "\r\n"...)
+	for _, h := range headers {
+		w = append(appendHeader(w, h), "\r\n"...)
+	}
+	w = append(w, "\r\n"...)
+	return append(w, body...)
+}
+
+// appendHeader writes a header; Via, of which a proxy has many, without the
+// strings that its own writer makes.
+func appendHeader(w bytesWriter, h sip.Header) bytesWriter {
+	v, ok := h.(*sip.ViaHeader)
+	if !ok {
+		h.StringWrite(&w)
+		return w
+	}
+	w = append(append(w, "Via: "...), v.ProtocolName...)
+	w = append(append(w, '/'), v.ProtocolVersion...)
+	w = append(append(w, '/'), v.Transport...)
+	w = append(w, ' ')
+	if strings.IndexByte(v.Host, ':') >= 0 && v.Host[0] != '[' {
+		w = append(append(append(w, '['), v.Host...), ']')
+	} else {
+		w = append(w, v.Host...)
+	}
+	if v.Port > 0 {
+		w = strconv.AppendInt(append(w, ':'), int64(v.Port), 10)
+	}
+	if len(v.Params) > 0 {
+		w = append(w, ';')
+		v.Params.ToStringWrite(';', &w)
+	}
 	return w
 }
 
@@ -36,7 +80,7 @@ func AppendResponse(b []byte, req *sip.Request, status int, reason, tag, lines s
 	for _, h := range req.Headers() {
 		switch h := h.(type) {
 		case *sip.ViaHeader, *sip.FromHeader, *sip.CallIDHeader, *sip.CSeqHeader:
-			h.StringWrite(&w)
+			w = appendHeader(w, h)
 		case *sip.ToHeader:
 			h.StringWrite(&w)
 			if tag != "" && !h.Params.Has("tag") {

@@ -62,7 +62,7 @@ func (s *Server) Tag() string { return s.l.tag([]byte(s.key)) }
 // machine discards it: a final went before, and this is not a 2xx after a 2xx.
 // Another error is the transport's; the response is kept for repeats all the same.
 func (s *Server) Respond(res *sip.Response) error {
-	return s.RespondRaw(res.StatusCode, appendMessage(make([]byte, 0, 768), res))
+	return s.RespondRaw(res.StatusCode, appendResponse(make([]byte, 0, 768), res))
 }
 
 // RespondRaw is Respond for a response in bytes, which are the layer's from now on.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Config says where to listen and how much to take.
@@ -20,18 +21,62 @@ type Config struct {
 	MaxFlows int
 	// Limits bound one message.
 	Limits Limits
+	// TCP are the addresses to take connections at; port 0 as with UDP.
+	TCP []netip.AddrPort
+	// Streams bound connections.
+	Streams Streams
+	// OnClose is told when a connection has ended, by its own goroutine; it must
+	// not wait. Nil if nobody asks.
+	OnClose func(Flow)
+}
+
+// Streams bound connections, one and all of them.
+type Streams struct {
+	// Connections is the highest number open at a time, in both directions;
+	// PerSource of those that one address opened. More are closed at once.
+	Connections, PerSource int
+	// Message is the largest message, in bytes.
+	Message int
+	// Queue is how many bytes may wait to be written before the peer counts as
+	// gone and the connection is closed.
+	Queue int
+	// Idle closes a connection that brought nothing for so long, not even a
+	// keep-alive (RFC 5626 4.4.1 has a ping at least every 120 s). Begun is how
+	// long a message may take from its first byte to its last, Write how long a
+	// write, Dial how long to connect.
+	Idle, Begun, Write, Dial time.Duration
+}
+
+// DefaultStreams suit phones behind NATs.
+func DefaultStreams() Streams {
+	return Streams{
+		Connections: 100_000, PerSource: 1_000, Message: 64 << 10, Queue: 256 << 10,
+		Idle: 10 * time.Minute, Begun: 10 * time.Second, Write: 10 * time.Second, Dial: 4 * time.Second,
+	}
+}
+
+func (s Streams) validate() error {
+	switch {
+	case s.Connections < 1 || s.PerSource < 1:
+		return errors.New("Streams: Connections or PerSource not positive")
+	case s.Message < 1300 || s.Queue < s.Message:
+		return errors.New("Streams: Message below 1300 or above Queue")
+	case s.Idle <= 0 || s.Begun <= 0 || s.Write <= 0 || s.Dial <= 0:
+		return errors.New("Streams: a time is not positive")
+	}
+	return nil
 }
 
 // DefaultConfig listens nowhere.
 func DefaultConfig() Config {
-	return Config{ReadBuffer: 4 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits()}
+	return Config{ReadBuffer: 4 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams()}
 }
 
 // Validate names the first field that makes no sense.
 func (c Config) Validate() error {
 	switch {
-	case len(c.UDP) == 0:
-		return errors.New("UDP: no address to listen at")
+	case len(c.UDP)+len(c.TCP) == 0:
+		return errors.New("UDP, TCP: no address to listen at")
 	case c.Sockets < 0:
 		return errors.New("Sockets: negative")
 	case c.ReadBuffer < 0:
@@ -48,5 +93,13 @@ func (c Config) Validate() error {
 			return fmt.Errorf("UDP: address %q", a)
 		}
 	}
-	return nil
+	if len(c.TCP) == 0 {
+		return nil
+	}
+	for _, a := range c.TCP {
+		if !a.Addr().IsValid() {
+			return fmt.Errorf("TCP: address %q", a)
+		}
+	}
+	return c.Streams.validate()
 }

@@ -21,7 +21,8 @@ type Flow interface {
 	Reliable() bool
 	Local() netip.AddrPort
 	Remote() netip.AddrPort
-	// Send writes one whole message. It does not keep b.
+	// Send writes one whole message, or queues it in a bounded queue: it does not
+	// wait for the peer. It does not keep b.
 	Send(b []byte) error
 }
 

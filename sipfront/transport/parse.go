@@ -38,6 +38,11 @@ func (p *Parser) parse(raw []byte, h *head) (*sip.Request, *sip.Response, *Malfo
 	if err := p.guard(raw, h); err != nil {
 		return nil, nil, err
 	}
+	return build(h)
+}
+
+// build makes a message of lines that passed the guard, and h.body.
+func build(h *head) (*sip.Request, *sip.Response, *Malformed) {
 	if hasPrefixFold(h.start, "SIP/") {
 		res, err := startResponse(h.start)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -280,8 +281,10 @@ func FuzzGuard(f *testing.F) {
 		}
 		f.Add(raw)
 	}
+	tr := idleTransport(f, func(*Message) {})
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		receiveRaw(t, raw)
+		flow := &recordFlow{remote: netip.MustParseAddrPort("192.0.2.200:40000")}
+		tr.receive(&Message{Raw: raw, Flow: flow, Reply: flow})
 		checkStable(t, raw)
 	})
 }

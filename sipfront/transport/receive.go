@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -8,19 +9,27 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// receive takes a message from its bytes to the handler, or refuses it. m has
-// Raw, Flow, Reply and At.
+// receive takes a datagram to the handler, or refuses it. m has Raw, Flow, Reply and At.
 func (t *Transport) receive(m *Message) {
 	var h head
-	if !m.Flow.Reliable() && len(m.Raw) > t.cfg.Limits.Datagram {
+	if len(m.Raw) > t.cfg.Limits.Datagram {
 		// The head is likely whole: read what there is, for the answer.
 		_ = t.parser.guard(m.Raw, &h)
 		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})
 		return
 	}
-	req, res, err := t.parser.parse(m.Raw, &h)
-	if err != nil {
+	if err := t.parser.guard(m.Raw, &h); err != nil {
 		t.refuse(m, &h, err)
+		return
+	}
+	t.build(m, &h)
+}
+
+// build goes on with lines that passed the guard.
+func (t *Transport) build(m *Message, h *head) {
+	req, res, err := build(h)
+	if err != nil {
+		t.refuse(m, h, err)
 		return
 	}
 	m.Request, m.Response = req, res
@@ -40,31 +49,60 @@ func stampVia(via *sip.ViaHeader, from netip.AddrPort) {
 	if rport {
 		via.Params.Add("rport", strconv.Itoa(int(from.Port())))
 	}
-	host, err := netip.ParseAddr(unbracket(via.Host))
-	same := err == nil && host.Unmap() == from.Addr().Unmap()
-	if rport || !same {
+	if rport || !isHost(via.Host, from.Addr()) {
 		via.Params.Add("received", from.Addr().Unmap().WithZone("").String())
 	} else {
 		via.Params.Remove("received")
 	}
 }
 
-// replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
-// without rport to the source's address and the port of sent-by. A maddr is not
-// followed: it would let any datagram aim our answers at a third party.
-func replyFlow(via *sip.ViaHeader, flow Flow) Flow {
-	f, ok := flow.(*udpFlow)
-	if !ok || via.Params.Has("rport") {
-		return flow
+// isHost tells whether a sent-by is this address. A name never is.
+func isHost(host string, addr netip.Addr) bool {
+	host = unbracket(host)
+	if last := host[len(host)-1]; !strings.Contains(host, ":") && (last < '0' || last > '9') {
+		return false // a name: spare the error value
 	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap() == addr.Unmap()
+}
+
+// replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
+// without rport to the source's address and the port of sent-by, where a closed
+// connection's answers go too. A maddr is not followed: it would let any
+// datagram aim our answers at a third party.
+func replyFlow(via *sip.ViaHeader, flow Flow) Flow {
 	port := uint16(5060)
 	if via.Port != 0 {
 		port = uint16(via.Port)
 	}
-	if port == f.remote.Port() {
-		return flow
+	sentBy := netip.AddrPortFrom(flow.Remote().Addr(), port)
+	switch f := flow.(type) {
+	case *udpFlow:
+		if !via.Params.Has("rport") && f.remote != sentBy {
+			return &udpFlow{socket: f.socket, remote: sentBy}
+		}
+	case *streamFlow:
+		return &replyStream{streamFlow: f, sentBy: sentBy}
 	}
-	return &udpFlow{socket: f.socket, remote: netip.AddrPortFrom(f.remote.Addr(), port)}
+	return flow
+}
+
+// replyStream answers on a connection, or after its end on a new one to sent-by (18.2.2).
+type replyStream struct {
+	*streamFlow
+	sentBy netip.AddrPort
+}
+
+func (f *replyStream) Send(b []byte) error {
+	err := f.streamFlow.Send(b)
+	if !errors.Is(err, ErrFlowClosed) || f.transport != "tcp" {
+		return err
+	}
+	again, err := f.t.dialTCP(f.sentBy)
+	if err != nil {
+		return err
+	}
+	return again.Send(b)
 }
 
 // TagPrefix begins every To tag that Hereis makes for a final response of its

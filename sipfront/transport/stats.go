@@ -20,8 +20,10 @@ type Stats struct {
 	Malformed map[string]uint64
 	// Flows is the number of flows that have an id now; Evicted counts UDP flows
 	// that gave way to others when the table was full.
-	Flows   int
-	Evicted uint64
+	Flows int
+	// Connections is how many are open now, those that are being opened among them.
+	Connections int
+	Evicted     uint64
 }
 
 type counters struct {

@@ -27,7 +27,9 @@ type Transport struct {
 	flows   *flowTable
 	count   counters
 	// udp is written by Listen alone, before Run and before any flow exists.
-	udp []*udpListener
+	udp   []*udpListener
+	tcp   []*tcpListener
+	conns *conns
 }
 
 // New checks cfg. newFlowID gives the ids of flows; stream tells connections
@@ -40,6 +42,7 @@ func New(cfg Config, h Handler, newFlowID func(stream bool) *messages.FlowID, lo
 		cfg.Sockets = runtime.GOMAXPROCS(0)
 	}
 	t := &Transport{cfg: cfg, handler: h, makeID: newFlowID, log: log, parser: NewParser(cfg.Limits)}
+	t.conns = newConns(cfg.Streams)
 	t.count.malformed = make(map[string]uint64)
 	t.flows = newFlowTable(cfg.MaxFlows, func() { t.count.evicted.Add(1) })
 	return t, nil
@@ -56,6 +59,14 @@ func (t *Transport) Listen() error {
 		}
 		t.udp = append(t.udp, l)
 	}
+	for _, addr := range t.cfg.TCP {
+		l, err := listenTCP(t, addr)
+		if err != nil {
+			t.Close()
+			return fmt.Errorf("transport: listen tcp %s: %w", addr, err)
+		}
+		t.tcp = append(t.tcp, l)
+	}
 	return nil
 }
 
@@ -70,8 +81,12 @@ func (t *Transport) Run(ctx context.Context) error {
 			g.Go(func() error { return s.read(ctx) })
 		}
 	}
+	for _, l := range t.tcp {
+		g.Go(func() error { return l.accept(ctx) })
+	}
 	err := g.Wait()
 	t.Close()
+	t.conns.wg.Wait()
 	return err
 }
 
@@ -80,9 +95,22 @@ func (t *Transport) Close() {
 	for _, l := range t.udp {
 		l.close()
 	}
+	for _, l := range t.tcp {
+		_ = l.ln.Close() // the only error is that it was closed before
+	}
+	t.conns.close()
 }
 
-// Addrs are the addresses listened at, with the ports that the system chose.
+// TCPAddrs are the addresses that take connections.
+func (t *Transport) TCPAddrs() []netip.AddrPort {
+	out := make([]netip.AddrPort, 0, len(t.tcp))
+	for _, l := range t.tcp {
+		out = append(out, l.addr)
+	}
+	return out
+}
+
+// Addrs are the UDP addresses listened at, with the ports that the system chose.
 func (t *Transport) Addrs() []netip.AddrPort {
 	out := make([]netip.AddrPort, 0, len(t.udp))
 	for _, l := range t.udp {
@@ -91,19 +119,32 @@ func (t *Transport) Addrs() []netip.AddrPort {
 	return out
 }
 
-// Flow returns the flow to remote over "udp", from a socket of the same address
-// family. A remote that has an id keeps it. ErrNoListener if we cannot reach it.
+// Flow returns the flow to remote, without waiting: over "udp" from a socket of
+// the same address family; over "tcp", if TCP is listened to, the connection
+// that there is or a new one. A remote that has an id keeps it. ErrNoListener if
+// we cannot reach it.
 func (t *Transport) Flow(transport string, remote netip.AddrPort) (Flow, error) {
-	if transport != "udp" || !remote.IsValid() || remote.Port() == 0 {
+	if !remote.IsValid() || remote.Port() == 0 {
 		return nil, ErrNoListener
 	}
 	remote = unmap(remote)
+	if transport == "tcp" && len(t.tcp) > 0 {
+		return t.dialTCP(remote)
+	}
+	if transport != "udp" {
+		return nil, ErrNoListener
+	}
+	var best *udpListener
 	for _, l := range t.udp {
-		if l.reaches(remote) {
-			return l.flow(remote), nil
+		// A socket on loopback for loopback, where there is one.
+		if l.reaches(remote) && (best == nil || l.addr.Addr().IsLoopback()) {
+			best = l
 		}
 	}
-	return nil, ErrNoListener
+	if best == nil {
+		return nil, ErrNoListener
+	}
+	return best.flow(remote), nil
 }
 
 // Restore returns the flow of an id that was given out earlier: by this process,
@@ -149,7 +190,7 @@ func (t *Transport) Parser() *Parser { return t.parser }
 // Stats returns the counters.
 func (t *Transport) Stats() Stats {
 	s := t.count.snapshot()
-	s.Flows = t.flows.len()
+	s.Flows, s.Connections = t.flows.len(), t.conns.count()
 	return s
 }
 

@@ -333,13 +333,8 @@ func TestFlowRefusesWhatNoSocketReaches(t *testing.T) {
 }
 
 func BenchmarkUDPReceive(b *testing.B) {
-	cfg := DefaultConfig()
-	cfg.UDP = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
-	tr, err := New(cfg, func(*Message) {}, func(bool) *messages.FlowID { return nil }, discard())
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := &udpSocket{l: &udpListener{t: tr, addr: cfg.UDP[0]}}
+	tr := idleTransport(b, func(*Message) {})
+	s := &udpSocket{l: &udpListener{t: tr, addr: tr.cfg.UDP[0]}}
 	raw := []byte(request("Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1", "Contact: <sip:a@192.0.2.1>", "Content-Length: 0"))
 	from := netip.MustParseAddrPort("127.0.0.1:5060")
 	b.ReportAllocs()

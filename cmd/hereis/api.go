@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis"
+	"hereis/admin"
+	"hereis/messages"
+)
+
+// api is a node as its admin API wants it.
+type api struct{ node *hereis.Node }
+
+// Where implements admin.Node.
+func (a api) Where(ctx context.Context, text string) (*messages.Whereabouts, error) {
+	aor, err := a.node.ParseAoR(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	}
+	w, err := a.node.Where(ctx, aor)
+	return w, apiError(err)
+}
+
+// Members implements admin.Node.
+func (a api) Members() []admin.Member {
+	var all []admin.Member
+	for _, m := range a.node.Members() {
+		v := admin.Member{
+			Name: m.Name, State: admin.MemberState(m.State), Incarnation: m.Incarnation,
+			Region: m.Region, Zone: m.Zone, Gossip: m.Gossip, Stream: m.Stream, Remote: m.Remote,
+			Version: m.Version, FailedMS: m.FailedMS, Self: m.Name == a.node.Name(),
+		}
+		if v.Self {
+			v.State, v.Version = admin.MemberLive, hereis.Version()
+			if m.Draining {
+				v.State = admin.MemberDraining
+			}
+		}
+		if hello := a.node.Hello(m.Name); hello != nil {
+			v.SIP, v.Admin = hello.GetSip(), hello.GetAdmin()
+		}
+		all = append(all, v)
+	}
+	slices.SortFunc(all, func(x, y admin.Member) int { return strings.Compare(x.Name, y.Name) })
+	return all
+}
+
+// Send implements admin.Node.
+func (a api) Send(ctx context.Context, to string, question proto.Message) ([]admin.Reply, error) {
+	address, err := a.address(to)
+	if err != nil {
+		return nil, err
+	}
+	var replies []admin.Reply
+	for _, r := range hereis.AskAll[proto.Message](ctx, a.node, address, question) {
+		reply := admin.Reply{Node: r.Node, Answer: r.Answer, Err: apiError(r.Err)}
+		// Asked for any message, AskAll takes a failure for an answer too.
+		if f, failed := r.Answer.(*messages.Failure); failed && r.Err == nil {
+			reply.Answer, reply.Err = nil, failureError(f.GetCode(), errors.New(failureText(f)))
+		}
+		replies = append(replies, reply)
+	}
+	return replies, nil
+}
+
+func (a api) address(to string) (hereis.To, error) {
+	if to == "all" {
+		return hereis.Everybody(), nil
+	}
+	// A node's name has none of these (hereis.Config.Name).
+	if strings.ContainsAny(to, "@:") {
+		aor, err := a.node.ParseAoR(to)
+		if err != nil {
+			return hereis.To{}, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+		}
+		return hereis.ToUser(aor), nil
+	}
+	for _, m := range a.node.Members() {
+		if m.Name == to {
+			return hereis.ToNode(to), nil
+		}
+	}
+	return hereis.To{}, fmt.Errorf("%w: there is no node %s", admin.ErrNotFound, to)
+}
+
+// Watch implements admin.Node. A domain may be given by any of its names.
+func (a api) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
+	domain, isDomain := strings.CutPrefix(pattern, "@")
+	if pattern != "*" {
+		user := pattern
+		if isDomain {
+			user = "anybody@" + domain
+		}
+		aor, err := a.node.ParseAoR(user)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+		}
+		pattern = string(aor)
+		if isDomain {
+			_, host, _ := strings.Cut(pattern, "@")
+			pattern = "@" + host
+		}
+	}
+	events, err := a.node.Watch(ctx, pattern)
+	return events, apiError(err)
+}
+
+// Ready implements admin.Node.
+func (a api) Ready() error { return a.node.Ready() }
+
+// Info implements admin.Node.
+func (a api) Info() admin.Info {
+	return admin.Info{
+		Name: a.node.Name(), Incarnation: a.node.Incarnation(), Version: hereis.Version(), Go: runtime.Version(),
+		SIP: a.node.SIPAddrs(), Domains: a.node.Domains(),
+	}
+}
+
+// Stats implements admin.Node.
+func (a api) Stats() map[string]float64 { return a.node.Stats() }
+
+// apiError gives an error of the node the status that it stands for.
+func apiError(err error) error {
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return failureError(hereis.Code(err), err)
+}
+
+func failureError(code messages.FailureCode, err error) error {
+	switch code {
+	case messages.FailureCode_FAILURE_CODE_NOT_FOUND:
+		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	case messages.FailureCode_FAILURE_CODE_BAD_REQUEST:
+		return fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	case messages.FailureCode_FAILURE_CODE_UNAVAILABLE, messages.FailureCode_FAILURE_CODE_RETRY,
+		messages.FailureCode_FAILURE_CODE_TOO_LATE, messages.FailureCode_FAILURE_CODE_OVERLOADED:
+		return fmt.Errorf("%w: %w", admin.ErrUnavailable, err)
+	}
+	return err
+}
+
+func failureText(f *messages.Failure) string {
+	text := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(f.GetCode().String(), "FAILURE_CODE_"), "_", " "))
+	if f.GetDetail() != "" {
+		text += ": " + f.GetDetail()
+	}
+	return text
+}

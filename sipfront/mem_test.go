@@ -1,0 +1,251 @@
+package sipfront
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"hereis/actors"
+	"hereis/messages"
+	"hereis/sipfront/transport"
+)
+
+type sent struct {
+	to  string
+	raw []byte
+}
+
+// memNet is a transport whose flows keep what is sent.
+type memNet struct {
+	local netip.AddrPort
+
+	mu    sync.Mutex
+	flows map[string]*memFlow
+	byID  map[string]*memFlow
+	next  uint64
+	out   []sent
+	quiet bool
+}
+
+type memFlow struct {
+	n       *memNet
+	network string
+	remote  netip.AddrPort
+	id      *messages.FlowID
+	closed  bool
+	// tap hears what is sent, for benchmarks.
+	tap func([]byte)
+}
+
+func (n *memNet) flow(remote netip.AddrPort) *memFlow {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.flows[remote.String()]
+	if f == nil {
+		f = &memFlow{n: n, network: "udp", remote: remote}
+		n.flows[remote.String()] = f
+	}
+	return f
+}
+
+func (n *memNet) Flow(network string, remote netip.AddrPort) (transport.Flow, error) {
+	if network != "udp" {
+		return nil, transport.ErrNoListener
+	}
+	return n.flow(remote), nil
+}
+
+func (n *memNet) Restore(id *messages.FlowID, network string, local, remote netip.AddrPort) (transport.Flow, error) {
+	f := n.flow(remote)
+	if id.GetStream() || f.closed {
+		return nil, transport.ErrFlowClosed
+	}
+	return f, nil
+}
+
+func (n *memNet) ByID(id *messages.FlowID) (transport.Flow, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f, ok := n.byID[fmt.Sprint(id.GetIncarnation(), id.GetCounter())]
+	if !ok || f.closed {
+		return nil, false
+	}
+	return f, true
+}
+
+func (n *memNet) Pin(f transport.Flow) *messages.FlowID { return f.ID() }
+
+func (n *memNet) take() []sent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := n.out
+	n.out = nil
+	return out
+}
+
+func (f *memFlow) ID() *messages.FlowID {
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	if f.id == nil {
+		f.n.next++
+		f.id = &messages.FlowID{Incarnation: 7, Counter: f.n.next, Stream: f.network != "udp"}
+		f.n.byID[fmt.Sprint(f.id.Incarnation, f.id.Counter)] = f
+	}
+	return f.id
+}
+func (f *memFlow) Transport() string      { return f.network }
+func (f *memFlow) Reliable() bool         { return f.network != "udp" }
+func (f *memFlow) Local() netip.AddrPort  { return f.n.local }
+func (f *memFlow) Remote() netip.AddrPort { return f.remote }
+func (f *memFlow) Send(b []byte) error {
+	if f.tap != nil {
+		f.tap(bytes.Clone(b))
+		return nil
+	}
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	if f.closed {
+		return transport.ErrFlowClosed
+	}
+	if !f.n.quiet {
+		f.n.out = append(f.n.out, sent{f.remote.String(), bytes.Clone(b)})
+	}
+	return nil
+}
+
+// memCluster is a view that a test sets.
+type memCluster struct {
+	self  string
+	start time.Time
+	mu    sync.Mutex
+	nodes map[string]netip.AddrPort
+}
+
+func (c *memCluster) Self() string { return c.self }
+func (c *memCluster) SIPAddr(node, network string) (netip.AddrPort, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.nodes[node]
+	return a, ok && network == "udp"
+}
+func (c *memCluster) IsNodePort(uint16) bool { return false }
+
+func (c *memCluster) IsNode(addr netip.AddrPort) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.nodes {
+		if a == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// NowMS begins on 1 November 2026.
+func (c *memCluster) NowMS() int64 { return 1_793_491_200_000 + time.Since(c.start).Milliseconds() }
+
+// memRegistrar keeps bindings as naively as can be: by Contact, one user.
+type memRegistrar struct {
+	zone *memCluster
+	mu   sync.Mutex
+	last *messages.Register
+	err  error
+	list []*messages.Lease
+}
+
+func (m *memRegistrar) Register(_ context.Context, q *messages.Register) (*messages.Registered, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = q
+	if m.err != nil {
+		return nil, m.err
+	}
+	now := m.zone.NowMS()
+	if q.Star {
+		m.list = nil
+	}
+	for _, c := range q.Contacts {
+		expires := uint32(3600)
+		if q.HasExpires {
+			expires = q.ExpiresS
+		}
+		if c.HasExpires {
+			expires = c.ExpiresS
+		}
+		kept := m.list[:0:0]
+		for _, l := range m.list {
+			if string(l.Key) != c.Uri {
+				kept = append(kept, l)
+			}
+		}
+		if m.list = kept; expires == 0 {
+			continue
+		}
+		b := &messages.Binding{Contact: c.Uri, Params: c.Params, Q: c.Q, InstanceId: c.InstanceId, RegId: c.RegId, Path: q.Path}
+		m.list = append(m.list, &messages.Lease{Key: []byte(c.Uri), ExpiresMs: now + int64(expires)*1000, Payload: mustMarshal(b)})
+	}
+	return &messages.Registered{Bindings: m.list, NowMs: now}, nil
+}
+
+type locateAnswer struct {
+	res *messages.Located
+	err error
+}
+
+// memLocator gives scripted answers, in turn.
+type memLocator struct {
+	mu      sync.Mutex
+	answers map[string][]locateAnswer
+	asked   int
+	// gate holds answers back until it is closed, or the asker's time is over.
+	gate chan struct{}
+}
+
+func (m *memLocator) set(aor, arg string, t testing.TB) {
+	a := locateAnswer{}
+	switch arg {
+	case "not-found":
+		a.err = actors.ErrNotFound
+	case "unavailable":
+		a.err = actors.ErrUnavailable
+	case "retry":
+		a.err = actors.ErrRetry
+	default:
+		if !json.Valid([]byte(arg)) {
+			t.Fatalf("locate %s: not JSON: %s", aor, arg)
+		}
+		a.res = &messages.Located{}
+		if err := protojson.Unmarshal([]byte(arg), a.res); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.answers[aor] = append(m.answers[aor], a)
+}
+
+func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {
+	if m.gate != nil {
+		select {
+		case <-m.gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked++
+	list := m.answers[string(aor)]
+	if len(list) == 0 {
+		return nil, actors.ErrNotFound
+	}
+	if len(list) > 1 {
+		m.answers[string(aor)] = list[1:]
+	}
+	return list[0].res, list[0].err
+}
