@@ -37,14 +37,22 @@ func (h *hlc) raise(ms int64) {
 	}
 }
 
-// observe raises the clock to what a record carries; a stamp further ahead
-// than the skew bound is not believed.
+// observe raises the clock to the stamps that a record carries; one further
+// ahead than the skew bound is not believed.
 func (h *hlc) observe(rec *messages.Record, now int64) {
-	top := rec.GetFloor().GetStamp().GetMs()
+	top := rec.GetFloor().GetStamp()
 	for _, l := range rec.GetLeases() {
-		top = max(top, l.GetStamp().GetMs())
+		if l.GetStamp().Compare(top) > 0 {
+			top = l.Stamp
+		}
 	}
-	if top <= now+messages.SkewBoundMS {
-		h.raise(top)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch ms := top.GetMs(); {
+	case ms > now+messages.SkewBoundMS || ms < h.ms:
+	case ms > h.ms:
+		h.ms, h.counter = ms, top.GetCounter()
+	default:
+		h.counter = max(h.counter, top.GetCounter())
 	}
 }
