@@ -121,10 +121,8 @@ func TestArchImportArrows(t *testing.T) {
 }
 
 // freeTest tells that the import rules do not bind a file: bench may import
-// all, and so may tests in the root and in cmd, which join all parts.
-func freeTest(f sourceFile, dir string) bool {
-	return part(dir) == "bench" || f.test && (dir == "." || part(dir) == "cmd")
-}
+// all, and so may tests, which join all parts.
+func freeTest(f sourceFile, dir string) bool { return part(dir) == "bench" || f.test }
 
 func mayImport(dir, ours string) bool {
 	if below, layered := layers[dir]; layered && part(ours) == "sipfront" {

@@ -83,13 +83,24 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 // openSIP takes the SIP ports. What the sockets bring goes to the layer, which
 // is there before they are read.
 func (n *Node) openSIP() error {
-	tc := transport.DefaultConfig()
+	tc := n.cfg.transport()
 	for _, s := range n.cfg.SIP {
-		_, at, err := ParseSIPListen(s)
+		transports, at, err := ParseSIPListen(s)
 		if err != nil {
 			return fmt.Errorf("sip: %w", err)
 		}
-		tc.UDP = append(tc.UDP, at)
+		for _, transport := range transports {
+			switch transport {
+			case "udp":
+				tc.UDP = append(tc.UDP, at)
+			case "tcp":
+				tc.TCP = append(tc.TCP, at)
+			}
+		}
+	}
+	tc.OnClose = func(f transport.Flow) {
+		n.layer.FlowClosed(f)
+		n.cluster.EndFlow(f.ID())
 	}
 	var err error
 	n.transport, err = transport.New(tc,
@@ -152,9 +163,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := limits.Validate(); err != nil {
 		return err
 	}
-	cc := cluster.DefaultConfig()
+	cc := n.cfg.cluster()
 	cc.Name, cc.Incarnation = n.self.Name, n.self.Incarnation
-	cc.Region, cc.Zone = n.cfg.Region, n.cfg.Zone
 	n.cluster, err = cluster.New(cc, cluster.Parts{
 		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
 		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
@@ -175,6 +185,9 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 
 // openActors makes proto.actor's side, on which users are grains of kind "user".
 func (n *Node) openActors(keys *cluster.Keys) error {
+	if n.cfg.ClusterRemote == noRemote {
+		return nil
+	}
 	ac := cluster.ActorConfig{
 		Self: n.self, Listen: n.cfg.ClusterRemote, Keys: keys, Owner: n.cluster.Owner,
 	}
@@ -189,7 +202,9 @@ func (n *Node) openActors(keys *cluster.Keys) error {
 
 func (n *Node) openGossip(keys *cluster.Keys) error {
 	n.self.Stream = n.advertised(n.streams.Addr())
-	n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	if n.actors != nil {
+		n.self.Remote = n.advertised(n.cfg.ClusterRemote)
+	}
 	n.self.Gossip = n.advertised(n.cfg.Cluster)
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
@@ -207,25 +222,22 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	resolver := resolve.New(resolve.DefaultConfig())
-	sc := sipfront.DefaultConfig()
+	rc := resolve.DefaultConfig()
+	rc.Transports = sipTransports
+	sc := n.cfg.front()
 	sc.Domains = n.domains
-	for _, at := range n.sipAddrPorts() {
-		sc.Addresses = append(sc.Addresses, sipfront.Address{Transport: "udp", Addr: at})
-	}
+	sc.Addresses = n.sipAddresses()
 	var err error
 	n.sip, err = sipfront.New(sc, sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
-		Transport: n.transport, Resolver: resolver,
+		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
 		Rand: rand.Uint64, Log: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	lc := transaction.DefaultConfig()
-	lc.Seed = rand.Uint64()
-	n.layer = transaction.New(lc, n.sip)
+	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
 	return nil
 }
@@ -238,11 +250,13 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock", run: n.clock.Run},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "actors", run: n.actors.Run},
 		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+	}
+	if n.actors != nil {
+		parts = slices.Insert(parts, 3, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
@@ -270,7 +284,9 @@ func (n *Node) membersChanged(members []cluster.Member) {
 	n.peers.keepOnly(members)
 	n.streams.SetMembers(members)
 	n.cluster.MembersChanged(members)
-	n.actors.SetMembers(members)
+	if n.actors != nil {
+		n.actors.SetMembers(members)
+	}
 }
 
 // Name is the stable name of the node.
@@ -384,17 +400,27 @@ func Version() string {
 	return version
 }
 
-// sipAddrPorts are the advertised SIP addresses: the one that the operator
-// gave, or those of the sockets.
-func (n *Node) sipAddrPorts() []netip.AddrPort {
-	var out []netip.AddrPort
-	for i, at := range n.transport.Addrs() {
-		if adv, ok := n.cfg.AdvertiseAddr(); ok && i == 0 {
-			out = append(out, adv)
-			continue
-		}
-		if !at.Addr().IsUnspecified() {
-			out = append(out, at)
+// sipAddresses are the advertised SIP addresses, UDP first: those of the
+// sockets, with the address that the operator gave where they listen at all of
+// the host's, and with its port in the place of the first one's.
+func (n *Node) sipAddresses() []sipfront.Address {
+	adv, _ := n.cfg.AdvertiseAddr()
+	var out []sipfront.Address
+	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
+	first := uint16(0)
+	for _, network := range sipTransports {
+		for _, at := range listened[network] {
+			if first == 0 {
+				first = at.Port()
+			}
+			if at.Addr().IsUnspecified() || at.Port() == first {
+				port := at.Port()
+				if port == first && adv.Port() != 0 {
+					port = adv.Port()
+				}
+				at = netip.AddrPortFrom(adv.Addr(), port)
+			}
+			out = append(out, sipfront.Address{Transport: network, Addr: at})
 		}
 	}
 	return out
@@ -402,8 +428,8 @@ func (n *Node) sipAddrPorts() []netip.AddrPort {
 
 func (n *Node) sipAddrs() []string {
 	var out []string
-	for _, at := range n.sipAddrPorts() {
-		out = append(out, "udp:"+at.String())
+	for _, a := range n.sipAddresses() {
+		out = append(out, a.Transport+":"+a.Addr.String())
 	}
 	return out
 }

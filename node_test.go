@@ -47,11 +47,13 @@ func configs(t *testing.T, n int) []hereis.Config {
 	out := make([]hereis.Config, n)
 	var join []string
 	for i := range out {
-		free := freePorts(t, 4)
+		free := freePorts(t, 3)
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}
-		c.Cluster, c.ClusterStream, c.ClusterRemote = free[1], free[2], free[3]
+		// proto.actor's remote sets a logger of the whole process each time that
+		// it starts: of several nodes in one process none has it here.
+		c.Cluster, c.ClusterStream, c.ClusterRemote = free[1], free[2], "none"
 		c.Domains = []string{"example.com=127.0.0.1"}
 		c.SecretFile, c.Admin, c.Durability = secret, "", "async"
 		c.Region = []string{"east", "west"}[i%2]
@@ -339,7 +341,7 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 		for end := time.After(10 * time.Second); ; {
 			select {
 			case e := <-events:
-				if e.Aor == "sip:alice@example.com" && e.Changed && e.Online == online && e.Edge == edge {
+				if e.Aor == "sip:alice@example.com" && e.Changed && e.Online == online && (edge == "" || e.Edge == edge) {
 					return
 				}
 			case <-end:
@@ -387,7 +389,7 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 	at("n3", nodes...)
 
 	p.register(nodes[0], "alice", 0)
-	expect(false, "n1")
+	expect(false, "")
 	eventually(t, "alice is gone everywhere", func() error {
 		for _, n := range nodes {
 			if got := edges(n); len(got) != 1 || !strings.Contains(got[0], "user") {
@@ -398,7 +400,7 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 	})
 }
 
-// TestPeers1_6_12_UnknownUserIsSaidAtOnce: the experiment waits 5 s for silence.
+// TestPeers1_6_3_UnknownUserIsSaidAtOnce: the experiment waits 5 s for silence.
 func TestPeers1_6_3_UnknownUserIsSaidAtOnce(t *testing.T) {
 	nodes := startAll(t, configs(t, 3), nil)
 	p := newPhone(t)

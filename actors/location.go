@@ -283,13 +283,22 @@ func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
 		Key:        key,
 		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
 		Edge:       t.r.Edge,
-		Flow:       t.r.Flow,
+		Flow:       boundFlow(t.r),
 		Stamp:      stamp,
 		Vouch:      t.r.Incarnation,
 		CallId:     t.r.CallId,
 		Cseq:       t.r.Cseq,
 		LifetimeMs: t.cfg.lifetimeMS(),
 	}
+}
+
+// boundFlow is the flow that a lease lives and dies with. A Contact that can be
+// called without its connection does not care when that closes.
+func boundFlow(r *messages.Register) *messages.FlowID {
+	if r.GetFlow().GetStream() && !r.GetFlowBound() {
+		return nil
+	}
+	return r.GetFlow()
 }
 
 // tellEdge notes a former edge; the one that asked learns from the answer.

@@ -370,6 +370,9 @@ func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bo
 
 // expireWaits sends the replies that have waited long enough. s is locked.
 func (c *Core) expireWaits(now int64, s *shard, after *effects) {
+	if len(s.waits) == 0 {
+		return
+	}
 	n := 0
 	for ; n < len(s.waits) && s.waits[n].deadline <= now; n++ {
 		w := s.waits[n]

@@ -13,9 +13,10 @@ type pull struct {
 	aor      string
 	round    uint64
 	requests []*request
-	// asked and waiting are members; wide: all of them.
+	// asked and waiting are members. few: their word is all that is missing;
+	// wide: they are all members.
 	asked, waiting map[string]bool
-	wide           bool
+	few, wide      bool
 	deadline       int64
 	// agree: all that answered did so in this node's view.
 	agree bool
@@ -37,7 +38,14 @@ func (c *Core) park(now int64, v *view, s *shard, rq *request, after *effects) {
 	}
 	s.pulls[rq.aor] = p
 	c.stats.Pulls.Add(1)
-	c.askFor(now, v, s, p, v.order(rq.aor, holdersAsked), after)
+	ask := v.order(rq.aor, holdersAsked)
+	if missing, ok := c.lacking(v, rq.aor, ""); ok && !rq.standIn && len(missing) > 0 {
+		p.few, ask = true, ask[:0]
+		for _, name := range missing {
+			ask = append(ask, v.index(name))
+		}
+	}
+	c.askFor(now, v, s, p, ask, after)
 }
 
 // askFor asks members for what they have, and goes on if there is nobody to ask.
@@ -45,10 +53,10 @@ func (c *Core) askFor(now int64, v *view, s *shard, p *pull, nodes []int, after 
 	p.deadline = now + millis(c.cfg.PullWait)
 	m := &messages.Pull{Aor: p.aor, Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest}
 	for _, i := range nodes {
-		n := &v.nodes[i]
-		if n.peer == nil || p.asked[n.Name] {
+		if i == none || v.nodes[i].peer == nil || p.asked[v.nodes[i].Name] {
 			continue
 		}
+		n := &v.nodes[i]
 		if !c.event(n.peer, m) {
 			p.agree = false
 			continue
@@ -62,6 +70,10 @@ func (c *Core) askFor(now int64, v *view, s *shard, p *pull, nodes []int, after 
 
 // nextStep asks all members after the holders, and ends the pull after all.
 func (c *Core) nextStep(now int64, v *view, s *shard, p *pull, after *effects) {
+	if p.few && p.agree && len(p.waiting) == 0 {
+		c.finishPull(now, v, s, p, true, after)
+		return
+	}
 	if p.wide {
 		alone := len(v.nodes) == 1 && len(v.failed) > 0
 		c.finishPull(now, v, s, p, p.agree && len(p.waiting) == 0 && !alone, after)
@@ -126,6 +138,9 @@ func ownedBy(v *view, aor string) bool {
 
 // expirePulls goes on where somebody does not answer. s is locked.
 func (c *Core) expirePulls(now int64, s *shard, after *effects) {
+	if len(s.pulls) == 0 {
+		return
+	}
 	v := c.view.Load()
 	for _, p := range s.pulls {
 		switch {

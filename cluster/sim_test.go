@@ -109,6 +109,8 @@ type world struct {
 	user  *actors.User
 	// lossy: envelopes are delayed, doubled and dropped.
 	lossy bool
+	// step is how finely time passes, in ms.
+	step  int64
 	later []event
 	cfg   func(*cluster.Config)
 	// log is what went wrong; told: it has been printed.
@@ -122,7 +124,7 @@ type event struct {
 }
 
 func newWorld(t testing.TB, seed uint64, n int) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS, step: 5}
 	limits := actors.DefaultLimits()
 	limits.Policy = actors.ReplaceOldest
 	w.user = actors.New(limits)
@@ -241,7 +243,7 @@ func (w *world) after(ms int64, f func()) { w.later = append(w.later, event{w.no
 // run lets ms of virtual time pass.
 func (w *world) run(ms int64) {
 	for end := w.now + ms; w.now < end; {
-		w.now += 5
+		w.now += w.step
 		w.net.Advance(w.now)
 		var due []event
 		w.later = slices.DeleteFunc(w.later, func(e event) bool {
@@ -259,7 +261,7 @@ func (w *world) run(ms int64) {
 				continue
 			}
 			n.disk.flush()
-			if w.now%10 == 0 {
+			if w.now%10 == 0 || w.step > 5 {
 				n.core.Tick(w.now + n.skew)
 			}
 		}

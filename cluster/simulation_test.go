@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("seeds", 60, "how many histories TestSimulation plays")
+	seeds    = flag.Int("seeds", defaultSeeds, "how many histories TestSimulation plays")
 	fromSeed = flag.Uint64("seed", 0, "the first of them")
 )
 
@@ -147,6 +147,7 @@ func (w *world) quiet() {
 	}
 	w.spread(300)
 	w.run(1000)
+	w.step = 40
 	// Flapping members get no placement for half a minute.
 	w.runUntil(70_000, "all settled, nobody in quarantine", func() bool {
 		ok := w.allSettled()
@@ -157,6 +158,7 @@ func (w *world) quiet() {
 	})
 	// One round of digests.
 	w.run(30_000 - w.now%30_000 + 6000)
+	w.step = 5
 }
 
 // check: an acknowledged binding whose flow exists is found from every node, a

@@ -407,32 +407,30 @@ func alwaysIn(name string, incarnation uint64, base *view, since []*view) bool {
 // complete tells whether this node knows all there is to know of an AoR,
 // beside what a member named except may have itself.
 func (c *Core) complete(v *view, aor, except string) bool {
+	missing, ok := c.lacking(v, aor, except)
+	return ok && len(missing) == 0
+}
+
+// lacking names the members whose word is missing for this node to know all
+// there is to know of an AoR, beside what a member named except may have
+// itself; false: that cannot be said.
+func (c *Core) lacking(v *view, aor, except string) ([]string, bool) {
 	if c.settled.Load() {
-		return v.holds(v.self, aor)
+		return nil, v.holds(v.self, aor)
 	}
 	sc := c.short.Load()
-	if sc == nil {
-		return false
-	}
-	for _, name := range sc.missing {
-		if name != except {
-			return false
-		}
-	}
-	if len(v.nodes) == 1 && len(v.failed) > 0 {
-		return false // alone, and remembering others
-	}
-	if !sc.base.holder(c.self.Name, c.self.Incarnation, aor) {
-		return false
+	if sc == nil || len(v.nodes) == 1 && len(v.failed) > 0 || !sc.base.holder(c.self.Name, c.self.Incarnation, aor) {
+		return nil, false
 	}
 	for _, w := range sc.chain {
-		if !w.holds(w.self, aor) {
-			// A former holder serves as if it still were one, until rule 10
-			// lets it go: but only as long as nobody held it in between.
-			return w == v && len(sc.chain) == 1 && except != ""
+		// A former holder serves as if it still were one, until rule 10 lets
+		// it go: but only as long as nobody held it in between.
+		if !w.holds(w.self, aor) && (w != v || len(sc.chain) != 1 || except == "") {
+			return nil, false
 		}
 	}
-	return true
+	missing := slices.DeleteFunc(slices.Clone(sc.missing), func(name string) bool { return name == except })
+	return missing, true
 }
 
 // askReports asks those members that have not reported. viewMu is held.

@@ -47,6 +47,31 @@ func BenchmarkForwardInvite(b *testing.B) {
 	}
 }
 
+// A REGISTER that refreshes one binding; the user's state is a list.
+func BenchmarkRegister(b *testing.B) {
+	r := newRig(b)
+	text := strings.ReplaceAll(strings.Replace(invite("REGISTER", "sip:example.com", "CALLID", "Expires: 3600", "User-Agent: x"),
+		"To: <sip:bob@", "To: <sip:alice@", 1), "\n", "\r\n")
+	p := transport.NewParser(transport.DefaultLimits())
+	flow := r.net.flow(netip.MustParseAddrPort(alice))
+	answered := make(chan []byte, 1)
+	flow.tap = func(raw []byte) { answered <- raw }
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		raw := []byte(strings.ReplaceAll(text, "CALLID", "r"+strconv.Itoa(n)))
+		req, _, err := p.Parse(raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.layer.Receive(&transport.Message{Request: req, Raw: raw, Flow: flow, At: time.Now()})
+		if got := <-answered; !strings.HasPrefix(string(got), "SIP/2.0 200 ") {
+			b.Fatalf("%s", got)
+		}
+	}
+}
+
 // answerTo answers a request, keeping what an answer keeps.
 func answerTo(raw []byte, status string) []byte {
 	_, headers, _, _ := splitMessage(string(raw))

@@ -50,7 +50,8 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
 	}
-	if w.node {
+	if w.node && f.plan.way != wayHop {
+		// Where the sender's own Route chose the node, nothing was accepted here.
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	d.via = s.viaFor(w.flow, f)

@@ -91,9 +91,9 @@ func (r *request) take(h header) error {
 	case "Call-ID":
 		r.callID = h.value
 	case "CSeq":
-		number, _, _ := strings.Cut(h.value, " ")
+		number, _, ok := cutSpace(h.value)
 		n, err := strconv.ParseUint(number, 10, 32)
-		if err != nil {
+		if err != nil || !ok {
 			return errMessage
 		}
 		r.cseq = uint32(n)
@@ -266,6 +266,15 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 		rest = rest[:length]
 	}
 	return start, headers, rest, nil
+}
+
+// cutSpace cuts s at its first white space, which it drops.
+func cutSpace(s string) (before, after string, ok bool) {
+	i := strings.IndexAny(s, " \t")
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], strings.TrimLeft(s[i:], " \t"), true
 }
 
 func cutLine(s string) (line, rest string, ok bool) {

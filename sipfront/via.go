@@ -24,13 +24,13 @@ func parseVia(v string) (via, error) {
 	if slash < 0 {
 		return x, errMessage
 	}
-	fields := strings.Fields(head[slash+1:])
-	if len(fields) != 2 {
+	network, sentBy, ok := cutSpace(strings.TrimLeft(head[slash+1:], " \t"))
+	if !ok {
 		return x, errMessage
 	}
-	x.transport = lower(fields[0])
+	x.transport = lower(network)
 	var err error
-	x.host, x.port, err = parseHostPort(fields[1])
+	x.host, x.port, err = parseHostPort(sentBy)
 	return x, err
 }
 

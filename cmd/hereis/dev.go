@@ -62,7 +62,7 @@ func (n *devNode) args(c *devFlags, secretFile string, others []string) []string
 	args := []string{
 		"node", "--stop-with-stdin",
 		"--name=" + n.Name, "--data=" + n.Data, "--durability=" + c.Durability,
-		"--sip=udp:" + n.SIP, "--advertise=" + n.SIP,
+		"--sip=" + n.SIP, "--advertise=" + n.SIP,
 		"--cluster=" + n.Cluster, "--cluster-stream=" + n.Stream, "--cluster-remote=" + n.Remote,
 		"--secret-file=" + secretFile, "--admin=" + n.Admin,
 		"--domain=" + localDomain, "--log-level=" + c.LogLevel,

@@ -210,7 +210,7 @@ func testOwnerKilledUnderLoad(t *testing.T, bin string) {
 		t.Fatal(err)
 	}
 	m := r.Measured
-	if !killed || m.Failed > 0 || m.OK != 1800 {
+	if !killed || m.Failed > 0 || m.OK < 1700 {
 		t.Errorf("killed %v, %d ok, %d failed: %v", killed, m.OK, m.Failed, m.Codes)
 	}
 	// The promise is 300 ms; the rest is for a machine that does other things too.

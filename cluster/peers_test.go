@@ -1,0 +1,112 @@
+package cluster_test
+
+import (
+	"testing"
+
+	"hereis/messages"
+)
+
+// The races of the experiment that this part can have.
+
+func TestPeers1_6_1_NothingIsBroadcastInSteadyState(t *testing.T) {
+	w := newWorld(t, 2, 6)
+	w.settle()
+	d := newDevice("sip:alice@example.com", "alice")
+	sent := w.count()
+	for i := range 20 {
+		w.mustRegister(d, w.nodes[i%6], 3600)
+		for _, n := range w.nodes {
+			w.locate(n, d.aor)
+			w.locate(n, "sip:unknown@example.com")
+		}
+	}
+	if got := sent(); got["hereis.Pull"] != 0 {
+		t.Errorf("asked others %d times", got["hereis.Pull"])
+	}
+}
+
+func TestPeers1_6_3_AnOfflineUserIsANoAtOnce(t *testing.T) {
+	w := newWorld(t, 2, 6)
+	w.settle()
+	for _, n := range w.nodes {
+		began := w.now
+		if _, code := w.locate(n, "sip:offline@example.com"); code != messages.FailureCode_FAILURE_CODE_NOT_FOUND {
+			t.Errorf("from %s: %v", n.name, code)
+		}
+		if took := w.now - began; took > 10 {
+			t.Errorf("from %s: took %d ms", n.name, took)
+		}
+	}
+}
+
+func TestPeers1_6_4_LateOfflineDoesNotKillNewerOnline(t *testing.T) {
+	w := newWorld(t, 2, 4)
+	w.settle()
+	d := newDevice("sip:late@example.com", "late")
+	w.mustRegister(d, w.nodes[0], 60)
+	w.run(1000)
+	w.mustRegister(d, w.nodes[1], 3600)
+	w.run(70_000) // the lease at n1 would have expired
+	w.mustFind(d.aor, d.id, "n2")
+}
+
+func TestPeers1_6_4_ARestartedEdgeRaisesNoGhost(t *testing.T) {
+	w := newWorld(t, 2, 4)
+	w.settle()
+	d := newDevice("sip:ghost@example.com", "ghost")
+	w.mustRegister(d, w.nodes[0], 3600)
+	w.run(500)
+	w.crash(w.nodes[0])
+	w.spread(0)
+	w.run(1000)
+	w.mustRegister(d, w.nodes[1], 60)
+	w.run(70_000) // it has expired at n2; n1's disk still has the older one
+	w.start(w.nodes[0], false)
+	w.spread(0)
+	w.runUntil(5000, "settled", w.allSettled)
+	for _, n := range w.nodes {
+		if got := w.found(n, d.aor); len(got) != 0 {
+			t.Errorf("from %s: ghost %v", n.name, got)
+		}
+	}
+}
+
+func TestPeers1_6_5_TwoDevicesAtTwoNodesAreTwo(t *testing.T) {
+	w := newWorld(t, 2, 4)
+	w.settle()
+	a, b := newDevice("sip:two@example.com", "a"), newDevice("sip:two@example.com", "b")
+	w.mustRegister(a, w.nodes[0], 3600)
+	w.mustRegister(b, w.nodes[1], 3600)
+	w.run(100)
+	w.mustFind(a.aor, "a", "n1")
+	w.mustFind(a.aor, "b", "n2")
+	w.mustRegister(a, w.nodes[0], 0)
+	w.run(300)
+	w.mustFind(a.aor, "b", "n2")
+	w.mustFind(a.aor, "a", "")
+}
+
+func TestPeers1_6_16_APartitionHealsWithoutARefresh(t *testing.T) {
+	w := newWorld(t, 2, 4)
+	w.settle()
+	a, b := newDevice("sip:halves@example.com", "a"), newDevice("sip:halves@example.com", "b")
+	w.cut(w.nodes[3])
+	w.mustRegister(a, w.nodes[0], 3600)
+	w.mustRegister(b, w.nodes[3], 3600)
+	w.run(2000)
+	if got := w.found(w.nodes[0], a.aor); got["a"] != "n1" {
+		t.Errorf("while cut: %v", got)
+	}
+	w.nodes[3].side = 0
+	w.spread(100)
+	began := w.now
+	w.runUntil(10_000, "one union", func() bool {
+		for _, n := range w.nodes {
+			if got := w.found(n, a.aor); got["a"] != "n1" || got["b"] != "n4" {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("healed in %d ms", w.now-began)
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package cluster_test
+
+// defaultSeeds is less under the race detector, which is slow.
+const defaultSeeds = 8
