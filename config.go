@@ -1,18 +1,15 @@
 package hereis
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"hereis/actors"
 	"hereis/cluster"
+	"hereis/sipfront"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
 )
 
 // Config is everything that an operator can say about one node. A field's name
@@ -84,6 +81,27 @@ type Config struct {
 	// BindingPolicy is what happens to one more: "reject" (403) or "replace-oldest".
 	BindingPolicy string `name:"binding-policy" group:"registrar" placeholder:"POLICY" help:"For one binding more: reject or replace-oldest."`
 
+	// MaxTransactions bounds SIP transactions, both sides; above it: 503.
+	MaxTransactions int `name:"max-transactions" group:"limits" placeholder:"N" help:"SIP transactions at a time; above it 503."`
+	// AnswerBytes bounds the memory, in bytes, of answers kept for repeated
+	// requests; the oldest give way.
+	AnswerBytes int `name:"answer-bytes" group:"limits" placeholder:"BYTES" help:"Memory for answers to repeated requests; the oldest give way."`
+	// MaxFlows bounds the UDP flows that this node keeps an id of.
+	MaxFlows int `name:"max-flows" group:"limits" placeholder:"N" help:"UDP flows with an id."`
+	// MaxBranches bounds the branches of one request, all told.
+	MaxBranches int `name:"max-branches" group:"limits" placeholder:"N" help:"Branches of one request."`
+	// MaxLookups bounds questions of the SIP side to the cluster; above it: 503.
+	MaxLookups int `name:"max-lookups" group:"limits" placeholder:"N" help:"Questions of the SIP side to the cluster at a time; above it 503."`
+	// MaxInFlight bounds the unanswered requests to one node; above it: 503.
+	MaxInFlight int `name:"max-in-flight" group:"limits" placeholder:"N" help:"Unanswered requests to one node; above it 503."`
+	// MaxParked bounds the requests that wait here for copies or completion; above it: 503.
+	MaxParked int `name:"max-parked" group:"limits" placeholder:"N" help:"Requests that wait for copies or completion; above it 503."`
+	// MaxBroadcasts bounds the users that all nodes are asked about at a time
+	// (CONSISTENCY rule 11); above it: 503.
+	MaxBroadcasts int `name:"max-broadcasts" group:"limits" placeholder:"N" help:"Users that all nodes are asked about at a time; above it 503."`
+	// MaxHandlers bounds the handlers of added message types that run at a time.
+	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
+
 	// Admin is the ip:port of the HTTP API; empty: none. It has no authentication.
 	Admin string `name:"admin" group:"operation" placeholder:"ADDR" help:"Address of the HTTP API, IP:PORT; it has no authentication; empty: none."`
 	// Pprof serves profiles of the process at /debug/pprof/ of the HTTP API.
@@ -105,39 +123,34 @@ const (
 	defaultClusterPort = 7060
 )
 
-// maxNameLen keeps a member's metadata within memberlist's 512 bytes
-// (CONSISTENCY rule 18).
-const maxNameLen = 64
-
 // DefaultConfig is a node that serves SIP on every address of the host and
 // forms a cluster on loopback.
 func DefaultConfig() Config {
+	tr, tx, front, cl := transport.DefaultConfig(), transaction.DefaultConfig(), sipfront.DefaultConfig(), cluster.DefaultConfig()
 	return Config{
-		Data:           "hereis-data",
-		Durability:     "sync",
-		SIP:            []string{"0.0.0.0:5060"},
-		Profile:        "lan",
-		ExpiresMin:     time.Minute,
-		ExpiresMax:     2 * time.Hour,
-		ExpiresDefault: time.Hour,
-		MaxBindings:    10,
-		BindingPolicy:  "reject",
-		Admin:          "127.0.0.1:8060",
-		LogLevel:       "info",
-		LogFormat:      "text",
-		StopTimeout:    10 * time.Second,
+		Data:            "hereis-data",
+		Durability:      "sync",
+		SIP:             []string{"0.0.0.0:5060"},
+		Profile:         "lan",
+		ExpiresMin:      time.Minute,
+		ExpiresMax:      2 * time.Hour,
+		ExpiresDefault:  time.Hour,
+		MaxBindings:     10,
+		BindingPolicy:   "reject",
+		MaxTransactions: tx.MaxTransactions,
+		AnswerBytes:     tx.AnswerBytes,
+		MaxFlows:        tr.MaxFlows,
+		MaxBranches:     front.MaxBranches,
+		MaxLookups:      front.MaxLookups,
+		MaxInFlight:     cl.MaxInFlight,
+		MaxParked:       cl.MaxParked,
+		MaxBroadcasts:   cl.MaxBroadcasts,
+		MaxHandlers:     cl.MaxHandlers,
+		Admin:           "127.0.0.1:8060",
+		LogLevel:        "info",
+		LogFormat:       "text",
+		StopTimeout:     10 * time.Second,
 	}
-}
-
-// FieldError says which setting is wrong, by the name of its flag.
-type FieldError struct {
-	Field, Reason string
-}
-
-func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
-
-func fieldErr(field, format string, args ...any) error {
-	return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
 // Derive fills in what was left empty and follows from other fields: Advertise,
@@ -191,251 +204,4 @@ func (c *Config) AdvertiseAddr() (netip.AddrPort, bool) {
 		}
 	}
 	return netip.AddrPortFrom(ip, port), true
-}
-
-// Validate returns every setting that is wrong, each a FieldError, joined.
-func (c *Config) Validate() error {
-	return errors.Join(c.validateNode(), c.validateSIP(), c.validateCluster(), c.validateRegistrar(), c.validateOperation())
-}
-
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
-func (c *Config) validateNode() error {
-	var errs []error
-	if c.Name != "" && (!validName.MatchString(c.Name) || len(c.Name) > maxNameLen) {
-		errs = append(errs, fieldErr("name", "%q: letters, digits, dot, dash and underscore, %d at most, and not %q", c.Name, maxNameLen, "all"))
-	}
-	if c.Name == "all" {
-		errs = append(errs, fieldErr("name", "%q means every node", c.Name))
-	}
-	if c.Data == "" && c.Durability != "memory" {
-		errs = append(errs, fieldErr("data", "a folder is needed with durability %s", c.Durability))
-	}
-	for _, place := range []struct{ field, value string }{{"region", c.Region}, {"zone", c.Zone}} {
-		if len(place.value) > maxNameLen {
-			errs = append(errs, fieldErr(place.field, "longer than %d bytes", maxNameLen))
-		}
-	}
-	return errors.Join(append(errs, oneOf("durability", c.Durability, "memory", "async", "sync"))...)
-}
-
-func (c *Config) validateSIP() error {
-	var errs []error
-	if len(c.SIP) == 0 {
-		errs = append(errs, fieldErr("sip", "at least one address is needed"))
-	}
-	seen := make(map[string]bool)
-	for _, s := range c.SIP {
-		transports, at, err := ParseSIPListen(s)
-		if err != nil {
-			errs = append(errs, fieldErr("sip", "%v", err))
-			continue
-		}
-		for _, transport := range transports {
-			if key := transport + at.String(); seen[key] && at.Port() != 0 {
-				errs = append(errs, fieldErr("sip", "%s is given twice", s))
-			} else {
-				seen[key] = true
-			}
-		}
-	}
-	adv, ok := c.AdvertiseAddr()
-	switch {
-	case c.Advertise == "":
-		errs = append(errs, fieldErr("advertise", "needed, as no address of sip can be told to others"))
-	case !ok:
-		errs = append(errs, fieldErr("advertise", "%q is not IP or IP:PORT", c.Advertise))
-	case adv.Addr().IsUnspecified():
-		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
-	}
-	if _, err := ParseDomains(c.Domains); err != nil {
-		errs = append(errs, fieldErr("domain", "%v", err))
-	}
-	return errors.Join(errs...)
-}
-
-func (c *Config) validateCluster() error {
-	var errs []error
-	used := make(map[string]string)
-	for _, a := range []struct{ field, value string }{
-		{"cluster", c.Cluster}, {"cluster-stream", c.ClusterStream}, {"cluster-remote", c.ClusterRemote},
-	} {
-		at, err := netip.ParseAddrPort(a.value)
-		switch {
-		case a.field == "cluster-remote" && a.value == noRemote:
-		case err != nil:
-			errs = append(errs, fieldErr(a.field, "%q is not IP:PORT", a.value))
-		case c.SecretFile == "" && !at.Addr().IsLoopback():
-			errs = append(errs, fieldErr(a.field, "%s is not loopback: other hosts need secret-file", a.value))
-		case used[a.value] != "" && at.Port() != 0:
-			errs = append(errs, fieldErr(a.field, "%s is the address of %s too", a.value, used[a.value]))
-		default:
-			used[a.value] = a.field
-		}
-	}
-	for _, j := range c.Join {
-		if _, _, err := splitHostPort(j); err != nil {
-			errs = append(errs, fieldErr("join", "%v", err))
-		}
-	}
-	return errors.Join(append(errs, oneOf("profile", c.Profile, "lan", "wan"))...)
-}
-
-func (c *Config) validateRegistrar() error {
-	var errs []error
-	// RFC 3261 10.3: 423 is only for less than an hour.
-	if c.ExpiresMin < time.Second || c.ExpiresMin > time.Hour {
-		errs = append(errs, fieldErr("expires-min", "%s is not within 1s and 1h", c.ExpiresMin))
-	}
-	if c.ExpiresMax < c.ExpiresMin || c.ExpiresMax > 30*24*time.Hour {
-		errs = append(errs, fieldErr("expires-max", "%s is not within expires-min (%s) and 720h", c.ExpiresMax, c.ExpiresMin))
-	}
-	if c.ExpiresDefault < c.ExpiresMin || c.ExpiresDefault > c.ExpiresMax {
-		errs = append(errs, fieldErr("expires-default", "%s is not within expires-min (%s) and expires-max (%s)", c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax))
-	}
-	if c.ExpiresJitter < 0 || c.ExpiresJitter > 50 {
-		errs = append(errs, fieldErr("expires-jitter", "%d is not within 0 and 50", c.ExpiresJitter))
-	}
-	if c.MaxBindings < 1 || c.MaxBindings > 1000 {
-		errs = append(errs, fieldErr("max-bindings", "%d is not within 1 and 1000", c.MaxBindings))
-	}
-	return errors.Join(append(errs, oneOf("binding-policy", c.BindingPolicy, "reject", "replace-oldest"))...)
-}
-
-func (c *Config) validateOperation() error {
-	var errs []error
-	if c.Admin != "" {
-		if _, err := netip.ParseAddrPort(c.Admin); err != nil {
-			errs = append(errs, fieldErr("admin", "%q is not IP:PORT", c.Admin))
-		}
-	}
-	if c.StopTimeout < time.Second {
-		errs = append(errs, fieldErr("stop-timeout", "%s is shorter than 1s", c.StopTimeout))
-	}
-	return errors.Join(append(errs,
-		oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
-		oneOf("log-format", c.LogFormat, "text", "json"))...)
-}
-
-func oneOf(field, value string, allowed ...string) error {
-	for _, a := range allowed {
-		if value == a {
-			return nil
-		}
-	}
-	return fieldErr(field, "%q is not one of %s", value, strings.Join(allowed, ", "))
-}
-
-// sipTransports are those that a node can serve, in the order of preference.
-var sipTransports = []string{"udp", "tcp"}
-
-// ParseSIPListen reads udp:ip:port or tcp:ip:port, or ip:port, which is both.
-func ParseSIPListen(s string) (transports []string, at netip.AddrPort, err error) {
-	transports, rest := sipTransports, s
-	// A transport is letters; what is before the first colon of an address never is, but for IPv6 in brackets.
-	if head, tail, ok := strings.Cut(s, ":"); ok && head != "" && strings.Trim(head, "abcdefghijklmnopqrstuvwxyz") == "" {
-		if !slices.Contains(sipTransports, head) {
-			return nil, netip.AddrPort{}, fmt.Errorf("%s: transport %q is not served, only %s", s, head, strings.Join(sipTransports, " and "))
-		}
-		transports, rest = []string{head}, tail
-	}
-	at, err = netip.ParseAddrPort(rest)
-	if err != nil {
-		return nil, netip.AddrPort{}, fmt.Errorf("%q is not udp:IP:PORT, tcp:IP:PORT or IP:PORT", s)
-	}
-	return transports, at, nil
-}
-
-// Domain is one served domain and the names that mean the same.
-type Domain struct {
-	Name    string
-	Aliases []string
-}
-
-// ParseDomains reads domains written as a or a=b,c. Names are lower-cased, IPv6
-// addresses lose their brackets. No name may belong to two domains.
-func ParseDomains(values []string) ([]Domain, error) {
-	var domains []Domain
-	owner := make(map[string]string)
-	for _, v := range values {
-		head, tail, _ := strings.Cut(v, "=")
-		d := Domain{}
-		names := []string{head}
-		if tail != "" {
-			names = append(names, strings.Split(tail, ",")...)
-		}
-		for i, name := range names {
-			host, err := canonicalHost(name)
-			if err != nil {
-				return nil, fmt.Errorf("%q: %w", v, err)
-			}
-			if other, ok := owner[host]; ok {
-				return nil, fmt.Errorf("%q: %s belongs to %s already", v, host, other)
-			}
-			if i == 0 {
-				d.Name = host
-			} else {
-				d.Aliases = append(d.Aliases, host)
-			}
-			owner[host] = d.Name
-		}
-		domains = append(domains, d)
-	}
-	return domains, nil
-}
-
-var validHost = regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$`)
-
-func canonicalHost(s string) (string, error) {
-	host := strings.ToLower(strings.TrimSuffix(strings.TrimSpace(s), "."))
-	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		return ip.Unmap().String(), nil
-	}
-	if len(host) > 253 || !validHost.MatchString(host) {
-		return "", fmt.Errorf("%q is no host name or address", s)
-	}
-	return host, nil
-}
-
-func splitHostPort(s string) (host string, port uint16, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil || host == "" {
-		return "", 0, fmt.Errorf("%q is not HOST:PORT", s)
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	if err != nil || n == 0 {
-		return "", 0, fmt.Errorf("%q: port %q is not within 1 and 65535", s, p)
-	}
-	return host, uint16(n), nil
-}
-
-// domains makes the set of served domains.
-func (c *Config) domains() (*actors.Domains, error) {
-	parsed, err := ParseDomains(c.Domains)
-	if err != nil {
-		return nil, fieldErr("domain", "%v", err)
-	}
-	list := make([]actors.Domain, len(parsed))
-	for i, d := range parsed {
-		list[i] = actors.Domain(d)
-	}
-	return actors.NewDomains(list...)
-}
-
-// keys derives the cluster's keys from the secret, or from nothing for a
-// cluster on loopback.
-func (c *Config) keys() (*cluster.Keys, error) {
-	if c.SecretFile == "" {
-		return cluster.InsecureKeys("hereis")
-	}
-	return cluster.LoadKeys(c.SecretFile)
-}
-
-// limits are the registrar's.
-func (c *Config) limits() actors.Limits {
-	l := actors.DefaultLimits()
-	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
-	l.Jitter = float64(c.ExpiresJitter) / 100
-	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
-	return l
 }

@@ -83,7 +83,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 // openSIP takes the SIP ports. What the sockets bring goes to the layer, which
 // is there before they are read.
 func (n *Node) openSIP() error {
-	tc := transport.DefaultConfig()
+	tc := n.cfg.transport()
 	for _, s := range n.cfg.SIP {
 		transports, at, err := ParseSIPListen(s)
 		if err != nil {
@@ -163,9 +163,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err := limits.Validate(); err != nil {
 		return err
 	}
-	cc := cluster.DefaultConfig()
+	cc := n.cfg.cluster()
 	cc.Name, cc.Incarnation = n.self.Name, n.self.Incarnation
-	cc.Region, cc.Zone = n.cfg.Region, n.cfg.Zone
 	n.cluster, err = cluster.New(cc, cluster.Parts{
 		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
 		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
@@ -225,7 +224,7 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 func (n *Node) openFront(keys *cluster.Keys) error {
 	rc := resolve.DefaultConfig()
 	rc.Transports = sipTransports
-	sc := sipfront.DefaultConfig()
+	sc := n.cfg.front()
 	sc.Domains = n.domains
 	sc.Addresses = n.sipAddresses()
 	var err error
@@ -238,9 +237,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	lc := transaction.DefaultConfig()
-	lc.Seed = rand.Uint64()
-	n.layer = transaction.New(lc, n.sip)
+	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
 	return nil
 }

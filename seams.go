@@ -51,6 +51,7 @@ type peers struct {
 type peerAddrs struct {
 	byNode map[string]map[string]netip.AddrPort // node, transport
 	all    map[netip.AddrPort]bool
+	ports  map[uint16]bool
 }
 
 func newPeers(own *messages.Hello) *peers {
@@ -87,7 +88,7 @@ func (p *peers) keepOnly(members []cluster.Member) {
 }
 
 func (p *peers) publish() {
-	addrs := &peerAddrs{byNode: map[string]map[string]netip.AddrPort{}, all: map[netip.AddrPort]bool{}}
+	addrs := &peerAddrs{byNode: map[string]map[string]netip.AddrPort{}, all: map[netip.AddrPort]bool{}, ports: map[uint16]bool{}}
 	for name, h := range p.hellos {
 		addrs.byNode[name] = map[string]netip.AddrPort{}
 		for _, s := range h.Sip {
@@ -99,7 +100,7 @@ func (p *peers) publish() {
 			if _, have := addrs.byNode[name][network]; !have {
 				addrs.byNode[name][network] = addr
 			}
-			addrs.all[addr] = true
+			addrs.all[addr], addrs.ports[addr.Port()] = true, true
 		}
 	}
 	p.sip.Store(addrs)
@@ -126,3 +127,6 @@ func (p *peers) SIPAddr(node, network string) (netip.AddrPort, bool) {
 
 // IsNode tells whether addr is exactly a SIP address of one of our nodes.
 func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr] }
+
+// IsNodePort tells whether one of our nodes serves SIP at a port.
+func (p *peers) IsNodePort(port uint16) bool { return p.sip.Load().ports[port] }

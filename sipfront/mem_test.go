@@ -135,6 +135,8 @@ func (c *memCluster) SIPAddr(node, network string) (netip.AddrPort, bool) {
 	a, ok := c.nodes[node]
 	return a, ok && network == "udp"
 }
+func (c *memCluster) IsNodePort(uint16) bool { return false }
+
 func (c *memCluster) IsNode(addr netip.AddrPort) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

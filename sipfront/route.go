@@ -186,7 +186,7 @@ func (s *Server) serves(u *uri) bool {
 		return false
 	}
 	_, ok := s.cfg.Domains.Canonical(bracket(u.host))
-	return ok && (u.port == 0 || s.ports[u.port])
+	return ok && (u.port == 0 || s.ports[u.port] || s.parts.Cluster.IsNodePort(u.port))
 }
 
 // isAddress tells whether a URI names a SIP address of a node of ours, port and all.

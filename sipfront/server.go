@@ -38,6 +38,9 @@ type Cluster interface {
 	SIPAddr(node, transport string) (netip.AddrPort, bool)
 	// IsNode tells whether addr is exactly a SIP address of one of our nodes.
 	IsNode(addr netip.AddrPort) bool
+	// IsNodePort tells whether one of our nodes serves SIP at a port: with it,
+	// or with none, a URI of a served domain is ours.
+	IsNodePort(port uint16) bool
 	// NowMS is the node time.
 	NowMS() int64
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -55,9 +56,10 @@ func openControl(ctx context.Context, baseAdmin int) (c *control, err error) {
 			_ = conn.Close()
 			return nil, fmt.Errorf("hereis dev runs already with --base-admin %d (pid %d)", baseAdmin, old.PID)
 		}
+		old.sweep()
 	}
 	// A path of its own: that of a socket may have about a hundred bytes only.
-	dir, err := os.MkdirTemp("", "hereis-ctl-")
+	dir, err := os.MkdirTemp("", socketFolder+"*")
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +81,17 @@ func openControl(ctx context.Context, baseAdmin int) (c *control, err error) {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return &control{path: path, dir: dir, ln: ln}, nil
+}
+
+// socketFolder begins the name of the folder that a socket is in.
+const socketFolder = "hereis-ctl-"
+
+// sweep removes the socket that a killed dev left, and nothing else.
+func (f *controlFile) sweep() {
+	dir := filepath.Dir(f.Socket)
+	if filepath.Dir(dir) == filepath.Clean(os.TempDir()) && strings.HasPrefix(filepath.Base(dir), socketFolder) {
+		_ = os.RemoveAll(dir)
+	}
 }
 
 func readControl(path string) (*controlFile, error) {

@@ -1,0 +1,75 @@
+package hereis
+
+import (
+	"math/rand/v2"
+
+	"hereis/actors"
+	"hereis/cluster"
+	"hereis/sipfront"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+// domains makes the set of served domains.
+func (c *Config) domains() (*actors.Domains, error) {
+	parsed, err := ParseDomains(c.Domains)
+	if err != nil {
+		return nil, fieldErr("domain", "%v", err)
+	}
+	list := make([]actors.Domain, len(parsed))
+	for i, d := range parsed {
+		list[i] = actors.Domain(d)
+	}
+	return actors.NewDomains(list...)
+}
+
+// keys derives the cluster's keys from the secret, or from nothing for a
+// cluster on loopback.
+func (c *Config) keys() (*cluster.Keys, error) {
+	if c.SecretFile == "" {
+		return cluster.InsecureKeys("hereis")
+	}
+	return cluster.LoadKeys(c.SecretFile)
+}
+
+// limits are the registrar's.
+func (c *Config) limits() actors.Limits {
+	l := actors.DefaultLimits()
+	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
+	l.Jitter = float64(c.ExpiresJitter) / 100
+	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
+	return l
+}
+
+// transport has the limits of the sockets; addresses are added by the node.
+func (c *Config) transport() transport.Config {
+	tc := transport.DefaultConfig()
+	tc.MaxFlows = c.MaxFlows
+	return tc
+}
+
+// transaction is that of the transaction layer.
+func (c *Config) transaction() transaction.Config {
+	tc := transaction.DefaultConfig()
+	tc.MaxTransactions, tc.AnswerBytes = c.MaxTransactions, c.AnswerBytes
+	tc.Seed = rand.Uint64()
+	return tc
+}
+
+// front has the limits of the SIP core; domains and addresses are added by the node.
+func (c *Config) front() sipfront.Config {
+	fc := sipfront.DefaultConfig()
+	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
+	return fc
+}
+
+// cluster has the limits of the cluster part; who the node is is added by it.
+func (c *Config) cluster() cluster.Config {
+	cc := cluster.DefaultConfig()
+	cc.Region, cc.Zone = c.Region, c.Zone
+	cc.MaxInFlight, cc.MaxParked = c.MaxInFlight, c.MaxParked
+	cc.MaxBroadcasts, cc.MaxHandlers = c.MaxBroadcasts, c.MaxHandlers
+	// CONSISTENCY rule 4.
+	cc.MaxDead = 4 * c.MaxBindings
+	return cc
+}

@@ -1,0 +1,175 @@
+package hereis
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// maxNameLen keeps a member's metadata within memberlist's 512 bytes
+// (CONSISTENCY rule 18).
+const maxNameLen = 64
+
+// FieldError says which setting is wrong, by the name of its flag.
+type FieldError struct {
+	Field, Reason string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
+
+func fieldErr(field, format string, args ...any) error {
+	return &FieldError{Field: field, Reason: fmt.Sprintf(format, args...)}
+}
+
+// Validate returns every setting that is wrong, each a FieldError, joined.
+func (c *Config) Validate() error {
+	return errors.Join(c.validateNode(), c.validateSIP(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func (c *Config) validateNode() error {
+	var errs []error
+	if c.Name != "" && (!validName.MatchString(c.Name) || len(c.Name) > maxNameLen) {
+		errs = append(errs, fieldErr("name", "%q: letters, digits, dot, dash and underscore, %d at most", c.Name, maxNameLen))
+	}
+	if c.Name == "all" {
+		errs = append(errs, fieldErr("name", "%q means every node", c.Name))
+	}
+	if c.Data == "" && c.Durability != "memory" {
+		errs = append(errs, fieldErr("data", "a folder is needed with durability %s", c.Durability))
+	}
+	for _, place := range []struct{ field, value string }{{"region", c.Region}, {"zone", c.Zone}} {
+		if len(place.value) > maxNameLen {
+			errs = append(errs, fieldErr(place.field, "longer than %d bytes", maxNameLen))
+		}
+	}
+	return errors.Join(append(errs, oneOf("durability", c.Durability, "memory", "async", "sync"))...)
+}
+
+func (c *Config) validateSIP() error {
+	var errs []error
+	if len(c.SIP) == 0 {
+		errs = append(errs, fieldErr("sip", "at least one address is needed"))
+	}
+	seen := make(map[string]bool)
+	for _, s := range c.SIP {
+		transports, at, err := ParseSIPListen(s)
+		if err != nil {
+			errs = append(errs, fieldErr("sip", "%v", err))
+			continue
+		}
+		for _, transport := range transports {
+			if key := transport + at.String(); seen[key] && at.Port() != 0 {
+				errs = append(errs, fieldErr("sip", "%s is given twice", s))
+			} else {
+				seen[key] = true
+			}
+		}
+	}
+	adv, ok := c.AdvertiseAddr()
+	switch {
+	case c.Advertise == "":
+		errs = append(errs, fieldErr("advertise", "needed, as no address of sip can be told to others"))
+	case !ok:
+		errs = append(errs, fieldErr("advertise", "%q is not IP or IP:PORT", c.Advertise))
+	case adv.Addr().IsUnspecified():
+		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
+	}
+	if _, err := ParseDomains(c.Domains); err != nil {
+		errs = append(errs, fieldErr("domain", "%v", err))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateCluster() error {
+	var errs []error
+	used := make(map[string]string)
+	for _, a := range []struct{ field, value string }{
+		{"cluster", c.Cluster}, {"cluster-stream", c.ClusterStream}, {"cluster-remote", c.ClusterRemote},
+	} {
+		at, err := netip.ParseAddrPort(a.value)
+		switch {
+		case a.field == "cluster-remote" && a.value == noRemote:
+		case err != nil:
+			errs = append(errs, fieldErr(a.field, "%q is not IP:PORT", a.value))
+		case c.SecretFile == "" && !at.Addr().IsLoopback():
+			errs = append(errs, fieldErr(a.field, "%s is not loopback: other hosts need secret-file", a.value))
+		case used[a.value] != "" && at.Port() != 0:
+			errs = append(errs, fieldErr(a.field, "%s is the address of %s too", a.value, used[a.value]))
+		default:
+			used[a.value] = a.field
+		}
+	}
+	for _, j := range c.Join {
+		if _, _, err := splitHostPort(j); err != nil {
+			errs = append(errs, fieldErr("join", "%v", err))
+		}
+	}
+	return errors.Join(append(errs, oneOf("profile", c.Profile, "lan", "wan"))...)
+}
+
+func (c *Config) validateRegistrar() error {
+	var errs []error
+	// RFC 3261 10.3: 423 is only for less than an hour.
+	if c.ExpiresMin < time.Second || c.ExpiresMin > time.Hour {
+		errs = append(errs, fieldErr("expires-min", "%s is not within 1s and 1h", c.ExpiresMin))
+	}
+	if c.ExpiresMax < c.ExpiresMin || c.ExpiresMax > 30*24*time.Hour {
+		errs = append(errs, fieldErr("expires-max", "%s is not within expires-min (%s) and 720h", c.ExpiresMax, c.ExpiresMin))
+	}
+	if c.ExpiresDefault < c.ExpiresMin || c.ExpiresDefault > c.ExpiresMax {
+		errs = append(errs, fieldErr("expires-default", "%s is not within expires-min (%s) and expires-max (%s)", c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax))
+	}
+	if c.ExpiresJitter < 0 || c.ExpiresJitter > 50 {
+		errs = append(errs, fieldErr("expires-jitter", "%d is not within 0 and 50", c.ExpiresJitter))
+	}
+	if c.MaxBindings < 1 || c.MaxBindings > 1000 {
+		errs = append(errs, fieldErr("max-bindings", "%d is not within 1 and 1000", c.MaxBindings))
+	}
+	return errors.Join(append(errs, oneOf("binding-policy", c.BindingPolicy, "reject", "replace-oldest"))...)
+}
+
+func (c *Config) validateLimits() error {
+	var errs []error
+	for _, l := range []struct {
+		field string
+		value int
+	}{
+		{"max-transactions", c.MaxTransactions}, {"answer-bytes", c.AnswerBytes}, {"max-flows", c.MaxFlows},
+		{"max-branches", c.MaxBranches}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
+		{"max-parked", c.MaxParked}, {"max-broadcasts", c.MaxBroadcasts}, {"max-handlers", c.MaxHandlers},
+	} {
+		if l.value < 1 {
+			errs = append(errs, fieldErr(l.field, "%d is less than 1", l.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateOperation() error {
+	var errs []error
+	if c.Admin != "" {
+		if _, err := netip.ParseAddrPort(c.Admin); err != nil {
+			errs = append(errs, fieldErr("admin", "%q is not IP:PORT", c.Admin))
+		}
+	}
+	if c.StopTimeout < time.Second {
+		errs = append(errs, fieldErr("stop-timeout", "%s is shorter than 1s", c.StopTimeout))
+	}
+	return errors.Join(append(errs,
+		oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
+		oneOf("log-format", c.LogFormat, "text", "json"))...)
+}
+
+func oneOf(field, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return fieldErr(field, "%q is not one of %s", value, strings.Join(allowed, ", "))
+}
