@@ -247,13 +247,16 @@ func (g *Gossip) Run(ctx context.Context) error {
 	defer tick.Stop()
 	var last []Member
 	for {
-		list, err := g.refresh(&wg)
+		list, change, err := g.refresh(&wg)
 		if err != nil {
 			return err
 		}
 		if list != nil && !slices.Equal(list, last) {
 			last = list
 			g.onChange(slices.Clone(list))
+		}
+		if g.cfg.Store != nil {
+			g.store(change) // last: nobody waits for a disk to hear who is there
 		}
 		select {
 		case <-ctx.Done():
@@ -264,13 +267,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-// refresh brings the roster up to date, stores what changed, and starts the
-// probes that it asks for. The list is nil after Leave.
-func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
+// refresh brings the roster up to date and starts the probes that it asks for.
+// The list is nil after Leave.
+func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, rosterChange, error) {
 	g.mu.Lock()
 	if g.fatal != nil || g.left {
 		defer g.mu.Unlock()
-		return nil, g.fatal
+		return nil, rosterChange{}, g.fatal
 	}
 	out := g.ros.refresh(g.cfg.NowMS(), time.Now())
 	me := g.cfg.Self
@@ -279,15 +282,12 @@ func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
 	me.Gossip = g.Addr()
 
 	if out.taken {
-		return nil, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
+		return nil, out, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
 	}
 	for _, p := range out.probes {
 		wg.Go(func() { g.probe(p) })
 	}
-	if g.cfg.Store != nil {
-		g.store(out)
-	}
-	return append([]Member{me}, out.members...), nil
+	return append([]Member{me}, out.members...), out, nil
 }
 
 func (g *Gossip) store(out rosterChange) {
