@@ -192,7 +192,9 @@ func (c *Core) Members(now int64, list []Member) {
 	defer c.viewMu.Unlock()
 	c.members = slices.Clone(list)
 	c.countFlaps(now, list)
-	c.renew(now, false)
+	first := !c.heard
+	c.heard = true
+	c.renew(now, first)
 }
 
 // Woke starts a new round: no report counts any more, and nothing that this
@@ -347,7 +349,7 @@ func (c *Core) onReported(now int64, from string, m *messages.Reported) {
 
 // checkSettled decides whether the view is settled. viewMu is held.
 func (c *Core) checkSettled(now int64, v *view) {
-	settled := len(v.nodes) > 1 || len(v.failed) == 0
+	settled := c.heard && (len(v.nodes) > 1 || len(v.failed) == 0)
 	for i := range v.nodes {
 		if i != v.self {
 			_, ok := c.settling.reported[v.nodes[i].Name]
