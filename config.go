@@ -21,9 +21,9 @@ import (
 // what follows from the rest, and give it to New.
 type Config struct {
 	// Name is the stable name of the node, which placement hashes. Empty: the
-	// name remembered in Data, or, at the very first start, one made up from the
-	// host's name. Two live nodes may not have the same.
-	Name string `name:"name" group:"node" placeholder:"NAME" help:"Stable name of the node; empty: as remembered in --data, else made from the host name."`
+	// name remembered in Data, or, at the very first start, one made up. Two live
+	// nodes may not have the same.
+	Name string `name:"name" group:"node" placeholder:"NAME" help:"Stable name of the node; empty: as remembered in --data, at first one made up."`
 	// Data is the folder for what the node must remember. It belongs to this
 	// node alone and is made if it does not exist.
 	Data string `name:"data" group:"node" placeholder:"DIR" help:"Folder for what the node must remember; its own, made if missing."`

@@ -31,9 +31,10 @@ type ClockConfig struct {
 
 // clockSource is where the time comes from; a test has its own.
 type clockSource struct {
-	wall func() int64 // ns since 1970; may jump
-	mono func() int64 // ns; stands still while the machine sleeps
-	boot func() int64 // ns; does not
+	// now reads the wall clock, ns since 1970, which may jump, and the
+	// monotonic one, ns, which stands still while the machine sleeps.
+	now  func() (wall, mono int64)
+	boot func() int64 // ns; does not stand still
 }
 
 const (
@@ -96,11 +97,11 @@ func NewClock(cfg ClockConfig, log *slog.Logger) *Clock {
 	cfg.Gap = orDefault(cfg.Gap, 500*time.Millisecond)
 	cfg.Tick = orDefault(cfg.Tick, 100*time.Millisecond)
 	cfg.Window = orDefault(cfg.Window, 10*time.Second)
-	if cfg.source.wall == nil {
+	if cfg.source.now == nil {
 		cfg.source = systemClocks()
 	}
 	c := &Clock{cfg: cfg, src: cfg.source, log: log, woke: make(chan time.Duration, 1), offsets: map[string]peerOffset{}}
-	wall, mono := c.src.wall(), c.src.mono()
+	wall, mono := c.src.now()
 	c.made = mono
 	c.bootGap = c.src.boot() - mono
 	c.drift.Store(wall - mono)
@@ -111,8 +112,10 @@ func NewClock(cfg ClockConfig, log *slog.Logger) *Clock {
 func systemClocks() clockSource {
 	start := time.Now()
 	return clockSource{
-		wall: func() int64 { return time.Now().UnixNano() },
-		mono: func() int64 { return int64(time.Since(start)) },
+		now: func() (wall, mono int64) {
+			t := time.Now()
+			return t.UnixNano(), int64(t.Sub(start))
+		},
 		boot: func() int64 {
 			var boot, mono unix.Timespec
 			if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil {
@@ -129,10 +132,10 @@ func systemClocks() clockSource {
 func (c *Clock) NowMS() int64 { return c.nowNS() / int64(time.Millisecond) }
 
 func (c *Clock) nowNS() int64 {
-	mono := c.src.mono()
-	if d := c.src.wall() - mono - c.drift.Load(); d > jumpLeast || d < -jumpLeast {
+	wall, mono := c.src.now()
+	if d := wall - mono - c.drift.Load(); d > jumpLeast || d < -jumpLeast {
 		c.explain()
-		mono = c.src.mono()
+		_, mono = c.src.now()
 	}
 	return c.line.Load().at(mono)
 }
@@ -142,8 +145,8 @@ func (c *Clock) nowNS() int64 {
 func (c *Clock) explain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mono := c.src.mono()
-	change := c.src.wall() - mono - c.drift.Load()
+	wall, mono := c.src.now()
+	change := wall - mono - c.drift.Load()
 	slept := c.takeSleep(mono)
 	c.drift.Add(change)
 	if jump := change - slept; jump > jumpLeast || jump < -jumpLeast {
@@ -185,7 +188,7 @@ func (c *Clock) wake(gap time.Duration) {
 func (c *Clock) Raise(ms int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mono := c.src.mono()
+	_, mono := c.src.now()
 	if by := ms*int64(time.Millisecond) - c.line.Load().at(mono); by > 0 {
 		c.move(mono, by)
 	}
@@ -199,7 +202,7 @@ func (c *Clock) Settled() { c.settled.Store(true) }
 func (c *Clock) Observe(peer string, offset, rtt time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mono := c.src.mono()
+	_, mono := c.src.now()
 	c.offsets[peer] = peerOffset{offset: offset, at: mono}
 	c.adjust(mono, rtt)
 }
@@ -258,7 +261,7 @@ func median(d []time.Duration) time.Duration {
 func (c *Clock) Run(ctx context.Context) error {
 	tick := time.NewTicker(c.cfg.Tick)
 	defer tick.Stop()
-	last := c.src.mono()
+	_, last := c.src.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -279,10 +282,10 @@ func (c *Clock) look(last int64) int64 {
 	c.nowNS()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mono := c.src.mono()
+	wall, mono := c.src.now()
 	c.takeSleep(mono)
 	// Slow corrections of the wall clock are no jumps, however far they add up.
-	if d := c.src.wall() - mono - c.drift.Load(); d < jumpLeast && d > -jumpLeast {
+	if d := wall - mono - c.drift.Load(); d < jumpLeast && d > -jumpLeast {
 		c.drift.Add(d)
 	}
 	if gap := mono - last - int64(c.cfg.Tick); gap > int64(c.cfg.Gap) {

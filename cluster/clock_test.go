@@ -21,14 +21,18 @@ func newFakeClocks() *fakeClocks {
 }
 
 func (f *fakeClocks) source() clockSource {
-	read := func(p *int64) func() int64 {
-		return func() int64 {
+	return clockSource{
+		now: func() (wall, mono int64) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			return *p
-		}
+			return f.wall, f.mono
+		},
+		boot: func() int64 {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.boot
+		},
 	}
-	return clockSource{wall: read(&f.wall), mono: read(&f.mono), boot: read(&f.boot)}
 }
 
 func (f *fakeClocks) run(d time.Duration) { f.move(d, d, d) }
@@ -172,7 +176,7 @@ func TestRule9_NodeTimeNeverGoesBack(t *testing.T) {
 			case 4:
 				c.Raise(last/int64(time.Millisecond) + int64(ms.Draw(t, "raise")) - 2500)
 			case 5:
-				c.look(f.source().mono())
+				c.look(c.line.Load().mono)
 			}
 			now := c.nowNS()
 			if now < last {

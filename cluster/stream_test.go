@@ -392,9 +392,13 @@ func TestSilentPeerIsDown(t *testing.T) {
 }
 
 func TestStreamsMeasureOffset(t *testing.T) {
+	clocks := systemClocks()
 	ahead := NewClock(ClockConfig{source: clockSource{
-		wall: func() int64 { return time.Now().Add(time.Hour).UnixNano() },
-		mono: systemClocks().mono, boot: systemClocks().mono,
+		now: func() (int64, int64) {
+			wall, mono := clocks.now()
+			return wall + int64(time.Hour), mono
+		},
+		boot: clocks.boot,
 	}}, slog.New(slog.DiscardHandler))
 	ahead.Settled()
 	b := startStreams(t, "b", 1, func(c *StreamConfig) { c.Clock = ahead })

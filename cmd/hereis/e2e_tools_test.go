@@ -35,11 +35,12 @@ type sipp struct {
 	path, users string
 	n           int
 	contact     string // where the called devices listen
+	transport   string // SIPp's -t: u1 or t1
 }
 
 func newSIPp(t *testing.T, users ...string) *sipp {
 	t.Helper()
-	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
+	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), transport: "u1", n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
 	if err := os.WriteFile(s.users, []byte("SEQUENTIAL\n"+strings.Join(users, ";\n")+";\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func (s *sipp) answer() {
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()
 	dir := s.t.TempDir()
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
+	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
 		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(ports(s.t, 1)), "-mp", strconv.Itoa(ports(s.t, 4)),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Dir = dir

@@ -19,10 +19,8 @@ func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("node is up", "node", node.Name(), "incarnation", node.Incarnation(),
-		"sip", strings.Join(node.SIPAddrs(), " "), "gossip", node.GossipAddr(),
-		"domains", strings.Join(node.Domains(), " "), "durability", cfg.Durability)
 	if cfg.Admin == "" {
+		logUp(log, node, cfg)
 		return node.Run(ctx)
 	}
 	srv, err := admin.New(admin.Config{Addr: cfg.Admin, Pprof: cfg.Pprof}, api{node}, log)
@@ -32,6 +30,7 @@ func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, node.Close())
 	}
+	logUp(log, node, cfg)
 	group, failed := errgroup.WithContext(ctx)
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error {
@@ -40,4 +39,11 @@ func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	})
 	group.Go(func() error { return srv.Run(serving) })
 	return group.Wait()
+}
+
+// logUp says that every port is taken and the node runs.
+func logUp(log *slog.Logger, node *hereis.Node, cfg hereis.Config) {
+	log.Info("node is up", "node", node.Name(), "incarnation", node.Incarnation(),
+		"sip", strings.Join(node.SIPAddrs(), " "), "gossip", node.GossipAddr(),
+		"domains", strings.Join(node.Domains(), " "), "durability", cfg.Durability)
 }
