@@ -47,8 +47,9 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	out := make([]hereis.Config, n)
 	var join []string
+	ports := freePorts(t, 3*n)
 	for i := range out {
-		free := freePorts(t, 3)
+		free := ports[3*i:]
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}

@@ -22,8 +22,9 @@ import (
 func greeters(t *testing.T) []string {
 	t.Helper()
 	var cfgs []hereis.Config
+	ports := loopbackPorts(t, 12)
 	for i := range 3 {
-		free := loopbackPorts(t, 4)
+		free := ports[4*i:]
 		cfg := hereis.DefaultConfig()
 		cfg.Name, cfg.Data = fmt.Sprintf("g%d", i+1), filepath.Join(t.TempDir(), "data")
 		cfg.SIP, cfg.Cluster, cfg.ClusterStream, cfg.Admin = free[:1], free[1], free[2], free[3]
