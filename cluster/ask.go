@@ -33,16 +33,25 @@ type ask struct {
 	aor string
 	msg proto.Message
 	// node is set when a node is asked, not an AoR.
-	node               string
-	deadline, startMS  int64
-	done               func(proto.Message, error)
-	finished, lookup   bool
-	sentMS, standInMS  int64
-	retryMS, nextSlot  int64
-	tries              int
-	sent               []sentTo
-	last               *messages.Failure
-	standInAsked, busy bool
+	node string
+	// lookup: a positive may come from either holder (rule 13).
+	lookup            bool
+	startMS, deadline int64
+	done              func(proto.Message, error)
+	finished          bool
+	// sentMS is when the owner was last asked, retryMS when it will be again
+	// after an answer that is none, 0 for neither.
+	sentMS, retryMS int64
+	// standInMS is when the backup is asked, standInAsked whether it was.
+	standInMS    int64
+	standInAsked bool
+	tries        int
+	// nextSlot is the slot that the question stands in, 0 for none.
+	nextSlot int64
+	// sent are the peers that owe an answer.
+	sent []sentTo
+	// last is the owner's last refusal, which stands if nothing better comes.
+	last *messages.Failure
 }
 
 type sentTo struct {

@@ -129,6 +129,9 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	switch m := rq.msg.(type) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
+	case *messages.WatchInterest:
+		c.onInterest(now, rq.asker, m)
+		rq.reply(m)
 	case *messages.Ping:
 		rq.reply(&messages.Pong{SentMs: m.SentMs, NowMs: now})
 	default:
