@@ -46,7 +46,7 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 	}
 	u := t.next()
 	hop, ok := numericHop(&u)
-	if s.serves(&u) {
+	if s.serves(&u) && !(ok && s.parts.Cluster.IsNode(hop.Addr)) {
 		// A Contact that is another user of ours: the request comes back, as a
 		// spiral (RFC 3261 6), and is routed again.
 		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
@@ -107,10 +107,19 @@ func (s *Server) resolve(ctx context.Context, u uri) ([]wayOut, error) {
 	return s.hopWays(hops)
 }
 
+// unicast tells whether an address is one host's. A Contact must not make a
+// node shout at a whole network.
+func unicast(a netip.Addr) bool {
+	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
 func (s *Server) hopWays(hops []resolve.Hop) ([]wayOut, error) {
 	var ways []wayOut
 	err := errWay
 	for _, h := range hops {
+		if !unicast(h.Addr.Addr()) {
+			continue
+		}
 		flow, e := s.parts.Transport.Flow(h.Transport, h.Addr)
 		if e != nil {
 			err = e
