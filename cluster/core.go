@@ -148,7 +148,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
 	}
-	c.flows.aors = make(map[flowKey][]string)
+	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
 	c.asks.slots = make(map[int64][]*ask)
 	c.watches.init()
