@@ -132,6 +132,8 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.WatchInterest:
 		c.onInterest(now, rq.asker, m)
 		rq.reply(m)
+	case *messages.Count:
+		rq.reply(c.counted(now, m))
 	case *messages.Ping:
 		rq.reply(&messages.Pong{SentMs: m.SentMs, NowMs: now})
 	default:
@@ -330,7 +332,10 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 		if !copied {
 			c.stats.Undercopied.Add(1)
 		}
-		if r, ok := a.Reply.(*messages.Registered); ok {
+		switch r := a.Reply.(type) {
+		case *messages.Registered:
+			r.Copied = other && (copied || !mine)
+		case *messages.Removed:
 			r.Copied = other && (copied || !mine)
 		}
 		rq.reply(a.Reply)
