@@ -433,17 +433,17 @@ func (n *Node) sipAddresses() []sipfront.Address {
 	adv, _ := n.cfg.AdvertiseAddr()
 	var out []sipfront.Address
 	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
-	first := uint16(0)
+	var first netip.AddrPort
 	for _, network := range sipTransports {
 		for _, at := range listened[network] {
-			if first == 0 {
-				first = at.Port()
+			if !first.IsValid() {
+				first = at
 			}
-			if at.Addr().IsUnspecified() || at.Port() == first {
-				port := at.Port()
-				if port == first && adv.Port() != 0 {
-					port = adv.Port()
-				}
+			port := at.Port()
+			if port == first.Port() && adv.Port() != 0 {
+				port = adv.Port()
+			}
+			if at.Addr().IsUnspecified() || at == first {
 				at = netip.AddrPortFrom(adv.Addr(), port)
 			}
 			out = append(out, sipfront.Address{Transport: network, Addr: at})
