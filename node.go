@@ -386,6 +386,10 @@ func (n *Node) Hello(node string) *messages.Hello { return n.peers.hello(node) }
 // ErrUnsettled is the answer of Ready while the node does not know yet what it should.
 var ErrUnsettled = errors.New("the view of the cluster is not settled")
 
+// Healthy is nil while the node can do its work, or says what a person must see
+// to: a disk that fails.
+func (n *Node) Healthy() error { return n.store.Err() }
+
 // Ready is nil when the node serves with full knowledge, or says what is missing.
 // A node that is not ready serves all the same, as far as it can.
 func (n *Node) Ready() error {

@@ -150,7 +150,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
 	}
-	c.flows.aors = make(map[flowKey][]string)
+	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
 	c.asks.slots = make(map[int64][]*ask)
 	c.watches.init()
@@ -168,8 +168,11 @@ func (c *Core) RaiseClock(ms int64) { c.hlc.raise(ms) }
 
 // shard is the one of an AoR.
 func (c *Core) shard(aor string) *shard {
-	return &c.shards[xxh3.HashString(aor)>>58]
+	return &c.shards[shardOf(aor)]
 }
+
+// shardOf is the index of an AoR's shard: the top 6 bits of its hash.
+func shardOf(aor string) int { return int(xxh3.HashString(aor) >> 58) }
 
 // peerOf finds or makes the peer of a member. viewMu is held.
 func (c *Core) peerOf(m Member) *neighbor {

@@ -116,7 +116,7 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		}
 		return t, nil
 	}
-	if _, ok := s.parts.Cluster.SIPAddr(p.token.edge, "udp"); ok {
+	if _, ok := s.nodeHop(p.token.edge); ok {
 		t.via, t.edge = viaNode, p.token.edge
 		t.routes = append([]string{p.tokenRoute}, p.routes...)
 		return t, nil
@@ -203,7 +203,7 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		t.via = viaURI
 		return t, nil
 	}
-	addr, ok := s.parts.Cluster.SIPAddr(m.GetEdge(), "udp")
+	hop, ok := s.nodeHop(m.GetEdge())
 	if !ok {
 		if m.GetFlowBound() {
 			return nil, errFlowGone
@@ -216,7 +216,11 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		tok.sides[0] = side{}
 	}
 	t.via, t.edge = viaNode, m.GetEdge()
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + addr.String() + ";lr;ob>"
+	network := ""
+	if hop.Transport != "udp" {
+		network = ";transport=" + hop.Transport
+	}
+	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + network + ";lr;ob>"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }

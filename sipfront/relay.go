@@ -65,7 +65,12 @@ func (s *Server) pass(f *fork, t *target) {
 
 func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 	for _, w := range ways {
-		if w.flow.Send(s.draft(f, t, w).bytes()) == nil {
+		d := s.draft(f, t, w)
+		if stream, ok := s.byStream(w, d.size()); ok {
+			w = stream
+			d = s.draft(f, t, w)
+		}
+		if w.flow.Send(d.bytes()) == nil {
 			s.count.acks.Add(1)
 			return
 		}

@@ -110,6 +110,13 @@ func status(err error, retryAfter uint32) answer {
 	return a
 }
 
+// StatusOf is the status and the reason phrase that a client gets for an error
+// of a Registrar or a Locator.
+func StatusOf(err error) (code int, reason string) {
+	a := status(err, 0)
+	return a.status, a.reason
+}
+
 // seconds rounds up, so that nobody comes too early.
 func seconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
