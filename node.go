@@ -129,7 +129,9 @@ func (n *Node) openStore() error {
 			n.log.Warn("this process did not run for a while", "took", gap)
 			n.cluster.Woke()
 		},
-		Gap: profile.ProbeTimeout(),
+		// Twice the probe timeout: a busy host delays a ticker by one, and no
+		// member is suspected for it.
+		Gap: 2 * profile.ProbeTimeout(),
 	}, n.log)
 	state, err := n.store.Start(n.clock.NowMS(), 0)
 	if err != nil {
@@ -249,6 +251,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 func (n *Node) Run(ctx context.Context) error {
 	parts := []part{
 		{name: "clock", run: n.clock.Run},
+		{name: "clock-settled", run: n.watchClock},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
 		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
@@ -257,7 +260,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transport", run: n.transport.Run},
 	}
 	if n.actors != nil {
-		parts = slices.Insert(parts, 3, part{name: "actors", run: n.actors.Run})
+		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
@@ -279,6 +282,25 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// watchClock ends the time in which node time may still step to what the first
+// peers say, when the node is settled.
+func (n *Node) watchClock(ctx context.Context) error {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if n.cluster.Settled() {
+				n.clock.Settled()
+				<-ctx.Done()
+				return nil
+			}
+		}
+	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -46,8 +47,9 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	out := make([]hereis.Config, n)
 	var join []string
+	ports := freePorts(t, 3*n)
 	for i := range out {
-		free := freePorts(t, 3)
+		free := ports[3*i:]
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}
@@ -66,22 +68,24 @@ func configs(t *testing.T, n int) []hereis.Config {
 	return out
 }
 
-// freePorts finds loopback addresses that are free for UDP and TCP now.
+// freePorts finds ports that are free for UDP and TCP now, below those that the
+// system gives to outgoing connections, which another node may be making.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var out []string
 	for len(out) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		at := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		l, err := net.Listen("tcp", at)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		u, err := net.ListenPacket("udp", l.Addr().String())
+		u, err := net.ListenPacket("udp", at)
 		if err != nil {
 			continue
 		}
 		defer u.Close()
-		out = append(out, l.Addr().String())
+		out = append(out, at)
 	}
 	return out
 }

@@ -64,7 +64,7 @@ func (t *update) removeOne(text string) error {
 			if !ok {
 				continue
 			}
-			dead := t.lease(l.Key, stamp)
+			dead := t.lease(l.Key, stamp, nil)
 			dead.Dead = true
 			t.writes = append(t.writes, dead)
 			t.all = true

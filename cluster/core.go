@@ -34,7 +34,9 @@ type Core struct {
 	settled atomic.Bool
 	short   atomic.Pointer[shortcut]
 
-	viewMu    sync.Mutex
+	viewMu sync.Mutex
+	// heard: the membership has spoken; until then nothing is settled.
+	heard     bool
 	members   []Member
 	peers     map[string]*neighbor
 	lastState map[string]memberState
@@ -155,8 +157,6 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 	v := newView(1, c.self, nil, func(string) bool { return false }, c.peerOf)
 	c.view.Store(v)
 	c.scan.base = v
-	c.settled.Store(true)
-	c.settling.base = v
 	return c, nil
 }
 

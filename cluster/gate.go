@@ -129,6 +129,9 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	switch m := rq.msg.(type) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
+	case *messages.WatchInterest:
+		c.onInterest(now, rq.asker, m)
+		rq.reply(m)
 	case *messages.Count:
 		rq.reply(c.counted(now, m))
 	case *messages.Ping:
@@ -306,83 +309,4 @@ func acceptedAt(e *entry, key []byte) int64 {
 		}
 	}
 	return 0
-}
-
-// wait is a reply that waits for acknowledgements of copies (rule 5).
-type wait struct {
-	e *entry
-	// hash is what the record was when it was copied.
-	hash     uint64
-	need     []*neighbor
-	deadline int64
-	finish   func(copied bool)
-}
-
-// awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
-// holder other than the asking edge has it, a removal or move when the other
-// holder and the former edges have it too.
-func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, a *Answer, after *effects) {
-	owner, backup := v.place(rq.aor)
-	mine := rq.asker == c.cfg.Name
-	other := owner != none && backup != none
-	finish := func(copied bool) {
-		if !copied {
-			c.stats.Undercopied.Add(1)
-		}
-		switch r := a.Reply.(type) {
-		case *messages.Registered:
-			r.Copied = other && (copied || !mine)
-		case *messages.Removed:
-			r.Copied = other && (copied || !mine)
-		}
-		rq.reply(a.Reply)
-	}
-	var need []*neighbor
-	if e.x != nil && (a.All || mine) {
-		for i := range e.x.targets {
-			t := &e.x.targets[i]
-			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
-			if t.peer.name != rq.asker && (holder || a.All && t.tell) {
-				need = append(need, t.peer)
-			}
-		}
-	}
-	if len(need) == 0 {
-		after.add(func() { finish(true) })
-		return
-	}
-	c.stats.Parked.Add(1)
-	s.waits = append(s.waits, &wait{
-		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), finish: finish,
-	})
-}
-
-// releaseWaits notes that p has what hashed to hash, or all of e.
-func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
-	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.e != e || !all && w.hash != hash {
-			return false
-		}
-		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })
-		if len(w.need) > 0 {
-			return false
-		}
-		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(true) })
-		return true
-	})
-}
-
-// expireWaits sends the replies that have waited long enough. s is locked.
-func (c *Core) expireWaits(now int64, s *shard, after *effects) {
-	if len(s.waits) == 0 {
-		return
-	}
-	n := 0
-	for ; n < len(s.waits) && s.waits[n].deadline <= now; n++ {
-		w := s.waits[n]
-		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(false) })
-	}
-	s.waits = slices.Delete(s.waits, 0, n)
 }

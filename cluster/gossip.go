@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -184,47 +183,6 @@ func (g *Gossip) Listen() error {
 // Addr is the ip:port that others use, after Listen.
 func (g *Gossip) Addr() string { return g.self.String() }
 
-func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
-	bind, err := netip.ParseAddrPort(g.cfg.Bind)
-	if err != nil {
-		return nil, err
-	}
-	c := memberlist.DefaultLANConfig()
-	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 500*time.Millisecond, g.cfg.Profile.ProbeTimeout(), 3
-	c.SuspicionMaxTimeoutMult = 2
-	c.GossipInterval, c.PushPullInterval = 100*time.Millisecond, 15*time.Second
-	c.TCPTimeout = 2 * time.Second
-	if g.cfg.Profile == ProfileWAN {
-		c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 2*time.Second, g.cfg.Profile.ProbeTimeout(), 4
-		c.SuspicionMaxTimeoutMult = 4
-		c.GossipInterval, c.PushPullInterval = 300*time.Millisecond, 30*time.Second
-		c.TCPTimeout = 5 * time.Second
-	}
-	// A name of memberlist's is one incarnation: a restart is another node to
-	// it, which it needs no consent of the dead for, whatever its address.
-	c.Name = incarnationName(g.cfg.Self.Name, g.cfg.Self.Incarnation)
-	c.BindAddr, c.BindPort, c.AdvertisePort = bind.Addr().String(), int(bind.Port()), int(bind.Port())
-	if g.cfg.Self.Gossip != "" {
-		adv, err := netip.ParseAddrPort(g.cfg.Self.Gossip)
-		if err != nil {
-			return nil, fmt.Errorf("advertised address: %w", err)
-		}
-		c.AdvertiseAddr, c.AdvertisePort = adv.Addr().String(), int(adv.Port())
-	}
-	c.Label = "hereis"
-	if g.cfg.Keys != nil && g.cfg.Keys.Secure {
-		c.SecretKey = g.cfg.Keys.Gossip
-	}
-	c.Logger = quietLogger(g.log)
-	d := &gossipDelegate{g: g}
-	c.Delegate, c.Events, c.Alive = d, d, d
-	return c, nil
-}
-
-func incarnationName(name string, incarnation uint64) string {
-	return name + "@" + strconv.FormatUint(incarnation, 36)
-}
-
 // Run joins, watches and reports until ctx ends. It returns ErrNameTaken if
 // another live node has this node's name, and IncarnationError if peers
 // remember a higher incarnation of it. It does not leave: see Leave. A probe that
@@ -247,13 +205,16 @@ func (g *Gossip) Run(ctx context.Context) error {
 	defer tick.Stop()
 	var last []Member
 	for {
-		list, err := g.refresh(&wg)
+		list, change, err := g.refresh(&wg)
 		if err != nil {
 			return err
 		}
 		if list != nil && !slices.Equal(list, last) {
 			last = list
 			g.onChange(slices.Clone(list))
+		}
+		if g.cfg.Store != nil {
+			g.store(change) // last: nobody waits for a disk to hear who is there
 		}
 		select {
 		case <-ctx.Done():
@@ -264,13 +225,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-// refresh brings the roster up to date, stores what changed, and starts the
-// probes that it asks for. The list is nil after Leave.
-func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
+// refresh brings the roster up to date and starts the probes that it asks for.
+// The list is nil after Leave.
+func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, rosterChange, error) {
 	g.mu.Lock()
 	if g.fatal != nil || g.left {
 		defer g.mu.Unlock()
-		return nil, g.fatal
+		return nil, rosterChange{}, g.fatal
 	}
 	out := g.ros.refresh(g.cfg.NowMS(), time.Now())
 	me := g.cfg.Self
@@ -279,15 +240,12 @@ func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
 	me.Gossip = g.Addr()
 
 	if out.taken {
-		return nil, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
+		return nil, out, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
 	}
 	for _, p := range out.probes {
 		wg.Go(func() { g.probe(p) })
 	}
-	if g.cfg.Store != nil {
-		g.store(out)
-	}
-	return append([]Member{me}, out.members...), nil
+	return append([]Member{me}, out.members...), out, nil
 }
 
 func (g *Gossip) store(out rosterChange) {

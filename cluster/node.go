@@ -16,6 +16,9 @@ import (
 // tickEvery is how often the core is told the time.
 const tickEvery = 10 * time.Millisecond
 
+// watchWait bounds how long Watch waits for the members to know.
+const watchWait = time.Second
+
 // ErrStopped is what a question gets from a node that is not running any more.
 var ErrStopped = errors.New("node is stopped")
 
@@ -232,14 +235,19 @@ func (n *Node) Snapshot(ctx context.Context, node string, q *messages.Snapshot) 
 }
 
 // Watch returns the events of the users that pattern names: an AoR, a domain
-// as "@example.com", or "*". The channel is closed when ctx ends or the node
-// stops. Events that the receiver is too slow for are dropped and counted.
+// as "@example.com", or "*". It returns when the other members know of the
+// watcher, or after a second: what happens from then on is seen. The channel
+// is closed when ctx ends or the node stops. Events that the receiver is too
+// slow for are dropped and counted.
 func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
 	w, err := n.core.watch(n.parts.Clock.NowMS(), pattern)
 	if err != nil {
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { n.core.unwatch(w) })
+	known, cancel := context.WithTimeout(ctx, watchWait)
+	defer cancel()
+	n.AskAll(known, n.core.ownInterest(), func(m Member) bool { return m.Name != n.Name() })
 	return w.events, nil
 }
 

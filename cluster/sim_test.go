@@ -170,7 +170,10 @@ func (w *world) node(name string) *simNode {
 // start gives a node a new life; without its disk if lost.
 func (w *world) start(n *simNode, lost bool) {
 	n.inc = uint64(w.now)<<8 | w.rng.Uint64N(256)
-	n.up, n.flows, n.knows = true, &openFlows{open: map[uint64]bool{}}, map[string]cluster.Member{}
+	n.up, n.flows = true, &openFlows{open: map[uint64]bool{}}
+	if n.knows == nil || lost {
+		n.knows = map[string]cluster.Member{}
+	}
 	if lost {
 		n.disk.recs = map[string]*messages.Record{}
 	}
@@ -194,6 +197,22 @@ func (w *world) start(n *simNode, lost bool) {
 	w.net.Attach(n.name, func(now int64, from string, env *messages.Envelope) {
 		core.Receive(now+n.skew, from, env)
 	})
+	// Its membership remembers those whom it has seen, and has not met them yet.
+	for name, m := range n.knows {
+		m.FailedMS = w.now
+		n.knows[name] = m
+	}
+	core.Members(w.now+n.skew, w.known(n))
+}
+
+// known is the list of members that a node's membership gives it.
+func (w *world) known(n *simNode) (list []cluster.Member) {
+	for _, k := range w.nodes {
+		if m, ok := n.knows[k.name]; ok {
+			list = append(list, m)
+		}
+	}
+	return list
 }
 
 // crash ends a life at once: what is not on disk is gone.
@@ -220,13 +239,7 @@ func (w *world) gossip(n, m *simNode) {
 		return
 	}
 	n.knows[m.name] = is
-	var list []cluster.Member
-	for _, k := range w.nodes {
-		if m, ok := n.knows[k.name]; ok {
-			list = append(list, m)
-		}
-	}
-	n.core.Members(w.now+n.skew, list)
+	n.core.Members(w.now+n.skew, w.known(n))
 }
 
 // spread lets everybody learn of all members, each at a time of its own up to within ms.
@@ -388,9 +401,9 @@ func (w *world) register(d *device, n *simNode, expires uint32, done func(ok boo
 	}
 	r := &messages.Register{
 		Aor: d.aor, CallId: d.id, Cseq: d.cseq, Stamp: n.core.NewStamp(w.now + n.skew), Edge: n.name, Flow: flow,
-		Incarnation: n.inc, FlowBound: true, Transport: "udp", Remote: "192.0.2.1:5060",
+		Incarnation: n.inc, Transport: "udp", Remote: "192.0.2.1:5060",
 		Contacts: []*messages.RegisterContact{{
-			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + d.id, RegId: 1,
+			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + d.id, RegId: 1, FlowBound: true,
 		}},
 	}
 	w.send(d, n, r, expires, true, func(ok bool, f *messages.Failure) {

@@ -93,27 +93,35 @@ func (c *Core) stopWatches() {
 
 // shareInterest tells a member, or all if to is empty, what is watched here.
 func (c *Core) shareInterest(now int64, to string) {
-	t := &c.watches
-	t.mu.Lock()
-	var patterns []string
-	for w := range t.local {
-		patterns = append(patterns, w.pattern)
-	}
+	m := c.ownInterest()
 	if to == "" {
-		t.sentMS = now
+		c.watches.mu.Lock()
+		c.watches.sentMS = now
+		c.watches.mu.Unlock()
 	}
-	t.mu.Unlock()
-	if len(patterns) == 0 {
+	if len(m.Patterns) == 0 {
 		return
 	}
-	slices.Sort(patterns)
-	m := &messages.WatchInterest{Patterns: slices.Compact(patterns), TtlMs: interestMS}
 	v := c.view.Load()
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && (to == "" || to == p.name) {
 			c.event(p, m)
 		}
 	}
+}
+
+// ownInterest is what the watchers of this node want to know.
+func (c *Core) ownInterest() *messages.WatchInterest {
+	t := &c.watches
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := &messages.WatchInterest{TtlMs: interestMS}
+	for w := range t.local {
+		m.Patterns = append(m.Patterns, w.pattern)
+	}
+	slices.Sort(m.Patterns)
+	m.Patterns = slices.Compact(m.Patterns)
+	return m
 }
 
 // tickWatches repeats this node's interest.

@@ -125,7 +125,7 @@ func newParser(a *app, c *cli) (*kong.Kong, error) {
 		kong.Exit(func(code int) { panic(kongExit(code)) }),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.HelpFormatter(helpWithDefault()),
+		kong.ValueFormatter(helpWithDefault()),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "node", Title: "The node"},
 			{Key: "sip", Title: "SIP"},

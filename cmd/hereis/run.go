@@ -19,6 +19,11 @@ func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	return serve(ctx, node, cfg, log)
+}
+
+// serve is runNode for a node that has been made.
+func serve(ctx context.Context, node *hereis.Node, cfg hereis.Config, log *slog.Logger) error {
 	if cfg.Admin == "" {
 		logUp(log, node, cfg)
 		return node.Run(ctx)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -11,6 +12,8 @@ import (
 
 // receive takes a datagram to the handler, or refuses it. m has Raw, Flow, Reply and At.
 func (t *Transport) receive(m *Message) {
+	// 7.5: CRLF before the start line is no part of the message.
+	m.Raw = bytes.TrimLeft(m.Raw, "\r\n")
 	if !t.admits(m, nil) {
 		return
 	}
