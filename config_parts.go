@@ -45,13 +45,20 @@ func (c *Config) limits() actors.Limits {
 func (c *Config) transport() transport.Config {
 	tc := transport.DefaultConfig()
 	tc.MaxFlows = c.MaxFlows
+	tc.Sources.PerSecond, tc.Sources.Burst = c.SourceRate, c.SourceBurst
+	tc.Sources.Table, tc.Sources.Answers = c.MaxSources, c.SourceAnswers
+	tc.Streams.Connections, tc.Streams.PerSource = c.MaxConnections, c.MaxConnectionsPerSource
+	tc.Streams.Message = c.MaxMessage
+	tc.Streams.Queue = max(tc.Streams.Queue, 4*c.MaxMessage)
+	tc.Limits.Datagram, tc.Limits.Body = c.MaxDatagram, c.MaxBody
+	tc.Limits.Headers, tc.Limits.HeaderLine, tc.Limits.Params = c.MaxHeaders, c.MaxHeaderLine, c.MaxParams
 	return tc
 }
 
 // transaction is that of the transaction layer.
 func (c *Config) transaction() transaction.Config {
 	tc := transaction.DefaultConfig()
-	tc.MaxTransactions, tc.AnswerBytes = c.MaxTransactions, c.AnswerBytes
+	tc.MaxTransactions, tc.AnswerBytes, tc.MaxPending = c.MaxTransactions, c.AnswerBytes, c.MaxPending
 	tc.Seed = rand.Uint64()
 	return tc
 }

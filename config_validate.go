@@ -136,16 +136,24 @@ func (c *Config) validateRegistrar() error {
 func (c *Config) validateLimits() error {
 	var errs []error
 	for _, l := range []struct {
-		field string
-		value int
+		field      string
+		value, min int
 	}{
-		{"max-transactions", c.MaxTransactions}, {"answer-bytes", c.AnswerBytes}, {"max-flows", c.MaxFlows},
-		{"max-branches", c.MaxBranches}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
-		{"max-parked", c.MaxParked}, {"max-broadcasts", c.MaxBroadcasts}, {"max-handlers", c.MaxHandlers},
+		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
+		{"max-branches", c.MaxBranches, 1}, {"max-lookups", c.MaxLookups, 1}, {"max-in-flight", c.MaxInFlight, 1},
+		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
+		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
+		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},
+		{"max-connections", c.MaxConnections, 1}, {"max-connections-per-source", c.MaxConnectionsPerSource, 1},
+		{"max-datagram", c.MaxDatagram, 1300}, {"max-message", c.MaxMessage, 1300}, {"max-body", c.MaxBody, 0},
+		{"max-headers", c.MaxHeaders, 16}, {"max-header-line", c.MaxHeaderLine, 256}, {"max-params", c.MaxParams, 8},
 	} {
-		if l.value < 1 {
-			errs = append(errs, fieldErr(l.field, "%d is less than 1", l.value))
+		if l.value < l.min {
+			errs = append(errs, fieldErr(l.field, "%d is less than %d", l.value, l.min))
 		}
+	}
+	if c.MaxDatagram > 65535 {
+		errs = append(errs, fieldErr("max-datagram", "%d is more than a datagram can have", c.MaxDatagram))
 	}
 	return errors.Join(errs...)
 }

@@ -98,6 +98,7 @@ func (n *Node) openSIP() error {
 			}
 		}
 	}
+	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.cluster.EndFlow(f.ID())

@@ -12,6 +12,10 @@ type Stats struct {
 	Answers [7]uint64
 	// Acks passed on, and Strays: answers without a transaction that were.
 	Acks, Strays uint64
+	// BranchesCut counts devices that were not called: more than MaxBranches.
+	BranchesCut uint64
+	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
+	BindingsRefused uint64
 	// Overloaded questions: more than MaxLookups.
 	Overloaded uint64
 	// Relocated counts second questions for late targets (CONSISTENCY rule 13).
@@ -25,6 +29,7 @@ type Stats struct {
 type counters struct {
 	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
 	overloaded, relocated, badMarks, dropped               atomic.Uint64
+	branchesCut, bindingsRefused                           atomic.Uint64
 	answers                                                [7]atomic.Uint64
 }
 
@@ -39,6 +44,7 @@ func (s *Server) Stats() Stats {
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Dropped: c.dropped.Load(),
+		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
 	}
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
