@@ -125,10 +125,7 @@ func (n *Node) openStore() error {
 	}
 	profile := cluster.Profile(n.cfg.Profile)
 	n.clock = cluster.NewClock(cluster.ClockConfig{
-		OnWake: func(gap time.Duration) {
-			n.log.Warn("this process did not run for a while", "took", gap)
-			n.cluster.Woke()
-		},
+		OnWake: func(time.Duration) { n.cluster.Woke() },
 		// Twice the probe timeout: a busy host delays a ticker by one, and no
 		// member is suspected for it.
 		Gap: 2 * profile.ProbeTimeout(),
@@ -212,7 +209,7 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
 		Self: n.self, Bind: n.cfg.Cluster, Join: n.cfg.Join, Keys: keys,
-		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS,
+		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS, OnAway: n.cluster.Away,
 	}, n.membersChanged, n.log)
 	if err != nil {
 		return err
@@ -254,7 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock-settled", run: n.watchClock},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
+		{name: "gossip", run: n.runGossip, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
@@ -264,6 +261,27 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
+}
+
+// ErrStartAgain is in Run's error when the peers remember a higher incarnation
+// of this node's name than its own, as after the loss of its disk with a clock
+// that is behind. The next New has one above it: the node can be started again
+// at once.
+var ErrStartAgain = errors.New("the node can be started again at once")
+
+// runGossip puts the incarnation that peers remember on disk if it is above
+// this node's, so that the next start is above it. A running node cannot change
+// its own: its stamps and flows carry it.
+func (n *Node) runGossip(ctx context.Context) error {
+	err := n.gossip.Run(ctx)
+	var known cluster.IncarnationError
+	if !errors.As(err, &known) {
+		return err
+	}
+	if _, failed := n.store.Start(n.clock.NowMS(), known.Known); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("%w: %w", ErrStartAgain, err)
 }
 
 // Close gives back what New took. Run calls it; so does who never ran the node.

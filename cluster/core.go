@@ -33,6 +33,8 @@ type Core struct {
 	view    atomic.Pointer[view]
 	settled atomic.Bool
 	short   atomic.Pointer[shortcut]
+	// goneMS is when the last of those in away went, 0 for none; written with viewMu held.
+	goneMS atomic.Int64
 
 	viewMu sync.Mutex
 	// heard: the membership has spoken; until then nothing is settled.
@@ -40,6 +42,7 @@ type Core struct {
 	members   []Member
 	peers     map[string]*neighbor
 	lastState map[string]memberState
+	away      map[string]int64
 	flapping  map[string]*flaps
 	settling  settling
 	scan      scan
@@ -140,6 +143,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		self:      Member{Name: cfg.Name, Incarnation: cfg.Incarnation, Region: cfg.Region, Zone: cfg.Zone},
 		peers:     make(map[string]*neighbor),
 		lastState: make(map[string]memberState),
+		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
 	}
