@@ -109,7 +109,12 @@ func (c *Core) askOwner(now int64, a *ask) {
 		if !a.lookup || !c.askStandIn(now, v, a) {
 			c.stats.Overloaded.Add(1)
 			c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests unanswered"), nil)
+			return
 		}
+		c.asks.mu.Lock()
+		a.sentMS = now // the owner may have room when it is asked again
+		c.asks.mu.Unlock()
+		c.timeAsk(now, a)
 		return
 	}
 	sent := c.sendAsk(now, a, p, false)
@@ -190,6 +195,10 @@ func (c *Core) askStandIn(now int64, v *view, a *ask) bool {
 	c.asks.mu.Unlock()
 	_, backup := v.place(a.aor)
 	if !first || backup == none || a.node != "" {
+		return false
+	}
+	if p := v.nodes[backup].peer; p != nil && p.inflight.Load() >= int64(c.cfg.MaxInFlight) {
+		c.stats.Overloaded.Add(1)
 		return false
 	}
 	if a.lookup {

@@ -59,7 +59,7 @@ func (x *flowIndex) on(f *messages.FlowID) []string {
 // next, which is not shared yet.
 func (c *Core) vouch(now int64, before, next *messages.Record) (mended bool) {
 	for i, l := range next.Leases {
-		if l.Edge != c.cfg.Name || !next.Alive(l, now) {
+		if l.Edge != c.cfg.Name || !next.Alive(l, now) || c.off.OldLivesCount && l.Vouch < c.cfg.Incarnation {
 			continue
 		}
 		isNew := !slices.Contains(before.Leases, l)
@@ -173,7 +173,13 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 		if e := s.entries[aor]; e != nil {
 			in := &messages.Record{Aor: aor}
 			for _, l := range e.rec.Leases {
-				if l.Edge == c.cfg.Name && l.Flow.Same(flow) && len(in.Ended) == 0 {
+				switch {
+				case l.Edge != c.cfg.Name || !l.Flow.Same(flow) || len(in.Ended) > 0:
+				case c.off.CloseRemoves:
+					dead := proto.CloneOf(l)
+					dead.Dead, dead.Stamp = true, c.hlc.next(now)
+					in.Leases = append(in.Leases, dead)
+				default:
 					in.Ended = append(in.Ended, ended(l, now))
 				}
 			}
