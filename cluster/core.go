@@ -28,6 +28,7 @@ type Core struct {
 	stats Stats
 	hlc   hlc
 	self  Member
+	off   rules
 
 	// view, settled and short are written with viewMu held and read without.
 	view    atomic.Pointer[view]
@@ -78,6 +79,9 @@ type neighbor struct {
 	// compared, it has been told "done". Guarded by Core.viewMu.
 	wants              *messages.Report
 	compared, answered bool
+
+	// down: its stream is known to be gone.
+	down atomic.Bool
 
 	bulk bulkQueue
 }
@@ -307,12 +311,22 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.viewMu.Unlock()
 	c.shareInterest(now, hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+		p.down.Store(false)
 		c.reviveBulk(now, p)
 	}
 }
 
-// PeerDown is told when a stream is gone: what was asked there is asked elsewhere.
-func (c *Core) PeerDown(now int64, name string) { c.hurryAsks(now, name) }
+// PeerDown is told when a stream is gone: what was asked there is asked
+// elsewhere, and no reply waits for a copy there any more.
+func (c *Core) PeerDown(now int64, name string) {
+	if p := c.view.Load().peer(name); p != nil {
+		p.down.Store(true)
+		for i := range c.shards {
+			c.giveUpCopies(&c.shards[i], p)
+		}
+	}
+	c.hurryAsks(now, name)
+}
 
 // fail makes a Failure.
 func fail(code messages.FailureCode, detail string) *messages.Failure {
