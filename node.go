@@ -19,6 +19,7 @@ import (
 	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/sipfront"
+	"hereis/sipfront/credentials"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,7 +43,9 @@ type Node struct {
 	transport *transport.Transport
 	layer     *transaction.Layer
 	sip       *sipfront.Server
-	self      cluster.Member
+	// users is nil if everybody may register.
+	users *credentials.File
+	self  cluster.Member
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -63,6 +66,9 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	}
 	keys, err := cfg.keys()
 	if err != nil {
+		return nil, err
+	}
+	if err := n.openUsers(keys); err != nil {
 		return nil, err
 	}
 	if err := n.openSIP(); err != nil {
@@ -160,6 +166,9 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 		return fmt.Errorf("cluster-stream: %w", err)
 	}
 	limits := n.cfg.limits()
+	if n.users != nil {
+		limits.Known = n.users.Has
+	}
 	if err := limits.Validate(); err != nil {
 		return err
 	}
@@ -224,16 +233,22 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 func (n *Node) openFront(keys *cluster.Keys) error {
 	rc := resolve.DefaultConfig()
 	rc.Transports = sipTransports
-	sc := n.cfg.front()
+	sc, err := n.cfg.front()
+	if err != nil {
+		return err
+	}
 	sc.Domains = n.domains
 	sc.Addresses = n.sipAddresses()
-	var err error
-	n.sip, err = sipfront.New(sc, sipfront.Parts{
+	parts := sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
 		Transport: n.transport, Resolver: resolve.New(rc),
-		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
+		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log,
-	})
+	}
+	if n.users != nil {
+		parts.Credentials = n.users
+	}
+	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
@@ -255,6 +270,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+	}
+	if n.users != nil {
+		parts = append(parts, part{name: "users", run: n.watchUsers})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
