@@ -187,13 +187,20 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 // aged is the message with the time it has waited here: a holder must know
 // when the request reached its edge (rule 1).
 func (c *Core) aged(now int64, a *ask) proto.Message {
-	r, ok := a.msg.(*messages.Register)
-	if !ok || now == a.startMS {
+	if now == a.startMS {
 		return a.msg
 	}
-	again := proto.CloneOf(r)
-	again.AgeMs += now - a.startMS
-	return again
+	switch r := a.msg.(type) {
+	case *messages.Register:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.Remove:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	}
+	return a.msg
 }
 
 // askStandIn asks the backup in the owner's place; false if there is none.

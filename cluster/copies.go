@@ -29,7 +29,10 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 		if !copied {
 			c.stats.Undercopied.Add(1)
 		}
-		if r, ok := a.Reply.(*messages.Registered); ok {
+		switch r := a.Reply.(type) {
+		case *messages.Registered:
+			r.Copied = other && (copied || !mine)
+		case *messages.Removed:
 			r.Copied = other && (copied || !mine)
 		}
 		rq.reply(a.Reply)

@@ -3,55 +3,11 @@ package cluster
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
-
-// flowKey names a flow of this node.
-type flowKey struct{ incarnation, counter uint64 }
-
-func keyOf(f *messages.FlowID) flowKey { return flowKey{f.GetIncarnation(), f.GetCounter()} }
-
-// flowIndex finds the AoRs registered over a flow of this node. It may name
-// some that have moved away since; it never misses one.
-type flowIndex struct {
-	mu   sync.Mutex
-	aors map[flowKey][]string
-}
-
-func (x *flowIndex) add(f *messages.FlowID, aor string) {
-	if f == nil {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if list := x.aors[keyOf(f)]; !slices.Contains(list, aor) {
-		x.aors[keyOf(f)] = append(list, aor)
-	}
-}
-
-func (x *flowIndex) remove(f *messages.FlowID, aor string) {
-	if f == nil {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	list := slices.DeleteFunc(x.aors[keyOf(f)], func(a string) bool { return a == aor })
-	if len(list) == 0 {
-		delete(x.aors, keyOf(f))
-	} else {
-		x.aors[keyOf(f)] = list
-	}
-}
-
-func (x *flowIndex) on(f *messages.FlowID) []string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return slices.Clone(x.aors[keyOf(f)])
-}
 
 // vouch makes next true of this edge: a lease over a connection that is not
 // open is ended (rule 3), one of an older incarnation that outlives its

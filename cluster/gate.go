@@ -132,6 +132,8 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.WatchInterest:
 		c.onInterest(now, rq.asker, m)
 		rq.reply(m)
+	case *messages.Count:
+		rq.reply(c.counted(now, m))
 	case *messages.Ping:
 		rq.reply(&messages.Pong{SentMs: m.SentMs, NowMs: now})
 	default:

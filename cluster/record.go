@@ -138,16 +138,29 @@ func endedOver(e *messages.Ended, now int64) bool {
 	return e.Ms+e.LifetimeMs+messages.SkewBoundMS < now
 }
 
-// forget returns r without what may be forgotten, or r itself if that is
-// nothing. early: all have acknowledged it, in a settled view with no failed member.
-func forget(r *messages.Record, now int64, early bool) *messages.Record {
-	old := func(since int64) bool { return early && since+earlyMS < now }
+// early is rule 4's leave to forget before the longest lifetime is over: all
+// have acknowledged it, in a settled view with no failed member.
+type early struct {
+	ok bool
+	// goneMS is when the last member that is away went, 0 if none is: its disk
+	// may bring back what it held then, for as long as that may live.
+	goneMS int64
+}
+
+// over tells whether what is dead since then, of a kind that lives lifetime ms
+// at most, may be forgotten.
+func (x early) over(since, lifetime, now int64) bool {
+	return x.ok && since+earlyMS < now && (x.goneMS == 0 || x.goneMS+lifetime+messages.SkewBoundMS < now)
+}
+
+// forget returns r without what may be forgotten, or r itself if that is nothing.
+func forget(r *messages.Record, now int64, soon early) *messages.Record {
 	dropLease := func(l *messages.Lease) bool {
 		since, dead := deadSince(r, l, now)
-		return dead && (leaseOver(l, now) || old(since))
+		return dead && (leaseOver(l, now) || soon.over(since, l.LifetimeMs, now))
 	}
-	dropEnded := func(e *messages.Ended) bool { return endedOver(e, now) || old(e.Ms) }
-	dropFloor := r.Floor != nil && (floorOver(r.Floor, now) || old(r.Floor.Stamp.GetMs()))
+	dropEnded := func(e *messages.Ended) bool { return endedOver(e, now) || soon.over(e.Ms, e.LifetimeMs, now) }
+	dropFloor := r.Floor != nil && (floorOver(r.Floor, now) || soon.over(r.Floor.Stamp.GetMs(), r.Floor.LifetimeMs, now))
 	if !dropFloor && !slices.ContainsFunc(r.Leases, dropLease) && !slices.ContainsFunc(r.Ended, dropEnded) {
 		return r
 	}
@@ -174,8 +187,8 @@ func forget(r *messages.Record, now int64, early bool) *messages.Record {
 // been forgotten here and refute nothing that is here, which would otherwise
 // go round for ever. all is false at a node that is only an edge: it takes its
 // own part, and of the rest what has won over it.
-func (c *Core) admit(now int64, have, in *messages.Record, early, all bool) *messages.Record {
-	kept := forget(in, now, early)
+func (c *Core) admit(now int64, have, in *messages.Record, soon early, all bool) *messages.Record {
+	kept := forget(in, now, soon)
 	if kept == in && all {
 		return in
 	}
@@ -313,7 +326,9 @@ func gained(before, next *messages.Record) bool {
 }
 
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
-func (c *Core) mayForget(v *view) bool { return c.settled.Load() && len(v.failed) == 0 }
+func (c *Core) mayForget(v *view) early {
+	return early{ok: c.settled.Load() && len(v.failed) == 0, goneMS: c.goneMS.Load()}
+}
 
 // formerEdges are the edges whose lease or tombstone has been superseded by
 // another edge's word, so that they must drop it (rule 5).

@@ -465,9 +465,9 @@ func (w *world) register(d *device, n *simNode, expires uint32, done func(ok boo
 	}
 	r := &messages.Register{
 		Aor: d.aor, CallId: d.id, Cseq: d.cseq, Stamp: n.core.NewStamp(w.now + n.skew), Edge: n.name, Flow: flow,
-		Incarnation: n.inc, FlowBound: true, Transport: "udp", Remote: "192.0.2.1:5060",
+		Incarnation: n.inc, Transport: "udp", Remote: "192.0.2.1:5060",
 		Contacts: []*messages.RegisterContact{{
-			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + cmp.Or(d.instance, d.id), RegId: 1,
+			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + cmp.Or(d.instance, d.id), RegId: 1, FlowBound: true,
 		}},
 	}
 	w.send(d, n, r, expires, true, func(ok bool, f *messages.Failure) {

@@ -3,6 +3,7 @@ package sipfront
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"hereis/actors"
@@ -39,6 +40,11 @@ type branch struct {
 type wayOut struct {
 	flow transport.Flow
 	node bool
+	// large is where requests go by TCP that are too large for the flow; it is
+	// not set for a flow that must be kept.
+	large netip.AddrPort
+	// spare: the same peer by UDP, for when it refuses TCP (RFC 3261 18.1.1).
+	spare bool
 }
 
 // try begins the next attempt, or ends the branch if there is none.
@@ -125,6 +131,12 @@ func (b *branch) send(w wayOut) error {
 	b.attempt++
 	b.answered, b.rung, b.client = false, false, nil
 	d := s.draft(f, b.now, w)
+	if stream, ok := s.byStream(w, d.size()); ok {
+		w.spare, w.large = true, netip.AddrPort{}
+		b.ways = append([]wayOut{w}, b.ways...)
+		w = stream
+		d = s.draft(f, b.now, w)
+	}
 	req, err := d.request()
 	if err != nil {
 		b.dead()
@@ -146,6 +158,9 @@ func (b *branch) send(w wayOut) error {
 
 // refused says that an attempt could not begin.
 func (b *branch) refused(err error) {
+	if len(b.ways) > 0 && b.ways[0].spare && !errors.Is(err, transaction.ErrOverloaded) {
+		return
+	}
 	if errors.Is(err, transaction.ErrOverloaded) {
 		b.f.best.add(b.f.ownReply(actors.ErrOverloaded))
 		return
@@ -192,11 +207,12 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		return
 	}
 	switch {
+	case r.status >= 200 && r.status < 300 && old:
+		// What has taken this attempt's place must not go on ringing.
+		b.f.success(nil, r)
 	case r.status >= 200 && r.status < 300:
 		b.f.success(b, r)
-		if !old {
-			b.finish()
-		}
+		b.finish()
 	case old:
 	case r.status < 200:
 		b.provisional(r)
@@ -256,11 +272,16 @@ func (b *branch) finishQuietly() {
 func (b *branch) failed(err error) {
 	f := b.f
 	if errors.Is(err, transaction.ErrTransport) {
+		if len(b.ways) > 0 && b.ways[0].spare {
+			b.try()
+			return
+		}
 		// RFC 3261 16.9 has a 503 here; by RFC 5626 a flow that breaks is a 430.
 		b.dead()
 		b.try()
 		return
 	}
+	b.skipSpare()
 	if !b.cancelled {
 		f.best.silent = true
 		if len(b.ways) > 0 || len(b.targets) > 0 {
@@ -300,7 +321,15 @@ func (b *branch) fireHop(n int) {
 		b.client.Terminate()
 	}
 	b.dead()
+	b.skipSpare()
 	b.try()
+}
+
+// skipSpare leaves out another way to a peer that was reached and is silent.
+func (b *branch) skipSpare() {
+	if len(b.ways) > 0 && b.ways[0].spare {
+		b.ways = b.ways[1:]
+	}
 }
 
 // cancel ends what a branch is about, whatever its state.

@@ -40,8 +40,8 @@ type fork struct {
 	open int
 	// asking: the cluster has been asked where the user is, and has not answered.
 	asking bool
-	// final: a final answer has been sent.
-	final bool
+	// final: a final answer has been sent; failed: one other than 2xx.
+	final, failed bool
 	// cancelled by the caller, or by a 6xx: nothing new is begun.
 	cancelled bool
 	sixth     bool
@@ -138,6 +138,7 @@ func (f *fork) next() {
 		group := f.waiting[:n]
 		f.waiting = f.waiting[n:]
 		if room := f.s.cfg.MaxBranches - len(f.branches); n > room {
+			f.s.count.branchesCut.Add(uint64(n - max(room, 0) + len(f.waiting)))
 			group, f.waiting = group[:max(room, 0)], nil
 		}
 		// Counted first: a branch may end while it begins.
@@ -170,9 +171,16 @@ func (f *fork) trying() {
 	}
 }
 
-// success passes a 2xx on at once, each one of an INVITE (RFC 3261 16.7 steps 5 and 10).
+// success passes a 2xx on at once, each one of an INVITE (RFC 3261 16.7 steps 5
+// and 10). All branches but from, which may be nil, are given up.
 func (f *fork) success(from *branch, r reply) {
 	if f.final && !f.invite {
+		return
+	}
+	if f.failed {
+		// The transaction has no place for it any more, but the device that
+		// answered waits for an ACK, and the caller must hear of it.
+		f.s.pastFinal(f.tx.Message(), r)
 		return
 	}
 	f.final = true
@@ -231,7 +239,7 @@ func (f *fork) end() {
 		// RFC 4320 4.2: nobody waits for a 408 any more.
 		f.final = true
 	case best != nil:
-		f.final = true
+		f.final, f.failed = true, true
 		r := best.with(f.best.challenges(best))
 		s.send(f.tx, f.r, r.status, r.raw)
 	case f.best.silent:
@@ -250,7 +258,7 @@ func (f *fork) finish(a answer) {
 	if f.final {
 		return
 	}
-	f.final = true
+	f.final, f.failed = true, true
 	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
 }
 

@@ -18,6 +18,8 @@ type target struct {
 	uri    uri
 	routes []string
 	q      uint32
+	// hop, if not nil, is called in the place of the first Route or uri.
+	hop *uri
 	// side is the flow to leave by, if via is viaSide.
 	side side
 	via  viaKind
@@ -46,9 +48,16 @@ type device []*target
 
 // proxy passes a request on, statefully (RFC 3261 16).
 func (s *Server) proxy(tx serverTx, r *request, p *plan) {
-	if err := s.mayForward(r); err != nil {
+	err := s.mayForward(r, p)
+	if err == nil {
+		err = s.admit(r, p)
+	}
+	if err != nil {
 		s.refuse(tx, r, err)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := s.newFork(tx, r, p)
 	if f.invite {
@@ -71,13 +80,17 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 			f.finish(status(err, s.cfg.RetryAfter))
 			return
 		}
-		f.add([]device{{t}})
+		d := device{t}
+		if around := s.around(r, p); around != nil {
+			d = append(d, around)
+		}
+		f.add([]device{d})
 		f.next()
 	})
 }
 
 // mayForward is the part of RFC 3261 16.3 that concerns proxies alone.
-func (s *Server) mayForward(r *request) error {
+func (s *Server) mayForward(r *request, p *plan) error {
 	if r.maxForwards == 0 {
 		return errHops
 	}
@@ -91,7 +104,7 @@ func (s *Server) mayForward(r *request) error {
 		}
 		return bad
 	}
-	if s.looped(r) {
+	if s.looped(r, p) {
 		return errLoop
 	}
 	return nil
@@ -99,8 +112,8 @@ func (s *Server) mayForward(r *request) error {
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{uri: p.target, routes: p.routes, q: 1000}
-	if p.way == wayHop {
+	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		return t, nil
 	}
@@ -112,7 +125,7 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		}
 		return t, nil
 	}
-	if _, ok := s.parts.Cluster.SIPAddr(p.token.edge, "udp"); ok {
+	if _, ok := s.nodeHop(p.token.edge); ok {
 		t.via, t.edge = viaNode, p.token.edge
 		t.routes = append([]string{p.tokenRoute}, p.routes...)
 		return t, nil
@@ -122,6 +135,29 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 	}
 	t.via = viaURI
 	return t, nil
+}
+
+// around is the way of an in-dialog request past the next node of ours, for
+// when that does not answer: straight to a peer that can be called without it.
+func (s *Server) around(r *request, p *plan) *target {
+	if p.token == nil || p.token.kind != tokenDialog {
+		return nil
+	}
+	t, routes := p.token, p.routes
+	if t.edge == s.parts.Cluster.Self() {
+		if len(routes) == 0 {
+			return nil
+		}
+		next, ok := s.dialogToken(routes[0], r)
+		if !ok || next.edge == t.edge {
+			return nil
+		}
+		t, routes = next, routes[1:]
+	}
+	if t.out(r).bound {
+		return nil
+	}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI}
 }
 
 // devices turns what the cluster located into devices, best q first. Two
@@ -176,7 +212,7 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		t.via = viaURI
 		return t, nil
 	}
-	addr, ok := s.parts.Cluster.SIPAddr(m.GetEdge(), "udp")
+	hop, ok := s.nodeHop(m.GetEdge())
 	if !ok {
 		if m.GetFlowBound() {
 			return nil, errFlowGone
@@ -189,7 +225,11 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		tok.sides[0] = side{}
 	}
 	t.via, t.edge = viaNode, m.GetEdge()
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + addr.String() + ";lr;ob>"
+	network := ""
+	if hop.Transport != "udp" {
+		network = ";transport=" + hop.Transport
+	}
+	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + network + ";lr;ob>"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }

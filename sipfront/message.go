@@ -162,6 +162,13 @@ func (d *draft) bytes() []byte {
 	return append(append(b, "\r\n"...), d.body...)
 }
 
+// size is the length of what bytes would write.
+func (d *draft) size() int {
+	n := len(d.method) + len(d.target.text) + len("  SIP/2.0\r\n\r\n") + len(d.body)
+	d.each(func(name, value string) { n += len(name) + len(value) + len(": \r\n") })
+	return n
+}
+
 // each calls f for the header fields in the order in which they are sent.
 func (d *draft) each(f func(name, value string)) {
 	f("Via", d.via)
@@ -400,6 +407,8 @@ func canonicalName(name string) string {
 		return "WWW-Authenticate"
 	case "proxy-authenticate":
 		return "Proxy-Authenticate"
+	case "authorization":
+		return "Authorization"
 	case "proxy-authorization":
 		return "Proxy-Authorization"
 	case lower(markHeader):

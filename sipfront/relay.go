@@ -11,14 +11,18 @@ import (
 // answer, and a repeated 2xx brings a new one.
 func (s *Server) ack(msg *transport.Message) {
 	r, err := parseRequest(msg)
-	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || s.looped(r) {
+	if err != nil || s.validate(r) != nil || r.maxForwards == 0 {
 		s.count.dropped.Add(1)
 		return
 	}
 	p, err := s.plan(r)
-	if err != nil || p.way == wayNode {
+	if err != nil || p.way == wayNode || p.way == wayForeign || s.looped(r, p) {
+		// Towards a foreign target an ACK without a route of ours belongs to no call of ours.
 		s.count.dropped.Add(1)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
@@ -65,7 +69,12 @@ func (s *Server) pass(f *fork, t *target) {
 
 func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 	for _, w := range ways {
-		if w.flow.Send(s.draft(f, t, w).bytes()) == nil {
+		d := s.draft(f, t, w)
+		if stream, ok := s.byStream(w, d.size()); ok {
+			w = stream
+			d = s.draft(f, t, w)
+		}
+		if w.flow.Send(d.bytes()) == nil {
 			s.count.acks.Add(1)
 			return
 		}
@@ -79,7 +88,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
 	r, next, err := readReply(msg.Raw)
-	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg) {
+	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
 		return
 	}
@@ -101,8 +110,23 @@ func (s *Server) stray(msg *transport.Message) {
 	s.count.strays.Add(1)
 }
 
-// ours tells whether a response answers an INVITE that this node sent.
-func (s *Server) ours(msg *transport.Message) bool {
+// pastFinal sends a 2xx after the final answer of its INVITE, without state
+// (RFC 3261 16.7 step 5).
+func (s *Server) pastFinal(req *transport.Message, r reply) {
+	flow := req.Reply
+	if flow == nil {
+		flow = req.Flow
+	}
+	if flow == nil || flow.Send(r.raw) != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.count.strays.Add(1)
+}
+
+// ours tells whether a response answers an INVITE that this node sent, and got
+// from where the second Via leads.
+func (s *Server) ours(msg *transport.Message, next string) bool {
 	_, headers, _, err := splitMessage(string(msg.Raw))
 	if err != nil {
 		return false
@@ -122,5 +146,5 @@ func (s *Server) ours(msg *transport.Message) bool {
 		}
 	}
 	_, nonce, ok := s.ownBranch(top)
-	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID))
+	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID, next))
 }

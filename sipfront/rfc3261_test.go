@@ -312,7 +312,7 @@ func TestErrorsOfTheRegistrarReachTheClient(t *testing.T) {
 			t.Errorf("%s", n.lastRes[alice])
 		}
 		q := n.reg.last
-		if q.Aor != "sip:alice@example.com" || q.Remote != alice || q.FlowBound || q.ExpiresS != 10 || q.Flow == nil || q.Edge != "n1" {
+		if q.Aor != "sip:alice@example.com" || q.Remote != alice || q.Contacts[0].FlowBound || q.ExpiresS != 10 || q.Flow == nil || q.Edge != "n1" {
 			t.Errorf("%v", q)
 		}
 	})
