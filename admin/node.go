@@ -37,6 +37,13 @@ type Node interface {
 	// channel is closed by the node when ctx ends or the node stops. A reader
 	// that is too slow misses events.
 	Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error)
+	// Drain makes the node hold nothing for others and take no new
+	// registrations and calls, or (undo) take them again.
+	Drain(undo bool) error
+	// DrainStatus tells how far a drain has come.
+	DrainStatus() Drain
+	// Forget drops a failed member everywhere; ErrNotFound if there is none.
+	Forget(name string) error
 	// Ready is nil when the node serves, or says what it waits for.
 	Ready() error
 	// Info describes the node.

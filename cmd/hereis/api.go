@@ -112,6 +112,29 @@ func (a api) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEv
 	return events, apiError(err)
 }
 
+// Drain implements admin.Node.
+func (a api) Drain(undo bool) error {
+	if undo {
+		return a.node.Undrain()
+	}
+	return a.node.Drain()
+}
+
+// DrainStatus implements admin.Node.
+func (a api) DrainStatus() admin.Drain {
+	st := a.node.DrainStatus()
+	return admin.Drain{Node: a.node.Name(), Draining: st.Draining, Done: st.Done, Left: st.Left, Waiting: st.Waiting}
+}
+
+// Forget implements admin.Node.
+func (a api) Forget(name string) error {
+	err := a.node.Forget(name)
+	if errors.Is(err, hereis.ErrNotRemembered) {
+		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	}
+	return err
+}
+
 // Ready implements admin.Node.
 func (a api) Ready() error { return a.node.Ready() }
 

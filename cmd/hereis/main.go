@@ -32,6 +32,8 @@ type cli struct {
 	Dev     devCmd     `cmd:"" help:"Run a cluster of nodes on this host, for development."`
 	Where   whereCmd   `cmd:"" help:"Show where a user is: owner, backup and every lease."`
 	Members membersCmd `cmd:"" help:"List the nodes of the cluster."`
+	Drain   drainCmd   `cmd:"" help:"Make a node hand over what it holds and take nothing new."`
+	Forget  forgetCmd  `cmd:"" help:"Forget a failed node that will not come back."`
 	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
 	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
 	Version versionCmd `cmd:"" help:"Print the version."`
