@@ -270,6 +270,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+		{name: "drain", run: untilDone, before: n.drainToStop},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
