@@ -138,6 +138,7 @@ func (f *fork) next() {
 		group := f.waiting[:n]
 		f.waiting = f.waiting[n:]
 		if room := f.s.cfg.MaxBranches - len(f.branches); n > room {
+			f.s.count.branchesCut.Add(uint64(n - max(room, 0) + len(f.waiting)))
 			group, f.waiting = group[:max(room, 0)], nil
 		}
 		// Counted first: a branch may end while it begins.
