@@ -44,6 +44,9 @@ type Config struct {
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
 	Domains []string `name:"domain" group:"sip" placeholder:"D" sep:"none" help:"Domain to serve, with aliases as a=b,c; repeatable; none: the advertised address."`
+	// DNS lists name servers, ip or ip:port, for names in SIP (RFC 3263). Empty:
+	// those of the host.
+	DNS []string `name:"dns" group:"sip" placeholder:"ADDR" help:"Name server for names in SIP, IP or IP:PORT; repeatable; none: the servers of the host."`
 	// Users is the file of those who may register; empty: everybody may.
 	Users string `name:"users" group:"sip" placeholder:"FILE" help:"File of those who may register; none: everybody may."`
 

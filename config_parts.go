@@ -6,6 +6,7 @@ import (
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/sipfront"
+	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -61,6 +62,13 @@ func (c *Config) front() sipfront.Config {
 	fc := sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
 	return fc
+}
+
+// resolve is that of names in SIP; the transports are added by the node.
+func (c *Config) resolve() resolve.Config {
+	rc := resolve.DefaultConfig()
+	rc.Transports, rc.Servers = nil, c.DNS
+	return rc
 }
 
 // cluster has the limits of the cluster part; who the node is is added by it.

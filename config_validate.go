@@ -79,6 +79,11 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	rc := c.resolve()
+	rc.Transports = sipTransports
+	if err := rc.Validate(); err != nil {
+		errs = append(errs, fieldErr("dns", "%v", err))
+	}
 	if _, err := ParseDomains(c.Domains); err != nil {
 		errs = append(errs, fieldErr("domain", "%v", err))
 	}

@@ -96,7 +96,7 @@ func (b *branch) find() bool {
 	u := b.now.next()
 	b.dialling = true
 	ok := s.ask(b.f.tx.Context(), func(ctx context.Context) {
-		ways, err := s.resolve(ctx, u)
+		ways, err := s.resolve(ctx, u, large(b.f.r))
 		b.f.do(func() {
 			b.dialling = false
 			b.found(ways, err)
@@ -114,6 +114,10 @@ func (b *branch) found(ways []wayOut, err error) {
 	b.ways = ways
 	if err != nil || len(ways) == 0 {
 		b.f.s.log.Debug("no way to target", "call_id", b.f.r.callID, "err", err)
+		if errors.Is(err, errLoop) {
+			b.f.best.add(b.f.ownReply(err))
+			return
+		}
 		b.dead()
 	}
 }
@@ -245,6 +249,11 @@ func (b *branch) final(r reply) {
 		b.dead()
 		b.try()
 		return
+	case r.status == 503 && b.anotherServer():
+		// RFC 3263 4.3: it may be this server alone that is overloaded or down.
+		b.f.s.count.failovers.Add(1)
+		b.try()
+		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
 	default:
@@ -322,6 +331,12 @@ func (b *branch) fireHop(n int) {
 	b.dead()
 	b.skipSpare()
 	b.try()
+}
+
+// anotherServer tells whether RFC 3263 gave this target a further server.
+func (b *branch) anotherServer() bool {
+	b.skipSpare()
+	return len(b.ways) > 0 && !b.cancelled && !b.f.final
 }
 
 // skipSpare leaves out another way to a peer that was reached and is silent.

@@ -50,7 +50,7 @@ func (s *Server) pass(f *fork, t *target) {
 	if err == errResolve {
 		u := t.next()
 		s.ask(context.Background(), func(ctx context.Context) {
-			if ways, err := s.resolve(ctx, u); err == nil {
+			if ways, err := s.resolve(ctx, u, large(f.r)); err == nil {
 				s.passBy(f, t, ways)
 			}
 		})
