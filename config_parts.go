@@ -60,7 +60,8 @@ func (c *Config) transaction() transaction.Config {
 // front has the limits of the SIP core; domains and addresses are added by the node.
 func (c *Config) front() sipfront.Config {
 	fc := sipfront.DefaultConfig()
-	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
+	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
+	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	return fc
 }
 

@@ -79,6 +79,9 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	if c.RingTimeout <= 0 {
+		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
+	}
 	rc := c.resolve()
 	rc.Transports = sipTransports
 	if err := rc.Validate(); err != nil {
@@ -145,7 +148,7 @@ func (c *Config) validateLimits() error {
 		value int
 	}{
 		{"max-transactions", c.MaxTransactions}, {"answer-bytes", c.AnswerBytes}, {"max-flows", c.MaxFlows},
-		{"max-branches", c.MaxBranches}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
+		{"max-branches", c.MaxBranches}, {"max-breadth", c.MaxBreadth}, {"max-redirects", c.MaxRedirects}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
 		{"max-parked", c.MaxParked}, {"max-broadcasts", c.MaxBroadcasts}, {"max-handlers", c.MaxHandlers},
 	} {
 		if l.value < 1 {

@@ -19,6 +19,8 @@ var errWay = errors.New("no way to target")
 type branch struct {
 	f       *fork
 	targets device
+	// breadth is the Max-Breadth of what it sends.
+	breadth int
 	// now is the target being tried, ways those of it that are left.
 	now  *target
 	ways []wayOut
@@ -65,6 +67,7 @@ func (b *branch) try() {
 			}
 		case len(b.targets) > 0:
 			b.now, b.targets = b.targets[0], b.targets[1:]
+			b.now.breadth = b.breadth
 			if !b.find() {
 				return
 			}
@@ -256,6 +259,7 @@ func (b *branch) final(r reply) {
 		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
+	case r.status < 400 && f.redirect(&r):
 	default:
 		f.best.add(r)
 	}
@@ -362,6 +366,19 @@ func (b *branch) cancel(reason string) {
 		b.client.Terminate()
 		b.finishQuietly()
 	}
+}
+
+// abandon leaves a branch behind that has rung for long enough.
+func (b *branch) abandon() {
+	if b.done {
+		return
+	}
+	b.targets, b.ways = nil, nil
+	b.f.best.silent = true
+	if b.client != nil {
+		b.client.Cancel("")
+	}
+	b.finishQuietly()
 }
 
 // ownReply is an answer of our own in the place of one from below.

@@ -30,7 +30,8 @@ func (s *Server) ack(msg *transport.Message) {
 				s.count.dropped.Add(1)
 				return
 			}
-			for _, d := range s.devices(res, r.callID) {
+			devices, _ := s.devices(res, r)
+			for _, d := range devices {
 				s.pass(f, d[0])
 			}
 		})
@@ -100,6 +101,19 @@ func (s *Server) stray(msg *transport.Message) {
 	}
 	flow, err := s.parts.Transport.Flow(v.transport, to)
 	if err != nil || flow.Send(r.raw) != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.count.strays.Add(1)
+}
+
+// late passes a 2xx on beside the transaction of its request.
+func (s *Server) late(request *transport.Message, r reply) {
+	flow := request.Reply
+	if flow == nil {
+		flow = request.Flow
+	}
+	if flow == nil || flow.Send(r.raw) != nil {
 		s.count.dropped.Add(1)
 		return
 	}

@@ -269,11 +269,13 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
+func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
-	if err := tx.RespondRaw(status, raw); err != nil {
+	err := tx.RespondRaw(status, raw)
+	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}
+	return err
 }
 
 // ask runs f beside the socket's goroutine, within the limit on questions. ctx
