@@ -69,6 +69,12 @@ func (u *User) Answer(q *Question) *Answer {
 			return &Answer{Reply: ToFailure(err)}
 		}
 		return a
+	case *messages.Remove:
+		a, err := u.remove(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
 	case *messages.Locate:
 		return u.locate(q, msg)
 	case *messages.Where:

@@ -81,7 +81,7 @@ func (c *Core) answerReports(now int64, v *view) {
 				c.offerBuckets(now, v, p, buckets, of)
 			}
 		}
-		if p.handover.Load() != 0 {
+		if c.owes(p) {
 			continue
 		}
 		p.answered = c.event(p, &messages.Reported{
@@ -89,6 +89,19 @@ func (c *Core) answerReports(now int64, v *view) {
 			AskerIncarnation: p.wants.Incarnation, Round: p.wants.Round, Digest: v.digest,
 		})
 	}
+}
+
+// owes tells whether a member has not acknowledged all that it must before it
+// is told "done". viewMu is held.
+func (c *Core) owes(p *neighbor) bool {
+	if c.off.WaitForAbsent {
+		for _, q := range c.peers {
+			if q.handover.Load() != 0 {
+				return true
+			}
+		}
+	}
+	return p.handover.Load() != 0
 }
 
 // onReported counts a member's "done".
@@ -107,7 +120,7 @@ func (c *Core) onReported(now int64, from string, m *messages.Reported) {
 func (c *Core) checkSettled(now int64, v *view) {
 	settled := c.heard && (len(v.nodes) > 1 || len(v.failed) == 0)
 	for i := range v.nodes {
-		if i != v.self {
+		if i != v.self && !c.off.SettledAtOnce {
 			_, ok := c.settling.reported[v.nodes[i].Name]
 			settled = settled && ok
 		}

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -113,6 +114,7 @@ type world struct {
 	step  int64
 	later []event
 	cfg   func(*cluster.Config)
+	off   cluster.Rules
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool
@@ -189,6 +191,7 @@ func (w *world) start(n *simNode, lost bool) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	core.SwitchOff(w.off)
 	n.core = core
 	if err := core.Load(w.now + n.skew); err != nil {
 		w.t.Fatal(err)
@@ -373,8 +376,10 @@ func (w *world) aorWith(ok func(owner, backup *simNode) bool) string {
 // device is a UA with one instance and one flow at a time.
 type device struct {
 	aor, id string
-	cseq    uint32
-	stream  bool
+	// instance is its instance-id, id if empty; id is its Call-ID.
+	instance string
+	cseq     uint32
+	stream   bool
 	// edge and flow are what its last acknowledged registration is over.
 	edge *simNode
 	flow *messages.FlowID
@@ -403,7 +408,7 @@ func (w *world) register(d *device, n *simNode, expires uint32, done func(ok boo
 		Aor: d.aor, CallId: d.id, Cseq: d.cseq, Stamp: n.core.NewStamp(w.now + n.skew), Edge: n.name, Flow: flow,
 		Incarnation: n.inc, Transport: "udp", Remote: "192.0.2.1:5060",
 		Contacts: []*messages.RegisterContact{{
-			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + d.id, RegId: 1, FlowBound: true,
+			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + cmp.Or(d.instance, d.id), RegId: 1, FlowBound: true,
 		}},
 	}
 	w.send(d, n, r, expires, true, func(ok bool, f *messages.Failure) {

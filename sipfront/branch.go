@@ -214,11 +214,12 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		return
 	}
 	switch {
+	case r.status >= 200 && r.status < 300 && old:
+		// What has taken this attempt's place must not go on ringing.
+		b.f.success(nil, r)
 	case r.status >= 200 && r.status < 300:
 		b.f.success(b, r)
-		if !old {
-			b.finish()
-		}
+		b.finish()
 	case old:
 	case r.status < 200:
 		b.provisional(r)

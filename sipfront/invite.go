@@ -18,6 +18,8 @@ type target struct {
 	uri    uri
 	routes []string
 	q      uint32
+	// hop, if not nil, is called in the place of the first Route or uri.
+	hop *uri
 	// side is the flow to leave by, if via is viaSide.
 	side side
 	via  viaKind
@@ -48,9 +50,16 @@ type device []*target
 
 // proxy passes a request on, statefully (RFC 3261 16).
 func (s *Server) proxy(tx serverTx, r *request, p *plan) {
-	if err := s.mayForward(r); err != nil {
+	err := s.mayForward(r, p)
+	if err == nil {
+		err = s.admit(r, p)
+	}
+	if err != nil {
 		s.refuse(tx, r, err)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := s.newFork(tx, r, p)
 	if f.invite {
@@ -73,13 +82,17 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 			f.finish(status(err, s.cfg.RetryAfter))
 			return
 		}
-		f.add([]device{{t}})
+		d := device{t}
+		if around := s.around(r, p); around != nil {
+			d = append(d, around)
+		}
+		f.add([]device{d})
 		f.next()
 	})
 }
 
 // mayForward is the part of RFC 3261 16.3 that concerns proxies alone.
-func (s *Server) mayForward(r *request) error {
+func (s *Server) mayForward(r *request, p *plan) error {
 	if r.maxForwards == 0 {
 		return errHops
 	}
@@ -93,7 +106,7 @@ func (s *Server) mayForward(r *request) error {
 		}
 		return bad
 	}
-	if s.looped(r) {
+	if s.looped(r, p) {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
@@ -104,8 +117,8 @@ func (s *Server) mayForward(r *request) error {
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{uri: p.target, routes: p.routes, q: 1000}
-	if p.way == wayHop {
+	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		return t, nil
 	}
@@ -130,6 +143,29 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 	}
 	t.via = viaURI
 	return t, nil
+}
+
+// around is the way of an in-dialog request past the next node of ours, for
+// when that does not answer: straight to a peer that can be called without it.
+func (s *Server) around(r *request, p *plan) *target {
+	if p.token == nil || p.token.kind != tokenDialog {
+		return nil
+	}
+	t, routes := p.token, p.routes
+	if t.edge == s.parts.Cluster.Self() {
+		if len(routes) == 0 {
+			return nil
+		}
+		next, ok := s.dialogToken(routes[0], r)
+		if !ok || next.edge == t.edge {
+			return nil
+		}
+		t, routes = next, routes[1:]
+	}
+	if t.out(r).bound {
+		return nil
+	}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI}
 }
 
 // devices turns what the cluster located into devices, best q first. Two

@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -26,6 +27,9 @@ func (s *Server) register(tx serverTx, r *request, p *plan) {
 	ok := s.ask(tx.Context(), func(ctx context.Context) {
 		res, err := s.parts.Registrar.Register(ctx, q)
 		if err != nil {
+			if errors.Is(err, actors.ErrTooManyBindings) {
+				s.count.bindingsRefused.Add(1)
+			}
 			s.refuse(tx, r, err)
 			return
 		}
@@ -43,6 +47,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 	}
 	aor, err := s.registerAoR(r, p)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.admitRegister(r, aor); err != nil {
 		return nil, err
 	}
 	q := &messages.Register{

@@ -11,14 +11,18 @@ import (
 // answer, and a repeated 2xx brings a new one.
 func (s *Server) ack(msg *transport.Message) {
 	r, err := parseRequest(msg)
-	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || s.looped(r) {
+	if err != nil || s.validate(r) != nil || r.maxForwards == 0 {
 		s.count.dropped.Add(1)
 		return
 	}
 	p, err := s.plan(r)
-	if err != nil || p.way == wayNode {
+	if err != nil || p.way == wayNode || p.way == wayForeign || s.looped(r, p) {
+		// Towards a foreign target an ACK without a route of ours belongs to no call of ours.
 		s.count.dropped.Add(1)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
@@ -85,7 +89,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
 	r, next, err := readReply(msg.Raw)
-	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg) {
+	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
 		return
 	}
@@ -107,11 +111,12 @@ func (s *Server) stray(msg *transport.Message) {
 	s.count.strays.Add(1)
 }
 
-// late passes a 2xx on beside the transaction of its request.
-func (s *Server) late(request *transport.Message, r reply) {
-	flow := request.Reply
+// pastFinal sends a 2xx after the final answer of its INVITE, without state
+// (RFC 3261 16.7 step 5).
+func (s *Server) pastFinal(req *transport.Message, r reply) {
+	flow := req.Reply
 	if flow == nil {
-		flow = request.Flow
+		flow = req.Flow
 	}
 	if flow == nil || flow.Send(r.raw) != nil {
 		s.count.dropped.Add(1)
@@ -120,8 +125,9 @@ func (s *Server) late(request *transport.Message, r reply) {
 	s.count.strays.Add(1)
 }
 
-// ours tells whether a response answers an INVITE that this node sent.
-func (s *Server) ours(msg *transport.Message) bool {
+// ours tells whether a response answers an INVITE that this node sent, and got
+// from where the second Via leads.
+func (s *Server) ours(msg *transport.Message, next string) bool {
 	_, headers, _, err := splitMessage(string(msg.Raw))
 	if err != nil {
 		return false
@@ -141,5 +147,5 @@ func (s *Server) ours(msg *transport.Message) bool {
 		}
 	}
 	_, nonce, ok := s.ownBranch(top)
-	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID))
+	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID, next))
 }

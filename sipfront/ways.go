@@ -13,8 +13,12 @@ import (
 // errResolve says that a name server must be asked.
 var errResolve = errors.New("name to be resolved")
 
-// next is the URI that a target is called by: its first Route or its own.
+// next is the URI that a target is called by: the hop that stands in for it,
+// its first Route or its own.
 func (t *target) next() uri {
+	if t.hop != nil {
+		return *t.hop
+	}
 	if len(t.routes) > 0 {
 		if u, err := routeURI(t.routes[0]); err == nil {
 			return u
@@ -39,7 +43,7 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 	}
 	u := t.next()
 	hop, ok := numericHop(&u)
-	if s.serves(&u) {
+	if s.serves(&u) && !(ok && s.parts.Cluster.IsNode(hop.Addr)) {
 		// A Contact that is another user of ours: the request comes back, as a
 		// spiral (RFC 3261 6), and is routed again.
 		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
@@ -153,10 +157,19 @@ func (s *Server) resolve(ctx context.Context, u uri, large bool) ([]wayOut, erro
 	return s.hopWays(others)
 }
 
+// unicast tells whether an address is one host's. A Contact must not make a
+// node shout at a whole network.
+func unicast(a netip.Addr) bool {
+	return !a.IsMulticast() && !a.IsUnspecified() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
 func (s *Server) hopWays(hops []resolve.Hop) ([]wayOut, error) {
 	var ways []wayOut
 	err := errWay
 	for _, h := range hops {
+		if !unicast(h.Addr.Addr()) {
+			continue
+		}
 		flow, e := s.parts.Transport.Flow(h.Transport, h.Addr)
 		if e != nil {
 			err = e

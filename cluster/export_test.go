@@ -1,0 +1,10 @@
+package cluster
+
+// Rules and SwitchOff let a simulation leave rules out.
+type Rules = rules
+
+// SwitchOff must be called before the first message.
+func (c *Core) SwitchOff(r Rules) { c.off = r }
+
+// ShardOf is the part of the table that an AoR is in.
+func ShardOf(c *Core, aor string) *shard { return c.shard(aor) }
