@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -84,6 +85,9 @@ type Parts struct {
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
+	// Observe is told how long each final answer took from the arrival of its
+	// request; nil if nobody wants to know. It must not wait.
+	Observe func(method string, took time.Duration)
 	// Rand makes branches; math/rand/v2 if nil.
 	Rand func() uint64
 	Log  *slog.Logger
@@ -97,6 +101,8 @@ type Server struct {
 	layer layer
 	rand  func() uint64
 	log   *slog.Logger
+	// debug: the life of a request is logged.
+	debug bool
 	ports map[uint16]bool
 
 	// lookups has one token for each question to the cluster under way, and
@@ -158,6 +164,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}
@@ -207,6 +214,9 @@ func (s *Server) request(tx serverTx) {
 		s.refuse(tx, r, err)
 		return
 	}
+	if s.debug {
+		s.log.Debug("request", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "flow", flowText(r.msg.Flow))
+	}
 	if err := s.validate(r); err != nil {
 		s.refuse(tx, r, err)
 		return
@@ -254,6 +264,14 @@ func (s *Server) options(tx serverTx, r *request) {
 	}})
 }
 
+// flowText names a flow for the log.
+func flowText(f transport.Flow) string {
+	if f == nil {
+		return ""
+	}
+	return f.Transport() + " " + f.Remote().String()
+}
+
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
 func (s *Server) refuse(tx serverTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
@@ -271,6 +289,12 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 // send gives an answer to the transaction.
 func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
 	s.count.answered(status)
+	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
+		s.parts.Observe(r.method, time.Since(r.msg.At))
+	}
+	if s.debug {
+		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.msg.At))
+	}
 	if err := tx.RespondRaw(status, raw); err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}
