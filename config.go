@@ -44,8 +44,22 @@ type Config struct {
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
 	Domains []string `name:"domain" group:"sip" placeholder:"D" sep:"none" help:"Domain to serve, with aliases as a=b,c; repeatable; none: the advertised address."`
-	// Users is the file of those who may register; empty: everybody may.
-	Users string `name:"users" group:"sip" placeholder:"FILE" help:"File of those who may register; none: everybody may."`
+	// Users is the file of those who may register and call, with their passwords'
+	// hashes (see hereis user); empty: everybody may. It is the same at every
+	// node, and is read again when it changes.
+	Users string `name:"users" group:"sip" placeholder:"FILE" help:"File of those who may register and call (see hereis user); none: everybody may."`
+	// Digest is the order in which algorithms are offered, the preferred one
+	// first (RFC 8760): SHA-256, SHA-512-256, MD5. One that not every user of a
+	// domain has is left out there.
+	Digest []string `name:"digest" group:"sip" placeholder:"ALG" help:"Order of the digest algorithms offered: SHA-256, SHA-512-256, MD5; repeatable."`
+	// NonceLife is how long a client may use a digest nonce. 1 s to 24 h.
+	NonceLife time.Duration `name:"nonce-life" group:"sip" placeholder:"T" help:"How long a digest nonce is good."`
+	// Trunks are peers trusted by their address, as IP, IP:PORT or CIDR: they may
+	// call users of ours without credentials, and be called.
+	Trunks []string `name:"trunk" group:"sip" placeholder:"ADDR" help:"Peer that is trusted by its address, IP, IP:PORT or CIDR: may call our users and be called; repeatable."`
+	// Relays are foreign domains that authenticated users, and trunks, may call,
+	// as DOMAIN or DOMAIN=HOST:PORT. All others are refused.
+	Relays []string `name:"relay" group:"sip" placeholder:"D" help:"Foreign domain that authenticated users and trunks may call, DOMAIN or DOMAIN=HOST:PORT; repeatable."`
 
 	// Cluster is the ip:port of gossip (UDP and TCP). Empty: port 7060 at
 	// the advertised address with a secret, at 127.0.0.1 without.
@@ -159,6 +173,8 @@ func DefaultConfig() Config {
 		Data:            "hereis-data",
 		Durability:      "sync",
 		SIP:             []string{"0.0.0.0:5060"},
+		Digest:          []string{"SHA-256", "SHA-512-256", "MD5"},
+		NonceLife:       front.NonceLife,
 		Profile:         "lan",
 		ExpiresMin:      time.Minute,
 		ExpiresMax:      2 * time.Hour,

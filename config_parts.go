@@ -6,6 +6,7 @@ import (
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/sipfront"
+	"hereis/sipfront/credentials"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -63,11 +64,30 @@ func (c *Config) transaction() transaction.Config {
 	return tc
 }
 
-// front has the limits of the SIP core; domains and addresses are added by the node.
-func (c *Config) front() sipfront.Config {
-	fc := sipfront.DefaultConfig()
+// front has the limits of the SIP core and who may call; domains and addresses
+// are added by the node.
+func (c *Config) front() (fc sipfront.Config, err error) {
+	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
-	return fc
+	fc.NonceLife = c.NonceLife
+	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
+		return fc, fieldErr("digest", "%v", err)
+	}
+	for _, s := range c.Trunks {
+		t, err := sipfront.ParseTrunk(s)
+		if err != nil {
+			return fc, fieldErr("trunk", "%v", err)
+		}
+		fc.Trunks = append(fc.Trunks, t)
+	}
+	for _, s := range c.Relays {
+		r, err := sipfront.ParseRelay(s)
+		if err != nil {
+			return fc, fieldErr("relay", "%v", err)
+		}
+		fc.Relays = append(fc.Relays, r)
+	}
+	return fc, nil
 }
 
 // cluster has the limits of the cluster part; who the node is is added by it.

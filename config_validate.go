@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,7 +27,7 @@ func fieldErr(field, format string, args ...any) error {
 
 // Validate returns every setting that is wrong, each a FieldError, joined.
 func (c *Config) Validate() error {
-	return errors.Join(c.validateNode(), c.validateSIP(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
+	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -83,6 +84,46 @@ func (c *Config) validateSIP() error {
 		errs = append(errs, fieldErr("domain", "%v", err))
 	}
 	return errors.Join(errs...)
+}
+
+// validateTrust is about who may register and call. Nonces, route tokens and
+// marks are made with keys that follow from the secret: without one they are
+// known to everybody, and passwords would keep nobody out.
+func (c *Config) validateTrust() error {
+	var errs []error
+	if _, err := c.front(); err != nil {
+		errs = append(errs, err)
+	}
+	if len(c.Digest) == 0 {
+		errs = append(errs, fieldErr("digest", "at least one algorithm is needed"))
+	}
+	if c.NonceLife < time.Second || c.NonceLife > 24*time.Hour {
+		errs = append(errs, fieldErr("nonce-life", "%s is not within 1s and 24h", c.NonceLife))
+	}
+	for _, r := range c.Relays {
+		if domains, err := c.domains(); err == nil {
+			name, _, _ := strings.Cut(r, "=")
+			if _, ours := domains.Canonical(name); ours {
+				errs = append(errs, fieldErr("relay", "%s is served here", name))
+			}
+		}
+	}
+	if c.SecretFile == "" && !c.sipOnLoopback() {
+		for field, set := range map[string]bool{"users": c.Users != "", "trunk": len(c.Trunks) > 0, "relay": len(c.Relays) > 0} {
+			if set {
+				errs = append(errs, fieldErr(field, "needs secret-file, which keeps callers from making credentials up"))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sipOnLoopback tells whether only this host reaches SIP here.
+func (c *Config) sipOnLoopback() bool {
+	return !slices.ContainsFunc(c.SIP, func(s string) bool {
+		_, at, err := ParseSIPListen(s)
+		return err != nil || !at.Addr().IsLoopback()
+	})
 }
 
 func (c *Config) validateCluster() error {

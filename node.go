@@ -19,6 +19,7 @@ import (
 	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/sipfront"
+	"hereis/sipfront/credentials"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,8 +43,10 @@ type Node struct {
 	transport *transport.Transport
 	layer     *transaction.Layer
 	sip       *sipfront.Server
-	self      cluster.Member
-	latency   *latencies
+	// users is nil if everybody may register.
+	users   *credentials.File
+	self    cluster.Member
+	latency *latencies
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -64,6 +67,9 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	}
 	keys, err := cfg.keys()
 	if err != nil {
+		return nil, err
+	}
+	if err := n.openUsers(keys); err != nil {
 		return nil, err
 	}
 	if err := n.openSIP(); err != nil {
@@ -126,10 +132,7 @@ func (n *Node) openStore() error {
 	}
 	profile := cluster.Profile(n.cfg.Profile)
 	n.clock = cluster.NewClock(cluster.ClockConfig{
-		OnWake: func(gap time.Duration) {
-			n.log.Warn("this process did not run for a while", "took", gap)
-			n.cluster.Woke()
-		},
+		OnWake: func(time.Duration) { n.cluster.Woke() },
 		// Twice the probe timeout: a busy host delays a ticker by one, and no
 		// member is suspected for it.
 		Gap: 2 * profile.ProbeTimeout(),
@@ -164,6 +167,9 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 		return fmt.Errorf("cluster-stream: %w", err)
 	}
 	limits := n.cfg.limits()
+	if n.users != nil {
+		limits.Known = n.users.Has
+	}
 	if err := limits.Validate(); err != nil {
 		return err
 	}
@@ -214,7 +220,7 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
 		Self: n.self, Bind: n.cfg.Cluster, Join: n.cfg.Join, Keys: keys,
-		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS,
+		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS, OnAway: n.cluster.Away,
 	}, n.membersChanged, n.log)
 	if err != nil {
 		return err
@@ -229,16 +235,22 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 func (n *Node) openFront(keys *cluster.Keys) error {
 	rc := resolve.DefaultConfig()
 	rc.Transports = sipTransports
-	sc := n.cfg.front()
+	sc, err := n.cfg.front()
+	if err != nil {
+		return err
+	}
 	sc.Domains = n.domains
 	sc.Addresses = n.sipAddresses()
-	var err error
-	n.sip, err = sipfront.New(sc, sipfront.Parts{
+	parts := sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
 		Transport: n.transport, Resolver: resolve.New(rc),
-		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
+		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
-	})
+	}
+	if n.users != nil {
+		parts.Credentials = n.users
+	}
+	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
@@ -256,16 +268,40 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "clock-settled", run: n.watchClock},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
+		{name: "gossip", run: n.runGossip, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+	}
+	if n.users != nil {
+		parts = append(parts, part{name: "users", run: n.watchUsers})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
+}
+
+// ErrStartAgain is in Run's error when the peers remember a higher incarnation
+// of this node's name than its own, as after the loss of its disk with a clock
+// that is behind. The next New has one above it: the node can be started again
+// at once.
+var ErrStartAgain = errors.New("the node can be started again at once")
+
+// runGossip puts the incarnation that peers remember on disk if it is above
+// this node's, so that the next start is above it. A running node cannot change
+// its own: its stamps and flows carry it.
+func (n *Node) runGossip(ctx context.Context) error {
+	err := n.gossip.Run(ctx)
+	var known cluster.IncarnationError
+	if !errors.As(err, &known) {
+		return err
+	}
+	if _, failed := n.store.Start(n.clock.NowMS(), known.Known); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("%w: %w", ErrStartAgain, err)
 }
 
 // Close gives back what New took. Run calls it; so does who never ran the node.
@@ -436,17 +472,17 @@ func (n *Node) sipAddresses() []sipfront.Address {
 	adv, _ := n.cfg.AdvertiseAddr()
 	var out []sipfront.Address
 	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
-	first := uint16(0)
+	var first netip.AddrPort
 	for _, network := range sipTransports {
 		for _, at := range listened[network] {
-			if first == 0 {
-				first = at.Port()
+			if !first.IsValid() {
+				first = at
 			}
-			if at.Addr().IsUnspecified() || at.Port() == first {
-				port := at.Port()
-				if port == first && adv.Port() != 0 {
-					port = adv.Port()
-				}
+			port := at.Port()
+			if port == first.Port() && adv.Port() != 0 {
+				port = adv.Port()
+			}
+			if at.Addr().IsUnspecified() || at == first {
 				at = netip.AddrPortFrom(adv.Addr(), port)
 			}
 			out = append(out, sipfront.Address{Transport: network, Addr: at})

@@ -22,6 +22,9 @@ func (n *Node) Stats() map[string]float64 {
 	flatten(out, "stream", n.streams.Stats())
 	flatten(out, "store", n.store.Stats())
 	flatten(out, "clock", n.clock.Stats())
+	if n.users != nil {
+		flatten(out, "users", n.users.Stats())
+	}
 	for _, p := range n.streams.Stats().Peers {
 		label := fmt.Sprintf("{peer=%q}", p.Name)
 		out["peer_up"+label] = boolNumber(p.Up)

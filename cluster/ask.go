@@ -106,10 +106,7 @@ func (c *Core) askOwner(now int64, a *ask) {
 	}
 	p := v.nodes[i].peer
 	if p.inflight.Load() >= int64(c.cfg.MaxInFlight) {
-		if !a.lookup || !c.askStandIn(now, v, a) {
-			c.stats.Overloaded.Add(1)
-			c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests unanswered"), nil)
-		}
+		c.crowded(now, v, a)
 		return
 	}
 	sent := c.sendAsk(now, a, p, false)
@@ -121,6 +118,23 @@ func (c *Core) askOwner(now int64, a *ask) {
 	} else if a.standInMS == 0 {
 		a.standInMS = now + c.patience(p, a)
 	}
+	c.asks.mu.Unlock()
+	c.timeAsk(now, a)
+}
+
+// crowded sees to a question whose owner owes too many answers: what is under
+// way stays so, a lookup goes to the backup, the rest is refused (rule 22).
+func (c *Core) crowded(now int64, v *view, a *ask) {
+	c.asks.mu.Lock()
+	underWay := len(a.sent) > 0
+	c.asks.mu.Unlock()
+	if !underWay && (!a.lookup || !c.askStandIn(now, v, a)) {
+		c.stats.Overloaded.Add(1)
+		c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests unanswered"), nil)
+		return
+	}
+	c.asks.mu.Lock()
+	a.sentMS = now // the owner may have room when it is asked again
 	c.asks.mu.Unlock()
 	c.timeAsk(now, a)
 }
@@ -197,6 +211,10 @@ func (c *Core) askStandIn(now int64, v *view, a *ask) bool {
 	c.asks.mu.Unlock()
 	_, backup := v.place(a.aor)
 	if !first || backup == none || a.node != "" {
+		return false
+	}
+	if p := v.nodes[backup].peer; p != nil && p.inflight.Load() >= int64(c.cfg.MaxInFlight) {
+		c.stats.Overloaded.Add(1)
 		return false
 	}
 	if a.lookup {

@@ -17,6 +17,8 @@ type bulkQueue struct {
 	// window has the messages under way, by number, with the time of sending.
 	window map[uint64]int64
 	last   uint64
+	// acks tell the peer what this edge has stored; they go with the next tick.
+	acks []*messages.AckItem
 }
 
 func (q *bulkQueue) push(aor string) {
@@ -30,8 +32,29 @@ func (c *Core) tickBulk(now int64) {
 	v := c.view.Load()
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil {
+			c.tellKept(v, p)
 			c.pump(now, p)
 		}
+	}
+}
+
+// ackChunk is how many acknowledgements one message has at most.
+const ackChunk = 256
+
+func (q *bulkQueue) ack(item *messages.AckItem) {
+	q.mu.Lock()
+	q.acks = append(q.acks, item)
+	q.mu.Unlock()
+}
+
+// tellKept tells a peer what this edge has stored since the last tick.
+func (c *Core) tellKept(v *view, p *neighbor) {
+	p.bulk.mu.Lock()
+	acks := p.bulk.acks
+	p.bulk.acks = nil
+	p.bulk.mu.Unlock()
+	for chunk := range slices.Chunk(acks, ackChunk) {
+		c.ride(p, &messages.Ack{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Items: chunk})
 	}
 }
 

@@ -13,7 +13,9 @@ type wait struct {
 	hash     uint64
 	need     []*neighbor
 	deadline int64
-	finish   func(copied bool)
+	// missed: somebody whose copy was wanted cannot be reached.
+	missed bool
+	finish func(copied bool)
 }
 
 // awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
@@ -36,22 +38,27 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 		rq.reply(a.Reply)
 	}
 	var need []*neighbor
-	if e.x != nil && (a.All || mine) {
+	missed := false
+	if e.x != nil && (a.All || mine) && !c.off.ReplyAtOnce {
 		for i := range e.x.targets {
 			t := &e.x.targets[i]
 			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
-			if t.peer.name != rq.asker && (holder || a.All && t.tell) {
+			switch {
+			case t.peer.name == rq.asker || !holder && !(a.All && t.tell):
+			case t.peer.down.Load():
+				missed = true // repair sees to it
+			default:
 				need = append(need, t.peer)
 			}
 		}
 	}
 	if len(need) == 0 {
-		after.add(func() { finish(true) })
+		after.add(func() { finish(!missed) })
 		return
 	}
 	c.stats.Parked.Add(1)
 	s.waits = append(s.waits, &wait{
-		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), finish: finish,
+		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), missed: missed, finish: finish,
 	})
 }
 
@@ -66,9 +73,29 @@ func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bo
 			return false
 		}
 		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(true) })
+		after.add(func() { w.finish(!w.missed) })
 		return true
 	})
+}
+
+// giveUpCopies lets go the replies that wait for nobody but p, which cannot be
+// reached: repair brings it the copies when it is back.
+func (c *Core) giveUpCopies(s *shard, p *neighbor) {
+	var after effects
+	s.mu.Lock()
+	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
+		n := len(w.need)
+		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })
+		w.missed = w.missed || len(w.need) < n
+		if len(w.need) > 0 {
+			return false
+		}
+		c.stats.Parked.Add(-1)
+		after.add(func() { w.finish(false) })
+		return true
+	})
+	s.mu.Unlock()
+	after.run()
 }
 
 // expireWaits sends the replies that have waited long enough. s is locked.

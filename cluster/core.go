@@ -30,11 +30,14 @@ type Core struct {
 	stats Stats
 	hlc   hlc
 	self  Member
+	off   rules
 
 	// view, settled and short are written with viewMu held and read without.
 	view    atomic.Pointer[view]
 	settled atomic.Bool
 	short   atomic.Pointer[shortcut]
+	// goneMS is when the last of those in away went, 0 for none; written with viewMu held.
+	goneMS atomic.Int64
 
 	viewMu sync.Mutex
 	// heard: the membership has spoken; until then nothing is settled.
@@ -42,6 +45,7 @@ type Core struct {
 	members   []Member
 	peers     map[string]*neighbor
 	lastState map[string]memberState
+	away      map[string]int64
 	flapping  map[string]*flaps
 	settling  settling
 	scan      scan
@@ -79,6 +83,9 @@ type neighbor struct {
 	// compared, it has been told "done". Guarded by Core.viewMu.
 	wants              *messages.Report
 	compared, answered bool
+
+	// down: its stream is known to be gone.
+	down atomic.Bool
 
 	bulk bulkQueue
 }
@@ -144,6 +151,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		self:      Member{Name: cfg.Name, Incarnation: cfg.Incarnation, Region: cfg.Region, Zone: cfg.Zone},
 		peers:     make(map[string]*neighbor),
 		lastState: make(map[string]memberState),
+		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
 	}
@@ -308,12 +316,22 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.viewMu.Unlock()
 	c.shareInterest(now, hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+		p.down.Store(false)
 		c.reviveBulk(now, p)
 	}
 }
 
-// PeerDown is told when a stream is gone: what was asked there is asked elsewhere.
-func (c *Core) PeerDown(now int64, name string) { c.hurryAsks(now, name) }
+// PeerDown is told when a stream is gone: what was asked there is asked
+// elsewhere, and no reply waits for a copy there any more.
+func (c *Core) PeerDown(now int64, name string) {
+	if p := c.view.Load().peer(name); p != nil {
+		p.down.Store(true)
+		for i := range c.shards {
+			c.giveUpCopies(&c.shards[i], p)
+		}
+	}
+	c.hurryAsks(now, name)
+}
 
 // fail makes a Failure.
 func fail(code messages.FailureCode, detail string) *messages.Failure {

@@ -71,7 +71,7 @@ func (c *Core) sendReply(rq *request, msg proto.Message) {
 
 // gate is the door of the node that should answer (rule 21).
 func (c *Core) gate(now int64, rq *request) {
-	if rq.deadline != 0 && now > rq.deadline {
+	if rq.deadline != 0 && now > rq.deadline && !c.off.HolderStamps {
 		c.stats.TooLate.Add(1)
 		rq.reply(fail(messages.FailureCode_FAILURE_CODE_TOO_LATE, "deadline passed before execution"))
 		return
@@ -158,7 +158,8 @@ func (c *Core) serve(now int64, v *view, rq *request) {
 	_, lookup := rq.msg.(*messages.Locate)
 	complete := c.complete(v, rq.aor, "") || s.completed(rq.aor, v.round)
 	switch {
-	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked):
+	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked) && !(complete && lookup):
+		// What need not wait is answered under any load.
 		c.stats.Overloaded.Add(1)
 		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait")) })
 	case complete || rq.standIn && lookup:
@@ -190,9 +191,13 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	if e != nil {
 		rec = e.rec
 	}
+	incarnation := v.incarnation
+	if c.off.OldLivesCount {
+		incarnation = nil
+	}
 	a := c.parts.Grains.Answer(&Question{
-		Message: rq.msg, Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
-		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: v.incarnation,
+		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
+		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: incarnation,
 		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
@@ -219,6 +224,17 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	}
 	c.noteAccepted(now, s, e, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
+}
+
+// stamped is the message itself, as its edge has stamped it (rule 1).
+func (c *Core) stamped(now int64, msg proto.Message) proto.Message {
+	r, ok := msg.(*messages.Register)
+	if !ok || !c.off.HolderStamps {
+		return msg
+	}
+	again := proto.CloneOf(r)
+	again.Stamp, again.AgeMs = c.hlc.next(now), 0
+	return again
 }
 
 // negative tells whether a stand-in's answer is one that only the owner may

@@ -79,6 +79,9 @@ type GossipConfig struct {
 	Profile Profile
 	// Store may be nil: nothing is remembered across restarts.
 	Store MemberStore
+	// OnAway is told who left or was forgotten and is not back, before onChange
+	// is told of the list without them; nil: nobody is. It may not block.
+	OnAway func([]Away)
 	// NowMS is the node time; nil: the wall clock.
 	NowMS func() int64
 }
@@ -102,6 +105,7 @@ type Gossip struct {
 	meta  *messages.MemberMeta
 	fatal error
 	left  bool
+	ended bool // memberlist is shut down
 }
 
 const (
@@ -109,6 +113,8 @@ const (
 	joinMax = 30 * time.Second
 	// joinTick is how often it is looked whom to dial.
 	joinTick = 200 * time.Millisecond
+	// joinFirst bounds how long the first report waits for the first attempt to join.
+	joinFirst = 3 * time.Second
 	// joinAtOnce bounds dials that run at the same time.
 	joinAtOnce = 4
 )
@@ -196,18 +202,37 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer func() {
 		cancel()
+		g.mu.Lock()
+		g.ended = true
+		g.mu.Unlock()
 		_ = g.ml.Shutdown()
 		wg.Wait()
 	}()
-	wg.Go(func() { g.joinLoop(ctx) })
+	tried := make(chan struct{}) // closed by joinLoop after its first round
+	wg.Go(func() { g.joinLoop(ctx, tried) })
+	// A node that has not tried to join cannot tell whether it is alone, and
+	// must not be believed so: it would say that nobody is known.
+	first := time.NewTimer(joinFirst)
+	defer first.Stop()
+	select {
+	case <-tried:
+	case <-first.C:
+	case <-ctx.Done():
+		return nil
+	}
 
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var last []Member
+	var lastAway []Away
 	for {
 		list, change, err := g.refresh(&wg)
 		if err != nil {
 			return err
+		}
+		if list != nil && g.cfg.OnAway != nil && !slices.Equal(change.away, lastAway) {
+			lastAway = change.away
+			g.cfg.OnAway(slices.Clone(change.away))
 		}
 		if list != nil && !slices.Equal(list, last) {
 			last = list
@@ -288,9 +313,10 @@ func (g *Gossip) SetDraining(draining bool) error {
 	next := proto.CloneOf(g.meta)
 	next.Draining = draining
 	g.meta = next
+	ended := g.ended
 	g.mu.Unlock()
 	g.wake()
-	if g.ml == nil {
+	if g.ml == nil || ended {
 		return nil
 	}
 	if err := g.ml.UpdateNode(2 * time.Second); err != nil {
@@ -312,12 +338,13 @@ func (g *Gossip) Close() error {
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.mu.Lock()
 	g.left = true
+	ended := g.ended
 	g.mu.Unlock()
-	if g.ml == nil {
+	if g.ml == nil || ended {
 		return nil
 	}
 	g.tell(&messages.GossipState{Departed: []*messages.MemberMark{
-		{Name: g.cfg.Self.Name, Incarnation: g.cfg.Self.Incarnation},
+		{Name: g.cfg.Self.Name, Incarnation: g.cfg.Self.Incarnation, LeftMs: g.cfg.NowMS()},
 	}})
 	timeout := 2 * time.Second
 	if end, ok := ctx.Deadline(); ok {
@@ -335,7 +362,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 // It reports whether a failed member of that name was remembered here.
 func (g *Gossip) Forget(name string) bool {
 	g.mu.Lock()
-	mark := g.ros.forget(name)
+	mark := g.ros.forget(name, g.cfg.NowMS())
 	g.mu.Unlock()
 	if mark == nil {
 		return false

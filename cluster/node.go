@@ -88,6 +88,10 @@ func (n *Node) PeerDown(name string) { n.core.PeerDown(n.parts.Clock.NowMS(), na
 // MembersChanged takes the whole list of members: live ones and remembered failed ones.
 func (n *Node) MembersChanged(ms []Member) { n.core.Members(n.parts.Clock.NowMS(), ms) }
 
+// Away takes the members that left or were forgotten and are not back, before
+// MembersChanged takes the list without them (rule 4).
+func (n *Node) Away(list []Away) { n.core.Away(n.parts.Clock.NowMS(), list) }
+
 // Woke tells that the process slept for longer than its peers wait (rule 16).
 func (n *Node) Woke() { n.core.Woke(n.parts.Clock.NowMS()) }
 

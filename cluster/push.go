@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"hereis/messages"
 )
 
@@ -23,30 +25,36 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 		p.saw(m.Incarnation, m.Round, m.Digest)
 	}
 	ack := &messages.Ack{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Batch: m.Batch}
-	edges := make(map[string]*messages.AckItem)
+	var edges []edgeAck
 	var after effects
 	for _, item := range m.Items {
-		ack.Items = append(ack.Items, c.takeItem(now, v, from, item, m.Batch != 0, edges, &after))
+		ack.Items = append(ack.Items, c.takeItem(now, v, from, item, m.Batch != 0, &edges, &after))
 	}
 	if p := v.peer(from); p != nil && (m.Urgent || m.Batch != 0) {
 		c.event(p, ack)
 	} else if p != nil {
 		c.ride(p, ack)
 	}
-	for name, item := range edges {
-		if p := v.peer(name); p != nil {
+	for _, a := range edges {
+		if p := v.peer(a.edge); p != nil {
 			c.ride(p, &messages.Ack{
 				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
-				Items: []*messages.AckItem{item},
+				Items: []*messages.AckItem{a.item},
 			})
 		}
 	}
 	after.run()
 }
 
+// edgeAck is an acknowledgement for the edge of a lease that another has pushed.
+type edgeAck struct {
+	edge string
+	item *messages.AckItem
+}
+
 // takeItem merges one record, or compares its hash. It adds to edges what is
 // acknowledged to the edges of what is new, so that these need not push it.
-func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem, bulk bool, edges map[string]*messages.AckItem, after *effects) *messages.AckItem {
+func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem, bulk bool, edges *[]edgeAck, after *effects) *messages.AckItem {
 	s := c.shard(item.Aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,10 +71,11 @@ func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem
 	ack.Winner = winner(e.rec, item.Record)
 	if changed && !bulk && ack.Holder {
 		for _, l := range item.Record.Leases {
-			if l.Edge != from && l.Edge != c.cfg.Name && l.Edge != "" && edges[l.Edge] == nil {
-				edges[l.Edge] = &messages.AckItem{
+			told := slices.ContainsFunc(*edges, func(a edgeAck) bool { return a.edge == l.Edge && a.item.Aor == item.Aor })
+			if l.Edge != from && l.Edge != c.cfg.Name && l.Edge != "" && !told {
+				*edges = append(*edges, edgeAck{l.Edge, &messages.AckItem{
 					Aor: item.Aor, Edge: l.Edge, Hash: hashPart(e.rec, l.Edge), Holder: true,
-				}
+				}})
 			}
 		}
 	}

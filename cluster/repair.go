@@ -18,6 +18,9 @@ const (
 	lastRetryMS  = 2000
 	// replyGraceMS is how long an edge waits for the second holder's own word.
 	replyGraceMS = 100
+	// edgeGraceMS is how long a holder waits for the edge's word that it has
+	// kept what it was answered, before it pushes that to the edge.
+	edgeGraceMS = 2000
 	// windowLostMS gives back the window of a bulk message that is not acknowledged.
 	windowLostMS = 1000
 )

@@ -175,6 +175,7 @@ func (c *Core) Members(now int64, list []Member) {
 	c.viewMu.Lock()
 	defer c.viewMu.Unlock()
 	c.members = slices.Clone(list)
+	c.noteAway(now, list)
 	c.countFlaps(now, list)
 	first := !c.heard
 	c.heard = true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hereis/actors"
+	"hereis/sipfront/credentials"
 )
 
 // Address is where peers reach this node with SIP: what stands in its Via and
@@ -46,6 +47,19 @@ type Config struct {
 	MaxLookups int
 	// RetryAfter, in seconds, goes with each 503 that has no better value.
 	RetryAfter uint32
+	// Digest is the order of the challenges, the preferred algorithm first (RFC
+	// 8760 2.4); of these, those are offered that the users have.
+	Digest []credentials.Algorithm
+	// NonceLife is how long a nonce is good; then clients are told that it is
+	// stale, and come again with a new one.
+	NonceLife time.Duration
+	// MaxNonces is the number of nonces whose use is remembered here, about 200
+	// bytes each; above it, the oldest are stale before their time.
+	MaxNonces int
+	// Trunks are peers that are trusted by their address, Relays foreign domains
+	// that users of ours, and trunks, may call. All else that is foreign is refused.
+	Trunks []Trunk
+	Relays []Relay
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -61,6 +75,9 @@ func DefaultConfig() Config {
 		LookupTimeout: 2 * time.Second,
 		MaxLookups:    4096,
 		RetryAfter:    2,
+		Digest:        []credentials.Algorithm{credentials.SHA256, credentials.SHA512256, credentials.MD5},
+		NonceLife:     10 * time.Minute,
+		MaxNonces:     1 << 17,
 	}
 }
 
@@ -83,6 +100,12 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("NodeHopOther: %v is not positive", c.NodeHopOther)
 	case c.LookupTimeout <= 0:
 		return fmt.Errorf("LookupTimeout: %v is not positive", c.LookupTimeout)
+	case len(c.Digest) == 0:
+		return errors.New("Digest: at least one algorithm is needed")
+	case c.NonceLife < time.Second:
+		return fmt.Errorf("NonceLife: %v is less than 1s", c.NonceLife)
+	case c.MaxNonces < 1:
+		return fmt.Errorf("MaxNonces: %d is less than 1", c.MaxNonces)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}

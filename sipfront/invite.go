@@ -18,6 +18,8 @@ type target struct {
 	uri    uri
 	routes []string
 	q      uint32
+	// hop, if not nil, is called in the place of the first Route or uri.
+	hop *uri
 	// side is the flow to leave by, if via is viaSide.
 	side side
 	via  viaKind
@@ -46,9 +48,16 @@ type device []*target
 
 // proxy passes a request on, statefully (RFC 3261 16).
 func (s *Server) proxy(tx serverTx, r *request, p *plan) {
-	if err := s.mayForward(r, p); err != nil {
+	err := s.mayForward(r, p)
+	if err == nil {
+		err = s.admit(r, p)
+	}
+	if err != nil {
 		s.refuse(tx, r, err)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := s.newFork(tx, r, p)
 	if f.invite {
@@ -103,8 +112,8 @@ func (s *Server) mayForward(r *request, p *plan) error {
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000}
-	if p.way == wayHop {
+	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		return t, nil
 	}

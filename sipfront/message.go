@@ -407,6 +407,8 @@ func canonicalName(name string) string {
 		return "WWW-Authenticate"
 	case "proxy-authenticate":
 		return "Proxy-Authenticate"
+	case "authorization":
+		return "Authorization"
 	case "proxy-authorization":
 		return "Proxy-Authorization"
 	case lower(markHeader):

@@ -49,6 +49,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.admitRegister(r, aor); err != nil {
+		return nil, err
+	}
 	q := &messages.Register{
 		Aor: string(aor), CallId: r.callID, Cseq: r.cseq,
 		Edge: s.parts.Cluster.Self(), Path: r.values("Path"),

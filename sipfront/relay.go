@@ -16,9 +16,13 @@ func (s *Server) ack(msg *transport.Message) {
 		return
 	}
 	p, err := s.plan(r)
-	if err != nil || p.way == wayNode || s.looped(r, p) {
+	if err != nil || p.way == wayNode || p.way == wayForeign || s.looped(r, p) {
+		// Towards a foreign target an ACK without a route of ours belongs to no call of ours.
 		s.count.dropped.Add(1)
 		return
+	}
+	if p.way != wayHop {
+		r = s.withoutOurs(r)
 	}
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {

@@ -17,6 +17,8 @@ const (
 	wayFlow
 	// wayHop: the next Route is another node of ours.
 	wayHop
+	// wayForeign: a domain or peer that is not ours and may be called by some.
+	wayForeign
 	// wayNode: this node itself is asked.
 	wayNode
 )
@@ -31,6 +33,9 @@ type plan struct {
 	token  *token
 	// tokenRoute is the Route value that token came from.
 	tokenRoute string
+	// hop, if not nil, is where a wayForeign is called; toTrunk: it is a trunk.
+	hop     *uri
+	toTrunk bool
 	// marked: a node of ours has accepted the request already.
 	marked bool
 }
@@ -78,6 +83,9 @@ func (s *Server) planTarget(p *plan) error {
 	if u.scheme != "tel" {
 		served, here := s.serves(u), s.isAddress(u)
 		if !served && !here {
+			if s.foreign(p) {
+				return nil
+			}
 			return errForeign
 		}
 		if u.user == "" {

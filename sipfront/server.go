@@ -73,6 +73,8 @@ type Layer interface {
 type Keys struct {
 	// FlowToken authenticates flow tokens, Mark what one node says to another in SIP.
 	FlowToken, Mark []byte
+	// Nonce authenticates digest nonces; it is needed where Parts.Credentials is.
+	Nonce []byte
 }
 
 // Parts are the neighbours of the core.
@@ -82,6 +84,8 @@ type Parts struct {
 	Cluster   Cluster
 	Transport Transport
 	Resolver  Resolver
+	// Credentials are those of the users; nil if anybody may register and call.
+	Credentials Credentials
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -104,6 +108,8 @@ type Server struct {
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool
+	// digest is nil if no credentials are asked for.
+	digest *digest
 
 	// lookups has one token for each question to the cluster under way, and
 	// each name lookup; it is never closed.
@@ -165,6 +171,15 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.debug = s.log.Enabled(context.Background(), slog.LevelDebug)
+	if parts.Credentials != nil {
+		if len(parts.Keys.Nonce) < 16 {
+			return nil, errors.New("the key of nonces is shorter than 16 bytes")
+		}
+		s.digest = &digest{
+			users: parts.Credentials, order: cfg.Digest, count: &s.count,
+			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
+		}
+	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}

@@ -22,6 +22,15 @@ type Stats struct {
 	Relocated uint64
 	// BadMarks are requests with a mark that is not a node's.
 	BadMarks uint64
+	// DigestChallenges sent; DigestAccepted credentials, and DigestRefused ones;
+	// DigestUnknown among these: of users that are not there. DigestStale
+	// credentials were right with an old nonce, DigestReplays with a nonce count
+	// that had been used; DigestIdentity ones were right and another user's.
+	DigestChallenges, DigestAccepted, DigestRefused, DigestUnknown uint64
+	DigestStale, DigestReplays, DigestIdentity                     uint64
+	// TrunkRequests were let in by their source; CallersRefused are requests of
+	// neither a user of ours nor a trunk.
+	TrunkRequests, CallersRefused uint64
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
@@ -31,6 +40,10 @@ type counters struct {
 	overloaded, relocated, badMarks, dropped               atomic.Uint64
 	branchesCut, bindingsRefused                           atomic.Uint64
 	answers                                                [7]atomic.Uint64
+
+	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
+	digestStale, digestReplays, digestIdentity                     atomic.Uint64
+	trunkRequests, callersRefused                                  atomic.Uint64
 }
 
 func (c *counters) answered(status int) { c.answers[min(max(status/100, 0), 6)].Add(1) }
@@ -46,6 +59,11 @@ func (s *Server) Stats() Stats {
 		BadMarks: c.badMarks.Load(), Dropped: c.dropped.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
 	}
+	st.DigestChallenges, st.DigestAccepted = c.digestChallenges.Load(), c.digestAccepted.Load()
+	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()
+	st.DigestStale, st.DigestReplays = c.digestStale.Load(), c.digestReplays.Load()
+	st.DigestIdentity = c.digestIdentity.Load()
+	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
 	}

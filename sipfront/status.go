@@ -49,12 +49,15 @@ func rows() []row {
 		{errMessage, 400, "Bad Request", false},
 		{errURI, 400, "Bad Request-URI", false},
 		{errContact, 400, "Bad Contact", false},
+		{errAuthorization, 400, "Bad Credentials", false},
 		{actors.ErrBadRequest, 400, "Bad Request", false},
 		{actors.ErrBadURI, 400, "Bad URI", false},
 		{errForeign, 403, "Domain Not Served", false},
 		{actors.ErrForbidden, 403, "Forbidden", false},
 		{actors.ErrTooManyBindings, 403, "Too Many Contacts", false},
 		{errToken, 403, "Invalid Route", false},
+		{errIdentity, 403, "Credentials Of Another User", false},
+		{errCaller, 403, "Caller Not Allowed", false},
 		{actors.ErrForeignDomain, 404, "Not Found", false},
 		{actors.ErrNotFound, 404, "Not Found", false},
 		{errNoMethod, 405, "Method Not Allowed", false},
@@ -88,6 +91,9 @@ func status(err error, retryAfter uint32) answer {
 	a := answer{status: 500, reason: "Server Internal Error"}
 	if bad := (badExtensionError{}); errors.As(err, &bad) {
 		return answer{420, "Bad Extension", []header{{"Unsupported", bad.tags}}}
+	}
+	if challenge := (challengeError{}); errors.As(err, &challenge) {
+		return challenge.answer()
 	}
 	retry := false
 	for _, r := range rows() {

@@ -12,8 +12,12 @@ import (
 // errResolve says that a name server must be asked.
 var errResolve = errors.New("name to be resolved")
 
-// next is the URI that a target is called by: its first Route or its own.
+// next is the URI that a target is called by: the hop that stands in for it,
+// its first Route or its own.
 func (t *target) next() uri {
+	if t.hop != nil {
+		return *t.hop
+	}
 	if len(t.routes) > 0 {
 		if u, err := routeURI(t.routes[0]); err == nil {
 			return u

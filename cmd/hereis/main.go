@@ -35,6 +35,7 @@ type cli struct {
 	Members membersCmd `cmd:"" help:"List the nodes of the cluster."`
 	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
 	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
+	User    userCmd    `cmd:"" help:"Add, change, remove and list the users of a users file."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 
