@@ -302,7 +302,7 @@ func (h *history) leaveAndReturn(n *simNode) {
 	w.after(500+w.rng.Int64N(3000), func() {
 		if n.up && n.inc == inc {
 			w.note("leave %s", n.name)
-			w.leave(n)
+			w.depart(n)
 			w.after(w.rng.Int64N(20_000), func() { w.restart(n, false) })
 		}
 	})
@@ -333,7 +333,7 @@ func (h *history) quiet() {
 	w.lossy, w.oneWay = false, map[[2]string]bool{}
 	for _, n := range w.nodes {
 		if n.up && n.draining {
-			w.leave(n)
+			w.depart(n)
 		}
 		w.restart(n, false)
 		n.side, n.blind = 0, map[string]bool{}
