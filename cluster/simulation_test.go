@@ -138,7 +138,7 @@ func play(t *testing.T, seed uint64) uint64 {
 // idle lets a long time pass in long steps.
 func (h *history) idle(ms int64) {
 	h.note("idle %d", ms)
-	h.step = 50
+	h.step = 100
 	h.run(ms)
 	h.now -= h.now % 10
 	h.step = 5
@@ -166,8 +166,11 @@ func (h *history) act(d *device) {
 		expires = 60 + h.rng.Uint32N(30)
 	}
 	d.state = -1
-	op := d.cseq + 1
-	end := func() { d.busy = d.busy && d.cseq != op }
+	ended := false
+	end := func() {
+		d.busy = d.busy && ended
+		ended = true
+	}
 	h.register(d, n, expires, func(bool, *messages.Failure) {
 		end()
 		d.restMS = h.now + 100 + 2*h.maxSkew
@@ -195,12 +198,12 @@ func (h *history) actStar(d *device, n *simNode) {
 			o.state = -1
 		}
 	}
-	op := d.cseq + 1
-	state := d.state
+	ended := false
 	end := func() {
-		if d.cseq != op {
+		if ended {
 			return
 		}
+		ended = true
 		for _, o := range all {
 			o.busy, o.restMS = false, h.now+100+2*h.maxSkew
 		}
@@ -210,9 +213,6 @@ func (h *history) actStar(d *device, n *simNode) {
 			if ok {
 				o.state = 0
 			}
-		}
-		if !ok {
-			d.state = state
 		}
 		end()
 	})
@@ -340,7 +340,7 @@ func (h *history) quiet() {
 	}
 	w.spread(300)
 	w.run(1000)
-	w.step = 50
+	w.step = 100
 	// Flapping members get no placement for half a minute.
 	for end := w.now + 80_000; !h.calm(); w.run(500) {
 		if w.now > end {
