@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 var (
 	seeds    = flag.Int("seeds", defaultSeeds, "how many histories TestSimulation plays")
 	fromSeed = flag.Uint64("seed", 0, "the first of them")
+	simFor   = flag.Duration("simfor", 0, "begin no history after this time; 0: play all")
 )
 
 // TestSimulation plays random histories of delay, duplication, loss, crashes
@@ -28,7 +30,7 @@ var (
 // halves and of one direction, members that leave and return, and devices that
 // move, expire and are removed, one or all. It checks in the quiet period after
 // each what docs/consistency.md promises. HEREIS_SIM_SEEDS is the number of
-// histories where the flag is not given.
+// histories where the flag is not given; with -simfor it says how many it played.
 func TestSimulation(t *testing.T) {
 	n := *seeds
 	if env, err := strconv.Atoi(os.Getenv("HEREIS_SIM_SEEDS")); err == nil && n == defaultSeeds {
@@ -37,11 +39,21 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = 10
 	}
+	began, played := time.Now(), new(atomic.Int64)
+	if *simFor > 0 {
+		t.Cleanup(func() {
+			fmt.Printf("%d of %d histories in %v\n", played.Load(), n, time.Since(began).Round(time.Second))
+		})
+	}
 	for i := range n {
 		seed := *fromSeed + uint64(i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
+			if *simFor > 0 && time.Since(began) > *simFor {
+				t.SkipNow()
+			}
 			play(t, seed)
+			played.Add(1)
 		})
 	}
 }
