@@ -150,7 +150,7 @@ func free(base, n int) bool {
 // startCluster runs n nodes, with further flags, and waits until each knows all.
 func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
-	nodes := newCluster(t, bin, n)
+	nodes := newCluster(t, bin, n, flags...)
 	for _, n := range nodes {
 		n.launch()
 	}
@@ -159,7 +159,7 @@ func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 }
 
 // newCluster makes n nodes that do not run yet; all join the first.
-func newCluster(t *testing.T, bin string, n int) []*node {
+func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
