@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,7 +27,7 @@ func fieldErr(field, format string, args ...any) error {
 
 // Validate returns every setting that is wrong, each a FieldError, joined.
 func (c *Config) Validate() error {
-	return errors.Join(c.validateNode(), c.validateSIP(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
+	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -79,10 +80,58 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	if c.RingTimeout <= 0 {
+		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
+	}
+	rc := c.resolve()
+	rc.Transports = sipTransports
+	if err := rc.Validate(); err != nil {
+		errs = append(errs, fieldErr("dns", "%v", err))
+	}
 	if _, err := ParseDomains(c.Domains); err != nil {
 		errs = append(errs, fieldErr("domain", "%v", err))
 	}
 	return errors.Join(errs...)
+}
+
+// validateTrust is about who may register and call. Nonces, route tokens and
+// marks are made with keys that follow from the secret: without one they are
+// known to everybody, and passwords would keep nobody out.
+func (c *Config) validateTrust() error {
+	var errs []error
+	if _, err := c.front(); err != nil {
+		errs = append(errs, err)
+	}
+	if len(c.Digest) == 0 {
+		errs = append(errs, fieldErr("digest", "at least one algorithm is needed"))
+	}
+	if c.NonceLife < time.Second || c.NonceLife > 24*time.Hour {
+		errs = append(errs, fieldErr("nonce-life", "%s is not within 1s and 24h", c.NonceLife))
+	}
+	for _, r := range c.Relays {
+		if domains, err := c.domains(); err == nil {
+			name, _, _ := strings.Cut(r, "=")
+			if _, ours := domains.Canonical(name); ours {
+				errs = append(errs, fieldErr("relay", "%s is served here", name))
+			}
+		}
+	}
+	if c.SecretFile == "" && !c.sipOnLoopback() {
+		for field, set := range map[string]bool{"users": c.Users != "", "trunk": len(c.Trunks) > 0, "relay": len(c.Relays) > 0} {
+			if set {
+				errs = append(errs, fieldErr(field, "needs secret-file, which keeps callers from making credentials up"))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sipOnLoopback tells whether only this host reaches SIP here.
+func (c *Config) sipOnLoopback() bool {
+	return !slices.ContainsFunc(c.SIP, func(s string) bool {
+		_, at, err := ParseSIPListen(s)
+		return err != nil || !at.Addr().IsLoopback()
+	})
 }
 
 func (c *Config) validateCluster() error {
@@ -136,16 +185,25 @@ func (c *Config) validateRegistrar() error {
 func (c *Config) validateLimits() error {
 	var errs []error
 	for _, l := range []struct {
-		field string
-		value int
+		field      string
+		value, min int
 	}{
-		{"max-transactions", c.MaxTransactions}, {"answer-bytes", c.AnswerBytes}, {"max-flows", c.MaxFlows},
-		{"max-branches", c.MaxBranches}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
-		{"max-parked", c.MaxParked}, {"max-broadcasts", c.MaxBroadcasts}, {"max-handlers", c.MaxHandlers},
+		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
+		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
+		{"max-lookups", c.MaxLookups, 1}, {"max-in-flight", c.MaxInFlight, 1},
+		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
+		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
+		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},
+		{"max-connections", c.MaxConnections, 1}, {"max-connections-per-source", c.MaxConnectionsPerSource, 1},
+		{"max-datagram", c.MaxDatagram, 1300}, {"max-message", c.MaxMessage, 1300}, {"max-body", c.MaxBody, 0},
+		{"max-headers", c.MaxHeaders, 16}, {"max-header-line", c.MaxHeaderLine, 256}, {"max-params", c.MaxParams, 8},
 	} {
-		if l.value < 1 {
-			errs = append(errs, fieldErr(l.field, "%d is less than 1", l.value))
+		if l.value < l.min {
+			errs = append(errs, fieldErr(l.field, "%d is less than %d", l.value, l.min))
 		}
+	}
+	if c.MaxDatagram > 65535 {
+		errs = append(errs, fieldErr("max-datagram", "%d is more than a datagram can have", c.MaxDatagram))
 	}
 	return errors.Join(errs...)
 }

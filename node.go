@@ -19,6 +19,7 @@ import (
 	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/sipfront"
+	"hereis/sipfront/credentials"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,7 +43,9 @@ type Node struct {
 	transport *transport.Transport
 	layer     *transaction.Layer
 	sip       *sipfront.Server
-	self      cluster.Member
+	// users is nil if everybody may register.
+	users *credentials.File
+	self  cluster.Member
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -63,6 +66,9 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	}
 	keys, err := cfg.keys()
 	if err != nil {
+		return nil, err
+	}
+	if err := n.openUsers(keys); err != nil {
 		return nil, err
 	}
 	if err := n.openSIP(); err != nil {
@@ -98,6 +104,7 @@ func (n *Node) openSIP() error {
 			}
 		}
 	}
+	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.cluster.EndFlow(f.ID())
@@ -159,6 +166,9 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 		return fmt.Errorf("cluster-stream: %w", err)
 	}
 	limits := n.cfg.limits()
+	if n.users != nil {
+		limits.Known = n.users.Has
+	}
 	if err := limits.Validate(); err != nil {
 		return err
 	}
@@ -221,18 +231,28 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	rc := resolve.DefaultConfig()
-	rc.Transports = sipTransports
-	sc := n.cfg.front()
+	rc := n.cfg.resolve()
+	for _, a := range n.sipAddresses() {
+		if !slices.Contains(rc.Transports, a.Transport) {
+			rc.Transports = append(rc.Transports, a.Transport)
+		}
+	}
+	sc, err := n.cfg.front()
+	if err != nil {
+		return err
+	}
 	sc.Domains = n.domains
 	sc.Addresses = n.sipAddresses()
-	var err error
-	n.sip, err = sipfront.New(sc, sipfront.Parts{
+	parts := sipfront.Parts{
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
 		Transport: n.transport, Resolver: resolve.New(rc),
-		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark},
+		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log,
-	})
+	}
+	if n.users != nil {
+		parts.Credentials = n.users
+	}
+	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
@@ -255,6 +275,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
 		{name: "drain", run: untilDone, before: n.drainToStop},
+	}
+	if n.users != nil {
+		parts = append(parts, part{name: "users", run: n.watchUsers})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
@@ -405,6 +428,10 @@ func (n *Node) Hello(node string) *messages.Hello { return n.peers.hello(node) }
 // ErrUnsettled is the answer of Ready while the node does not know yet what it should.
 var ErrUnsettled = errors.New("the view of the cluster is not settled")
 
+// Healthy is nil while the node can do its work, or says what a person must see
+// to: a disk that fails.
+func (n *Node) Healthy() error { return n.store.Err() }
+
 // Ready is nil when the node serves with full knowledge, or says what is missing.
 // A node that is not ready serves all the same, as far as it can.
 func (n *Node) Ready() error {
@@ -448,17 +475,17 @@ func (n *Node) sipAddresses() []sipfront.Address {
 	adv, _ := n.cfg.AdvertiseAddr()
 	var out []sipfront.Address
 	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
-	first := uint16(0)
+	var first netip.AddrPort
 	for _, network := range sipTransports {
 		for _, at := range listened[network] {
-			if first == 0 {
-				first = at.Port()
+			if !first.IsValid() {
+				first = at
 			}
-			if at.Addr().IsUnspecified() || at.Port() == first {
-				port := at.Port()
-				if port == first && adv.Port() != 0 {
-					port = adv.Port()
-				}
+			port := at.Port()
+			if port == first.Port() && adv.Port() != 0 {
+				port = adv.Port()
+			}
+			if at.Addr().IsUnspecified() || at == first {
 				at = netip.AddrPortFrom(adv.Addr(), port)
 			}
 			out = append(out, sipfront.Address{Transport: network, Addr: at})

@@ -22,6 +22,9 @@ func (n *Node) Stats() map[string]float64 {
 	flatten(out, "stream", n.streams.Stats())
 	flatten(out, "store", n.store.Stats())
 	flatten(out, "clock", n.clock.Stats())
+	if n.users != nil {
+		flatten(out, "users", n.users.Stats())
+	}
 	for _, p := range n.streams.Stats().Peers {
 		label := fmt.Sprintf("{peer=%q}", p.Name)
 		out["peer_up"+label] = boolNumber(p.Up)
@@ -89,7 +92,8 @@ var atomicGauges = map[string]struct{}{"Parked": {}}
 // snake writes a field's name as a metric's: MessagesIn is messages_in, LSMBytes lsm_bytes.
 func snake(s string) string {
 	var b strings.Builder
-	runes := []rune(s)
+	// The plural of AoR is a word, not two.
+	runes := []rune(strings.ReplaceAll(s, "AoRs", "Aors"))
 	for i, r := range runes {
 		upper := unicode.IsUpper(r)
 		if i > 0 && upper && (unicode.IsLower(runes[i-1]) || (i+1 < len(runes) && unicode.IsLower(runes[i+1]))) {

@@ -147,7 +147,11 @@ func (s *Server) Handler(loopback bool) http.Handler {
 	mux.HandleFunc("POST /v1/drain", s.drain)
 	mux.HandleFunc("POST /v1/forget", s.forget)
 	mux.HandleFunc("GET /v1/version", s.version)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, ok{OK: true}) })
+	mux.HandleFunc("GET /v1/aors", s.listAoRs)
+	mux.HandleFunc("GET /v1/count", s.countAoRs)
+	mux.HandleFunc("GET /v1/aor/{aor...}", s.showAoR)
+	mux.HandleFunc("DELETE /v1/aor/{aor...}", s.removeAoR)
+	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", metricsHandler(s.node, s.log))
 	if s.cfg.Pprof {

@@ -36,6 +36,10 @@ type fakeNode struct {
 	asked  chan string // patterns of Watch, one each, read by the test
 	ready  error
 	stats  map[string]float64
+	list   func(q ListQuery, each func(*messages.Record, int64) error) (ListEnd, error)
+	remove func(aor, binding string) (*messages.Removed, error)
+	plan   *CallPlan
+	sick   error
 
 	draining atomic.Bool
 }
@@ -448,3 +452,22 @@ func TestRunEndsStreamsAndFreesThePort(t *testing.T) {
 	ln.Close()
 	http.DefaultClient.CloseIdleConnections()
 }
+
+func (f *fakeNode) List(_ context.Context, q ListQuery, each func(*messages.Record, int64) error) (ListEnd, error) {
+	return f.list(q, each)
+}
+
+func (f *fakeNode) Count(_ context.Context, pattern string) ([]NodeCount, error) {
+	if pattern != "@example.com" {
+		return nil, ErrBadRequest
+	}
+	return []NodeCount{{Node: "node1", Users: 2, Bindings: 3}, {Node: "node2", Err: errors.New("no answer")}}, nil
+}
+
+func (f *fakeNode) Remove(_ context.Context, aor, binding string) (*messages.Removed, error) {
+	return f.remove(aor, binding)
+}
+
+func (f *fakeNode) PlanCall(_ context.Context, aor string) (*CallPlan, error) { return f.plan, nil }
+
+func (f *fakeNode) Healthy() error { return f.sick }

@@ -28,6 +28,7 @@ type Core struct {
 	stats Stats
 	hlc   hlc
 	self  Member
+	off   rules
 
 	// view, settled and short are written with viewMu held and read without.
 	view    atomic.Pointer[view]
@@ -78,6 +79,9 @@ type neighbor struct {
 	// compared, it has been told "done". Guarded by Core.viewMu.
 	wants              *messages.Report
 	compared, answered bool
+
+	// down: its stream is known to be gone.
+	down atomic.Bool
 
 	bulk bulkQueue
 }
@@ -154,7 +158,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
 	}
-	c.flows.aors = make(map[flowKey][]string)
+	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
 	c.asks.slots = make(map[int64][]*ask)
 	c.watches.init()
@@ -172,8 +176,11 @@ func (c *Core) RaiseClock(ms int64) { c.hlc.raise(ms) }
 
 // shard is the one of an AoR.
 func (c *Core) shard(aor string) *shard {
-	return &c.shards[xxh3.HashString(aor)>>58]
+	return &c.shards[shardOf(aor)]
 }
+
+// shardOf is the index of an AoR's shard: the top 6 bits of its hash.
+func shardOf(aor string) int { return int(xxh3.HashString(aor) >> 58) }
 
 // peerOf finds or makes the peer of a member. viewMu is held.
 func (c *Core) peerOf(m Member) *neighbor {
@@ -304,12 +311,22 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.viewMu.Unlock()
 	c.shareInterest(now, hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+		p.down.Store(false)
 		c.reviveBulk(now, p)
 	}
 }
 
-// PeerDown is told when a stream is gone: what was asked there is asked elsewhere.
-func (c *Core) PeerDown(now int64, name string) { c.hurryAsks(now, name) }
+// PeerDown is told when a stream is gone: what was asked there is asked
+// elsewhere, and no reply waits for a copy there any more.
+func (c *Core) PeerDown(now int64, name string) {
+	if p := c.view.Load().peer(name); p != nil {
+		p.down.Store(true)
+		for i := range c.shards {
+			c.giveUpCopies(&c.shards[i], p)
+		}
+	}
+	c.hurryAsks(now, name)
+}
 
 // fail makes a Failure.
 func fail(code messages.FailureCode, detail string) *messages.Failure {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -243,9 +244,13 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	all := holder || (e != nil && e.x != nil && e.x.former)
 	next := before.Clone()
 	next.Aor = aor
-	next.Merge(c.admit(now, before, in, c.mayForget(v), all))
+	in = c.admit(now, before, in, c.mayForget(v), all)
+	next.Merge(in)
+	if owner == v.self && !o.gate {
+		o.tell = append(o.tell, c.writeLosersAgain(now, before, in, next)...)
+	}
 	dropUnderFloor(next)
-	mended := c.vouch(now, before, next)
+	mended := c.vouch(now, before, next) || len(o.tell) > 0
 	won := next
 	if !all {
 		next = part(next, c.cfg.Name)
@@ -270,7 +275,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 			o.tell = append(o.tell, name)
 		}
 	}
-	if mended {
+	if mended && !o.gate {
 		o.from = ""
 	}
 	if all || mended || gained(before, next) {
@@ -283,6 +288,34 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		c.remove(s, e)
 	}
 	return e, true
+}
+
+// writeLosersAgain gives the last word of a UA that lost by its stamp, because
+// two sides of a cut took its requests by clocks that did not agree, a stamp
+// above the winner's (rule 2). next is not shared yet. It names the edges of both.
+func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
+	for _, l := range in.Leases {
+		have := before.Lease(l.Key)
+		if have == nil || have.CallId != l.CallId || have.Cseq == l.Cseq {
+			continue
+		}
+		later, earlier := l, have
+		if have.Cseq > l.Cseq {
+			later, earlier = have, l
+		}
+		i := slices.Index(next.Leases, earlier)
+		if i < 0 || leaseOver(later, now) {
+			continue
+		}
+		c.hlc.observe(in, now)
+		again := proto.CloneOf(later)
+		again.Stamp = c.hlc.next(now)
+		if again.Stamp.Compare(earlier.Stamp) > 0 {
+			next.Leases[i] = again
+			tell = append(tell, later.Edge, earlier.Edge)
+		}
+	}
+	return tell
 }
 
 // gained tells whether next has anything that before had not.
@@ -329,6 +362,10 @@ func (c *Core) spread(now int64, v *view, s *shard, e *entry, in *messages.Recor
 		c.addTarget(now, s, e, t, o)
 	}
 	if o.gate {
+		if i := v.index(o.from); i != none && i != v.self && i != owner && i != backup {
+			// The answer brings its part, if it arrives.
+			c.addTarget(now, s, e, target{peer: v.nodes[i].peer, light: true, nextMS: now + edgeGraceMS}, o)
+		}
 		for _, l := range in.Leases {
 			// The loser that is written again belongs to its own edge (rule 2).
 			if l.Edge != o.from {

@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"slices"
-	"sync"
-
-	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -21,6 +18,9 @@ const (
 	lastRetryMS  = 2000
 	// replyGraceMS is how long an edge waits for the second holder's own word.
 	replyGraceMS = 100
+	// edgeGraceMS is how long a holder waits for the edge's word that it has
+	// kept what it was answered, before it pushes that to the edge.
+	edgeGraceMS = 2000
 	// windowLostMS gives back the window of a bulk message that is not acknowledged.
 	windowLostMS = 1000
 )
@@ -39,22 +39,6 @@ type target struct {
 	tell bool
 	// handover: "done" is not said to the peer before it acknowledges (rule 14).
 	handover bool
-}
-
-// bulkQueue is what waits to be pushed to one peer.
-type bulkQueue struct {
-	mu sync.Mutex
-	// aors wait, in order; each stands here once for each target with queued set.
-	aors []string
-	// window has the messages under way, by number, with the time of sending.
-	window map[uint64]int64
-	last   uint64
-}
-
-func (q *bulkQueue) push(aor string) {
-	q.mu.Lock()
-	q.aors = append(q.aors, aor)
-	q.mu.Unlock()
 }
 
 // addTarget notes that a peer must acknowledge e, and pushes at once what is a
@@ -200,222 +184,4 @@ func (c *Core) retrySlot(now int64, s *shard, slot int64) {
 			}
 		}
 	}
-}
-
-// tickBulk moves every peer's queue.
-func (c *Core) tickBulk(now int64) {
-	v := c.view.Load()
-	for i := range v.nodes {
-		if p := v.nodes[i].peer; p != nil {
-			c.pump(now, p)
-		}
-	}
-}
-
-// pump sends from a peer's queue as far as its window allows.
-func (c *Core) pump(now int64, p *neighbor) {
-	for {
-		batch, aors := p.bulk.take(now, c.cfg.BulkWindow)
-		if len(aors) == 0 {
-			return
-		}
-		v := c.view.Load()
-		m := &messages.Push{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Batch: batch}
-		size, used := 0, 0
-		for _, aor := range aors {
-			if item := c.bulkItem(now, v, aor, p); item != nil {
-				m.Items = append(m.Items, item)
-				size += proto.Size(item) + 4
-			}
-			used++
-			if size >= c.cfg.BulkBytes-1024 {
-				break
-			}
-		}
-		p.bulk.untake(batch, aors[used:], len(m.Items) > 0)
-		if len(m.Items) > 0 {
-			c.stats.Pushes.Add(int64(len(m.Items)))
-			c.event(p, m)
-		}
-	}
-}
-
-// bulkChunk is how many AoRs are looked at for one bulk message.
-const bulkChunk = 512
-
-// take opens a place in the window and returns what may go with it.
-func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for b, at := range q.window {
-		if at+windowLostMS < now {
-			delete(q.window, b)
-		}
-	}
-	if len(q.aors) == 0 || len(q.window) >= window {
-		return 0, nil
-	}
-	n := min(len(q.aors), bulkChunk)
-	aors = slices.Clone(q.aors[:n])
-	q.aors = q.aors[n:]
-	if len(q.aors) == 0 {
-		q.aors = nil
-	}
-	q.last++
-	if q.window == nil {
-		q.window = make(map[uint64]int64)
-	}
-	q.window[q.last] = now
-	return q.last, aors
-}
-
-// untake gives back what did not fit, and the window if nothing was sent.
-func (q *bulkQueue) untake(batch uint64, rest []string, sent bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(rest) > 0 {
-		q.aors = append(slices.Clone(rest), q.aors...)
-	}
-	if !sent {
-		delete(q.window, batch)
-	}
-}
-
-func (q *bulkQueue) acked(batch uint64) {
-	q.mu.Lock()
-	delete(q.window, batch)
-	q.mu.Unlock()
-}
-
-// reviveBulk forgets what was under way on a stream that is gone.
-func (c *Core) reviveBulk(now int64, p *neighbor) {
-	p.bulk.mu.Lock()
-	p.bulk.window = nil
-	p.bulk.mu.Unlock()
-	c.pump(now, p)
-}
-
-// bulkItem is what a queued AoR has to say to a peer by now, or nil.
-func (c *Core) bulkItem(now int64, v *view, aor string, p *neighbor) *messages.PushItem {
-	s := c.shard(aor)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.entries[aor]
-	if e == nil {
-		return nil
-	}
-	t := e.x.target(p)
-	if t == nil || !t.queued {
-		return nil
-	}
-	t.queued = false
-	i := v.index(p.name)
-	if e.rec.Empty() || i == none || v.nodes[i].peer != p {
-		e.x.drop(p)
-		c.acknowledged(v, s, e)
-		return nil
-	}
-	item := &messages.PushItem{Aor: aor, Hash: e.hash}
-	if !t.light {
-		item.Record = e.rec
-	} else {
-		c.stats.Offers.Add(1)
-		item.Edge = c.scope(v, e, i)
-		if item.Edge != "" {
-			item.Hash = hashPart(e.rec, item.Edge)
-		}
-	}
-	c.sent(now, s, e, t)
-	return item
-}
-
-// scope is the edge whose part of e this node and node i share, empty if they
-// share all of it.
-func (c *Core) scope(v *view, e *entry, i int) string {
-	switch {
-	case !v.holds(i, e.rec.Aor):
-		return v.nodes[i].Name
-	case !v.holds(v.self, e.rec.Aor) && (e.x == nil || !e.x.former):
-		return c.cfg.Name
-	}
-	return ""
-}
-
-// onPush merges what a peer sent and acknowledges it.
-func (c *Core) onPush(now int64, from string, m *messages.Push) {
-	v := c.view.Load()
-	if p := v.peer(from); p != nil {
-		p.saw(m.Incarnation, m.Round, m.Digest)
-	}
-	ack := &messages.Ack{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Batch: m.Batch}
-	edges := make(map[string]*messages.AckItem)
-	var after effects
-	for _, item := range m.Items {
-		ack.Items = append(ack.Items, c.takeItem(now, v, from, item, m.Batch != 0, edges, &after))
-	}
-	if p := v.peer(from); p != nil && (m.Urgent || m.Batch != 0) {
-		c.event(p, ack)
-	} else if p != nil {
-		c.ride(p, ack)
-	}
-	for name, item := range edges {
-		if p := v.peer(name); p != nil {
-			c.ride(p, &messages.Ack{
-				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
-				Items: []*messages.AckItem{item},
-			})
-		}
-	}
-	after.run()
-}
-
-// takeItem merges one record, or compares its hash. It adds to edges what is
-// acknowledged to the edges of what is new, so that these need not push it.
-func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem, bulk bool, edges map[string]*messages.AckItem, after *effects) *messages.AckItem {
-	s := c.shard(item.Aor)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.entries[item.Aor]
-	ack := &messages.AckItem{Aor: item.Aor, Hash: item.Hash, Edge: item.Edge, Holder: v.holds(v.self, item.Aor)}
-	if item.Record == nil {
-		ack.Want = e == nil || hashPart(e.rec, item.Edge) != item.Hash
-		return ack
-	}
-	e, changed := c.apply(now, v, s, item.Aor, item.Record, origin{from: from, bulk: bulk}, after)
-	if e == nil {
-		return ack
-	}
-	ack.Winner = winner(e.rec, item.Record)
-	if changed && !bulk && ack.Holder {
-		for _, l := range item.Record.Leases {
-			if l.Edge != from && l.Edge != c.cfg.Name && l.Edge != "" && edges[l.Edge] == nil {
-				edges[l.Edge] = &messages.AckItem{
-					Aor: item.Aor, Edge: l.Edge, Hash: hashPart(e.rec, l.Edge), Holder: true,
-				}
-			}
-		}
-	}
-	return ack
-}
-
-// winner is what of have has won over something in pushed, or nil.
-func winner(have, pushed *messages.Record) *messages.Record {
-	w := &messages.Record{Aor: have.Aor}
-	if have.Floor != nil && have.Floor.Compare(pushed.Floor) > 0 && (pushed.Floor != nil || len(pushed.Leases) > 0) {
-		w.Floor = have.Floor
-	}
-	for _, l := range pushed.Leases {
-		if mine := have.Lease(l.Key); mine != nil && mine.Compare(l) > 0 {
-			w.Leases = append(w.Leases, mine)
-		}
-		for _, x := range have.Ended {
-			if x.Edge == l.Edge && x.Flow.Same(l.Flow) && !pushed.HasEnded(x.Edge, x.Flow) {
-				w.Ended = append(w.Ended, x)
-			}
-		}
-	}
-	if w.Empty() {
-		return nil
-	}
-	return w
 }

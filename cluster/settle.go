@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 
 	"hereis/messages"
@@ -81,7 +82,7 @@ func (c *Core) answerReports(now int64, v *view) {
 				c.offerBuckets(now, v, p, buckets, of)
 			}
 		}
-		if p.handover.Load() != 0 {
+		if c.owes(p) {
 			continue
 		}
 		p.answered = c.event(p, &messages.Reported{
@@ -89,6 +90,19 @@ func (c *Core) answerReports(now int64, v *view) {
 			AskerIncarnation: p.wants.Incarnation, Round: p.wants.Round, Digest: v.digest,
 		})
 	}
+}
+
+// owes tells whether a member has not acknowledged all that it must before it
+// is told "done". viewMu is held.
+func (c *Core) owes(p *neighbor) bool {
+	if c.off.WaitForAbsent {
+		for _, q := range c.peers {
+			if q.handover.Load() != 0 {
+				return true
+			}
+		}
+	}
+	return p.handover.Load() != 0
 }
 
 // onReported counts a member's "done".
@@ -107,7 +121,7 @@ func (c *Core) onReported(now int64, from string, m *messages.Reported) {
 func (c *Core) checkSettled(now int64, v *view) {
 	settled := c.heard && (len(v.nodes) > 1 || len(v.failed) == 0)
 	for i := range v.nodes {
-		if i != v.self {
+		if i != v.self && !c.off.SettledAtOnce {
 			_, ok := c.settling.reported[v.nodes[i].Name]
 			settled = settled && ok
 		}
@@ -205,6 +219,7 @@ func (c *Core) askReports(now int64, v *view) {
 			flapping = append(flapping, &messages.Quarantine{Name: name, UntilMs: f.untilMS})
 		}
 	}
+	slices.SortFunc(flapping, func(a, b *messages.Quarantine) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range v.nodes {
 		if _, ok := st.reported[v.nodes[i].Name]; !ok && i != v.self {
 			c.event(v.nodes[i].peer, &messages.Report{

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hereis/actors"
+	"hereis/sipfront/credentials"
 )
 
 // Address is where peers reach this node with SIP: what stands in its Via and
@@ -34,6 +35,17 @@ type Config struct {
 	TimerC time.Duration
 	// MaxBranches is the number of branches that one request may have in all.
 	MaxBranches int
+	// RingTimeout bounds how long the devices of one q ring while others wait
+	// with a lower one; the last of them ring until TimerC.
+	RingTimeout time.Duration
+	// MaxBreadth bounds the branches of a request that are open at a time, here
+	// and at all proxies behind (RFC 5393 5.3.3); a request that brings a lower
+	// Max-Breadth keeps to that.
+	MaxBreadth int
+	// Recurse: the Contacts of a 300, 301 or 302 are called by this node instead
+	// of being passed on (RFC 3261 16.7 step 4), MaxRedirects for one request.
+	Recurse      bool
+	MaxRedirects int
 	// NodeHop is how long a node of ours may take to answer an INVITE with 100
 	// before its branch counts as 430 (CONSISTENCY rule 17). NodeHopOther is the
 	// same for the first answer to any other request; a node that has none to
@@ -46,6 +58,19 @@ type Config struct {
 	MaxLookups int
 	// RetryAfter, in seconds, goes with each 503 that has no better value.
 	RetryAfter uint32
+	// Digest is the order of the challenges, the preferred algorithm first (RFC
+	// 8760 2.4); of these, those are offered that the users have.
+	Digest []credentials.Algorithm
+	// NonceLife is how long a nonce is good; then clients are told that it is
+	// stale, and come again with a new one.
+	NonceLife time.Duration
+	// MaxNonces is the number of nonces whose use is remembered here, about 200
+	// bytes each; above it, the oldest are stale before their time.
+	MaxNonces int
+	// Trunks are peers that are trusted by their address, Relays foreign domains
+	// that users of ours, and trunks, may call. All else that is foreign is refused.
+	Trunks []Trunk
+	Relays []Relay
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -56,11 +81,17 @@ func DefaultConfig() Config {
 		MaxForwards:   70,
 		TimerC:        200 * time.Second,
 		MaxBranches:   32,
+		RingTimeout:   20 * time.Second,
+		MaxBreadth:    60,
+		MaxRedirects:  5,
 		NodeHop:       500 * time.Millisecond,
 		NodeHopOther:  4 * time.Second,
 		LookupTimeout: 2 * time.Second,
 		MaxLookups:    4096,
 		RetryAfter:    2,
+		Digest:        []credentials.Algorithm{credentials.SHA256, credentials.SHA512256, credentials.MD5},
+		NonceLife:     10 * time.Minute,
+		MaxNonces:     1 << 17,
 	}
 }
 
@@ -77,12 +108,24 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("TimerC: %v is not more than 3m", c.TimerC)
 	case c.MaxBranches < 1:
 		return fmt.Errorf("MaxBranches: %d is less than 1", c.MaxBranches)
+	case c.RingTimeout <= 0:
+		return fmt.Errorf("RingTimeout: %v is not positive", c.RingTimeout)
+	case c.MaxBreadth < 1:
+		return fmt.Errorf("MaxBreadth: %d is less than 1", c.MaxBreadth)
+	case c.MaxRedirects < 0:
+		return fmt.Errorf("MaxRedirects: %d is negative", c.MaxRedirects)
 	case c.NodeHop <= 0:
 		return fmt.Errorf("NodeHop: %v is not positive", c.NodeHop)
 	case c.NodeHopOther <= 0:
 		return fmt.Errorf("NodeHopOther: %v is not positive", c.NodeHopOther)
 	case c.LookupTimeout <= 0:
 		return fmt.Errorf("LookupTimeout: %v is not positive", c.LookupTimeout)
+	case len(c.Digest) == 0:
+		return errors.New("Digest: at least one algorithm is needed")
+	case c.NonceLife < time.Second:
+		return fmt.Errorf("NonceLife: %v is less than 1s", c.NonceLife)
+	case c.MaxNonces < 1:
+		return fmt.Errorf("MaxNonces: %d is less than 1", c.MaxNonces)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}

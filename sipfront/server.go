@@ -73,6 +73,8 @@ type Layer interface {
 type Keys struct {
 	// FlowToken authenticates flow tokens, Mark what one node says to another in SIP.
 	FlowToken, Mark []byte
+	// Nonce authenticates digest nonces; it is needed where Parts.Credentials is.
+	Nonce []byte
 }
 
 // Parts are the neighbours of the core.
@@ -82,6 +84,8 @@ type Parts struct {
 	Cluster   Cluster
 	Transport Transport
 	Resolver  Resolver
+	// Credentials are those of the users; nil if anybody may register and call.
+	Credentials Credentials
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -99,6 +103,8 @@ type Server struct {
 	rand  func() uint64
 	log   *slog.Logger
 	ports map[uint16]bool
+	// digest is nil if no credentials are asked for.
+	digest *digest
 
 	// draining: no new flow or call begins here.
 	draining atomic.Bool
@@ -161,6 +167,15 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if parts.Credentials != nil {
+		if len(parts.Keys.Nonce) < 16 {
+			return nil, errors.New("the key of nonces is shorter than 16 bytes")
+		}
+		s.digest = &digest{
+			users: parts.Credentials, order: cfg.Digest, count: &s.count,
+			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
+		}
 	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
@@ -275,11 +290,13 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
+func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
-	if err := tx.RespondRaw(status, raw); err != nil {
+	err := tx.RespondRaw(status, raw)
+	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}
+	return err
 }
 
 // ask runs f beside the socket's goroutine, within the limit on questions. ctx

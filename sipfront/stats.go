@@ -12,20 +12,40 @@ type Stats struct {
 	Answers [7]uint64
 	// Acks passed on, and Strays: answers without a transaction that were.
 	Acks, Strays uint64
+	// Failovers to the next server of a name after a 503 (RFC 3263 4.3).
+	Failovers uint64
+	// BranchesCut counts devices that were not called: more than MaxBranches.
+	BranchesCut uint64
+	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
+	BindingsRefused uint64
 	// Overloaded questions: more than MaxLookups.
 	Overloaded uint64
 	// Relocated counts second questions for late targets (CONSISTENCY rule 13).
 	Relocated uint64
 	// BadMarks are requests with a mark that is not a node's.
 	BadMarks uint64
+	// DigestChallenges sent; DigestAccepted credentials, and DigestRefused ones;
+	// DigestUnknown among these: of users that are not there. DigestStale
+	// credentials were right with an old nonce, DigestReplays with a nonce count
+	// that had been used; DigestIdentity ones were right and another user's.
+	DigestChallenges, DigestAccepted, DigestRefused, DigestUnknown uint64
+	DigestStale, DigestReplays, DigestIdentity                     uint64
+	// TrunkRequests were let in by their source; CallersRefused are requests of
+	// neither a user of ours nor a trunk.
+	TrunkRequests, CallersRefused uint64
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
 
 type counters struct {
 	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
-	overloaded, relocated, badMarks, dropped               atomic.Uint64
+	overloaded, relocated, badMarks, dropped, failovers    atomic.Uint64
+	branchesCut, bindingsRefused                           atomic.Uint64
 	answers                                                [7]atomic.Uint64
+
+	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
+	digestStale, digestReplays, digestIdentity                     atomic.Uint64
+	trunkRequests, callersRefused                                  atomic.Uint64
 }
 
 func (c *counters) answered(status int) { c.answers[min(max(status/100, 0), 6)].Add(1) }
@@ -38,8 +58,14 @@ func (s *Server) Stats() Stats {
 		Branches: c.branches.Load(), DeadFlows: c.deadFlows.Load(),
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
-		BadMarks: c.badMarks.Load(), Dropped: c.dropped.Load(),
+		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
+		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
 	}
+	st.DigestChallenges, st.DigestAccepted = c.digestChallenges.Load(), c.digestAccepted.Load()
+	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()
+	st.DigestStale, st.DigestReplays = c.digestStale.Load(), c.digestReplays.Load()
+	st.DigestIdentity = c.digestIdentity.Load()
+	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
 	}

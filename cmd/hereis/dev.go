@@ -30,6 +30,7 @@ type devFlags struct {
 	BaseCluster int      `name:"base-cluster" default:"7060" placeholder:"PORT" env:"HEREIS_BASE_CLUSTER" help:"Gossip port of node 1; streams at +1, proto.actor's remote at +2 (default ${default})."`
 	BaseAdmin   int      `name:"base-admin" default:"8060" placeholder:"PORT" env:"HEREIS_BASE_ADMIN" help:"Admin port of node 1 (default ${default})."`
 	Domain      []string `name:"domain" sep:"none" placeholder:"D" help:"Domain to serve besides localhost, with aliases as a=b,c; repeatable."`
+	Users       string   `name:"users" placeholder:"FILE" env:"HEREIS_USERS" help:"File of those who may register and call (see hereis user); none: everybody may."`
 	Data        string   `name:"data" placeholder:"DIR" help:"Folder for the secret and the nodes' data, kept; none: a temporary one."`
 	Durability  string   `name:"durability" default:"sync" placeholder:"LEVEL" env:"HEREIS_DURABILITY" help:"memory, async or sync (default ${default})."`
 	LogLevel    string   `name:"log-level" default:"info" placeholder:"LEVEL" env:"HEREIS_LOG_LEVEL" help:"Lowest level that the nodes log (default ${default})."`
@@ -69,6 +70,9 @@ func (n *devNode) args(c *devFlags, secretFile string, others []string) []string
 	}
 	for _, d := range c.Domain {
 		args = append(args, "--domain="+d)
+	}
+	if c.Users != "" {
+		args = append(args, "--users="+c.Users)
 	}
 	for _, o := range others {
 		args = append(args, "--join="+o)
@@ -240,6 +244,9 @@ func (c *devFlags) announce(a *app, sup *supervisor, data string, temporary bool
 	fmt.Fprintf(&b, "\nHereis is ready: %d nodes; data in %s (%s)\n", len(all), data, kept)
 	for _, r := range all {
 		fmt.Fprintf(&b, "\n  %s  pid %d\n    register at  %s  (user@localhost)\n    look up      %s\n", r.Name, r.PID, r.Register, r.Where)
+	}
+	if c.Users == "" {
+		fmt.Fprintf(&b, "\n  No passwords: everybody may register and call; --users FILE asks for them.\n")
 	}
 	fmt.Fprintf(&b, "\n  A node that is killed stays down until: %s\n  Ctrl-C stops all.\n\n", c.restartCommand(a, 2))
 	_, err := fmt.Fprint(a.stdout, b.String())

@@ -63,6 +63,31 @@ func (s *sipp) answer() {
 	start(s.t, "sipp-uas", cmd)
 }
 
+// device starts a device of all users, which runs a scenario once for each of
+// them, and registers it at a node. The process ends well if every run succeeds.
+func (s *sipp) device(name, transport string, at *node) *process {
+	s.t.Helper()
+	port := ports(s.t, 1)
+	s.contact = local(port)
+	if transport == "t1" {
+		s.contact += ";transport=tcp"
+	}
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(port),
+		"-mp", strconv.Itoa(ports(s.t, 4)), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+	s.all("register", at.sip, 50)
+	return p
+}
+
+// well expects that devices have had all their calls.
+func well(t *testing.T, devices ...*process) {
+	t.Helper()
+	for _, p := range devices {
+		if code := p.ended(20 * time.Second); code != 0 {
+			t.Errorf("%s: exit %d\n%s", p.name, code, summaryOf(p.output()))
+		}
+	}
+}
+
 // all runs a scenario once for each user against a node and expects every one to succeed.
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()

@@ -59,13 +59,14 @@ func greeters(t *testing.T) []string {
 	return admins
 }
 
-// loopbackPorts finds ports that are free for UDP and TCP now, below those that the
-// system gives to outgoing connections, which another node may be making.
+// loopbackPorts finds addresses that are free for UDP and TCP now: at a loopback
+// address of the test's own, so that no other process takes one meanwhile.
 func loopbackPorts(t *testing.T, n int) []string {
 	t.Helper()
+	ip := fmt.Sprintf("127.%d.%d.%d", 2+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
 	var out []string
 	for len(out) < n {
-		at := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
+		at := fmt.Sprintf("%s:%d", ip, 10000+rand.IntN(20000))
 		l, err := net.Listen("tcp", at)
 		if err != nil {
 			continue
