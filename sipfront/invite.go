@@ -188,10 +188,22 @@ func (s *Server) devices(located *messages.Located, r *request) (list []device, 
 			}
 			byInstance[id] = len(list)
 		}
-		list = append(list, device{t})
+		list = append(list, t.alternatives(m))
 	}
 	sortByQ(list)
 	return list, insecure
+}
+
+// alternatives are a target and, where only the edge's place is in between, its
+// Contact itself: an edge that has died, or that cannot be reached from here
+// while others can, does not make a device unreachable that anybody can call.
+func (t *target) alternatives(m *messages.Target) device {
+	if t.via != viaNode || m.GetFlowBound() {
+		return device{t}
+	}
+	direct := *t
+	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	return device{t, &direct}
 }
 
 func sortByQ(list []device) {
