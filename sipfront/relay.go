@@ -34,7 +34,8 @@ func (s *Server) ack(msg *transport.Message) {
 				s.count.dropped.Add(1)
 				return
 			}
-			for _, d := range s.devices(res, r.callID) {
+			devices, _ := s.devices(res, r)
+			for _, d := range devices {
 				s.pass(f, d[0])
 			}
 		})
@@ -54,7 +55,7 @@ func (s *Server) pass(f *fork, t *target) {
 	if err == errResolve {
 		u := t.next()
 		s.ask(context.Background(), func(ctx context.Context) {
-			if ways, err := s.resolve(ctx, u); err == nil {
+			if ways, err := s.resolve(ctx, u, large(f.r)); err == nil {
 				s.passBy(f, t, ways)
 			}
 		})

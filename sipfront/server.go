@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -104,6 +105,9 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+
+	// draining: no new flow or call begins here.
+	draining atomic.Bool
 
 	// lookups has one token for each question to the cluster under way, and
 	// each name lookup; it is never closed.
@@ -232,6 +236,8 @@ func (s *Server) request(tx serverTx) {
 		return
 	}
 	switch {
+	case s.refusesNew(r, p):
+		s.refuse(tx, r, s.drainingError())
 	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
 		s.options(tx, r)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
