@@ -110,6 +110,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
+		s.count.breadthExceeded.Add(1)
 		return errBreadth
 	}
 	return nil
