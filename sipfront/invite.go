@@ -113,7 +113,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
-		s.count.breadthRefused.Add(1)
+		s.count.breadthExceeded.Add(1)
 		return errBreadth
 	}
 	return nil
