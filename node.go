@@ -233,8 +233,12 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	rc := resolve.DefaultConfig()
-	rc.Transports = sipTransports
+	rc := n.cfg.resolve()
+	for _, a := range n.sipAddresses() {
+		if !slices.Contains(rc.Transports, a.Transport) {
+			rc.Transports = append(rc.Transports, a.Transport)
+		}
+	}
 	sc, err := n.cfg.front()
 	if err != nil {
 		return err
@@ -272,6 +276,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+		{name: "drain", run: untilDone, before: n.drainToStop},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})

@@ -145,6 +145,9 @@ func (n *Node) KeepAsync(rec *messages.Record, done func(error)) {
 // refused before a holder is asked (rule 7).
 func (n *Node) KeepErr() error { return n.parts.Store.Err() }
 
+// DrainStatus tells how far this node has handed over what it holds for others.
+func (n *Node) DrainStatus() DrainStatus { return n.core.DrainStatus() }
+
 // Settled tells whether this node knows all that it should hold (rule 14).
 func (n *Node) Settled() bool { return n.core.Settled() }
 

@@ -28,7 +28,7 @@ func (s *Server) forwarded(r *request) []header {
 	seen := false
 	for _, h := range r.headers {
 		switch h.name {
-		case "Via", "Route", "Content-Length", markHeader:
+		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
 			continue
 		case "Max-Forwards":
 			seen = true
@@ -49,6 +49,9 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	s.route(d)
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
+	}
+	if t.breadth > 0 {
+		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
 	if w.node && f.plan.way != wayHop {
 		// Where the sender's own Route chose the node, nothing was accepted here.
@@ -82,17 +85,19 @@ func (s *Server) route(d *draft) {
 	}
 }
 
-// recordRouted tells whether we stay on the way of what a request begins
-// (RFC 3261 16.6 step 4): where a dialog may begin.
+// recordRouted tells whether we put ourselves on the way of what follows a
+// request (RFC 3261 16.6 step 4): where a dialog may begin, and where one is
+// refreshed, for a UA that has lost its route set.
 func recordRouted(r *request) bool {
-	if r.toTag != "" {
-		return false
-	}
 	switch r.method {
-	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "UPDATE", "CANCEL", "ACK":
+	case "INVITE", "SUBSCRIBE", "NOTIFY", "REFER":
+		return true
+	case "UPDATE":
+		return r.toTag != ""
+	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "CANCEL", "ACK":
 		return false
 	}
-	return true
+	return r.toTag == ""
 }
 
 // recordRoute is our Record-Route: one value, or one for each transport if

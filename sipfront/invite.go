@@ -25,6 +25,8 @@ type target struct {
 	via  viaKind
 	// edge is the node that the request goes to, for viaNode.
 	edge string
+	// breadth is the Max-Breadth that goes along, 0 for none (RFC 5393 5.3.3).
+	breadth int
 }
 
 // viaKind is how a target is reached.
@@ -107,6 +109,9 @@ func (s *Server) mayForward(r *request, p *plan) error {
 	if s.looped(r, p) {
 		return errLoop
 	}
+	if r.maxBreadth == 0 {
+		return errBreadth
+	}
 	return nil
 }
 
@@ -118,6 +123,9 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		return t, nil
 	}
 	out := p.token.out(r)
+	if p.target.scheme == "sips" && out.transport != "" && !secure(out.transport) {
+		return nil, errInsecure
+	}
 	t.side = *out
 	if p.token.edge == s.parts.Cluster.Self() {
 		if out.transport == "" {
@@ -161,14 +169,15 @@ func (s *Server) around(r *request, p *plan) *target {
 }
 
 // devices turns what the cluster located into devices, best q first. Two
-// flows of one instance are one device.
-func (s *Server) devices(located *messages.Located, callID string) []device {
-	var list []device
+// flows of one instance are one device. insecure: there are others, that a
+// sips URI must not be carried to.
+func (s *Server) devices(located *messages.Located, r *request) (list []device, insecure bool) {
 	byInstance := map[string]int{}
 	for _, m := range located.GetTargets() {
-		t, err := s.located(m)
+		t, err := s.located(m, r.target.scheme == "sips")
 		if err != nil {
-			s.log.Debug("target not usable", "call_id", callID, "err", err)
+			insecure = insecure || err == errInsecure
+			s.log.Debug("target not usable", "call_id", r.callID, "err", err)
 			continue
 		}
 		if id := m.GetInstanceId(); id != "" && m.GetRegId() != 0 {
@@ -180,17 +189,40 @@ func (s *Server) devices(located *messages.Located, callID string) []device {
 		}
 		list = append(list, device{t})
 	}
+	sortByQ(list)
+	return list, insecure
+}
+
+func sortByQ(list []device) {
 	sort.SliceStable(list, func(i, j int) bool { return list[i][0].q > list[j][0].q })
-	return list
+}
+
+// secure tells whether a transport keeps the promise of a sips URI (RFC 3261
+// 26.2.2, RFC 5630 3.1.3).
+func secure(network string) bool { return network == "tls" || network == "wss" }
+
+// mayCarry tells whether a binding may be used for a sips URI, its own or the
+// caller's: by a flow with TLS, also on the way to its edge, or by a sips Contact.
+func (s *Server) mayCarry(m *messages.Target, contact *uri) bool {
+	if _, tls := s.parts.Cluster.SIPAddr(m.GetEdge(), "tls"); !tls && m.GetEdge() != s.parts.Cluster.Self() && m.GetEdgeLive() {
+		return false
+	}
+	if m.GetFlowBound() {
+		return secure(m.GetTransport())
+	}
+	return contact.scheme == "sips"
 }
 
 // located says how a target is reached from this node: by its flow if that is
 // here, through the edge that holds it, or, where nothing binds it, by its
 // Contact from the edge, or from here while the edge is away.
-func (s *Server) located(m *messages.Target) (*target, error) {
+func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	u, err := parseURI(m.GetContact())
 	if err != nil {
 		return nil, err
+	}
+	if (sips || u.scheme == "sips") && !s.mayCarry(m, &u) {
+		return nil, errInsecure
 	}
 	t := &target{
 		key: m.GetEdge() + " " + m.GetRemote() + " " + m.GetContact(),

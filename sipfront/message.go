@@ -39,6 +39,8 @@ type request struct {
 	cseq    uint32
 	// maxForwards is -1 if the header is absent.
 	maxForwards int
+	// maxBreadth is -1 if the header is absent.
+	maxBreadth int
 	// routes are the Route values, topmost first.
 	routes []string
 }
@@ -52,7 +54,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1}
+	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
@@ -103,6 +105,12 @@ func (r *request) take(h header) error {
 			return errMessage
 		}
 		r.maxForwards = int(min(n, 255))
+	case "Max-Breadth":
+		n, err := strconv.ParseUint(h.value, 10, 32)
+		if err != nil {
+			return errMessage
+		}
+		r.maxBreadth = int(min(n, 1<<16))
 	case "Route":
 		r.routes = splitValues(r.routes, h.value)
 	}
@@ -381,6 +389,8 @@ func canonicalName(name string) string {
 		return "Max-Forwards"
 	case "route":
 		return "Route"
+	case "max-breadth":
+		return "Max-Breadth"
 	case "record-route":
 		return "Record-Route"
 	case "content-length", "l":

@@ -113,6 +113,8 @@ type node struct {
 	t                               *testing.T
 	bin, name                       string
 	sip, gossip, admin, data, joins string
+	// wrap stands before the command, args after it.
+	wrap, args []string
 }
 
 // ports finds n consecutive ports, free for UDP and TCP.
@@ -148,6 +150,17 @@ func free(base, n int) bool {
 // startCluster runs n nodes and waits until each knows all.
 func startCluster(t *testing.T, bin string, n int) []*node {
 	t.Helper()
+	nodes := newCluster(t, bin, n)
+	for _, n := range nodes {
+		n.launch()
+	}
+	waitMembers(t, nodes)
+	return nodes
+}
+
+// newCluster makes n nodes that do not run yet; all join the first.
+func newCluster(t *testing.T, bin string, n int) []*node {
+	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
 	for i := range nodes {
@@ -159,9 +172,7 @@ func startCluster(t *testing.T, bin string, n int) []*node {
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
 		}
-		nodes[i].launch()
 	}
-	waitMembers(t, nodes)
 	return nodes
 }
 
@@ -176,8 +187,9 @@ func (n *node) start() {
 
 func (n *node) launch() {
 	n.t.Helper()
-	n.process = start(n.t, n.name, exec.Command(n.bin, "node", "--name", n.name, "--data", n.data,
-		"--sip", n.sip, "--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"))
+	line := slices.Concat(n.wrap, []string{n.bin, "node", "--name", n.name, "--data", n.data, "--sip", n.sip,
+		"--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"}, n.args)
+	n.process = start(n.t, n.name, exec.Command(line[0], line[1:]...))
 }
 
 func (n *node) waitReady() {

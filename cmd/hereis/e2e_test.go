@@ -39,6 +39,18 @@ func TestE2E(t *testing.T) {
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
+	t.Run("Chaos", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes")
+		}
+		t.Run("Kill", func(t *testing.T) { testChaosKill(t, bin) })
+		t.Run("Drain", func(t *testing.T) { testChaosDrain(t, bin) })
+		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
+		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
+		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
+		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
+		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
+	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }

@@ -202,6 +202,14 @@ func (d *device) read() {
 // register sends a REGISTER to a node and expects 200; 0 removes the binding.
 func (d *device) register(n *node, expires int) {
 	d.t.Helper()
+	if status, _ := d.tryRegister(n, expires); status != 200 {
+		d.t.Fatalf("REGISTER of %s at %s: %d", d.name, n.name, status)
+	}
+}
+
+// tryRegister sends a REGISTER to a node and returns status and Retry-After.
+func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
+	d.t.Helper()
 	d.cseq++
 	var w sipmsg.Builder
 	aor := "sip:" + d.user + "@localhost"
@@ -214,8 +222,31 @@ func (d *device) register(n *node, expires int) {
 	w.Header("Contact", contact)
 	w.Int("Expires", uint64(expires), "")
 	w.End("", "")
-	if m := d.ask(n, &w); m.Status != 200 {
-		d.t.Fatalf("REGISTER of %s at %s: %d %s", d.name, n.name, m.Status, m.Reason)
+	m := d.ask(n, &w)
+	return m.Status, string(m.Get("Retry-After"))
+}
+
+// peek is one OPTIONS for a user, sent once, and its answer within half a second.
+func (d *device) peek(n *node, user string) (status int, answered bool) {
+	d.t.Helper()
+	d.cseq++
+	var w sipmsg.Builder
+	to := "sip:" + user + "@localhost"
+	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
+	w.End("", "")
+	if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
+		return 0, false
+	}
+	over := time.After(500 * time.Millisecond)
+	for {
+		select {
+		case m := <-d.answers:
+			if num, _, ok := m.CSeq(); ok && int(num) == d.cseq && m.Status >= 200 {
+				return m.Status, true
+			}
+		case <-over:
+			return 0, false
+		}
 	}
 }
 
