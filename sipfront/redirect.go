@@ -18,6 +18,9 @@ func (f *fork) redirect(r *reply) bool {
 		for _, value := range splitValues(nil, v) {
 			t, ok := f.redirected(value)
 			if !ok || f.redirects == f.s.cfg.MaxRedirects {
+				if ok {
+					f.s.count.redirectsLeft.Add(1)
+				}
 				left = append(left, value)
 				continue
 			}
