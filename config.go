@@ -44,6 +44,14 @@ type Config struct {
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
 	Domains []string `name:"domain" group:"sip" placeholder:"D" sep:"none" help:"Domain to serve, with aliases as a=b,c; repeatable; none: the advertised address."`
+	// DNS lists name servers, ip or ip:port, for names in SIP (RFC 3263). Empty:
+	// those of the host.
+	DNS []string `name:"dns" group:"sip" placeholder:"ADDR" help:"Name server for names in SIP, IP or IP:PORT; repeatable; none: the servers of the host."`
+	// FollowRedirects: the Contacts of a 300, 301 or 302 are called by this node
+	// instead of being passed on to the caller (RFC 3261 16.7).
+	FollowRedirects bool `name:"follow-redirects" group:"sip" help:"Call the Contacts of a 300, 301 or 302 instead of passing it on."`
+	// RingTimeout bounds how long devices ring while others with a lower q wait.
+	RingTimeout time.Duration `name:"ring-timeout" group:"sip" placeholder:"T" help:"How long devices ring while others with a lower q wait."`
 	// Users is the file of those who may register and call, with their passwords'
 	// hashes (see hereis user); empty: everybody may. It is the same at every
 	// node, and is read again when it changes.
@@ -104,6 +112,11 @@ type Config struct {
 	MaxFlows int `name:"max-flows" group:"limits" placeholder:"N" help:"UDP flows with an id."`
 	// MaxBranches bounds the branches of one request, all told.
 	MaxBranches int `name:"max-branches" group:"limits" placeholder:"N" help:"Branches of one request."`
+	// MaxBreadth bounds the branches of one request that are open at a time,
+	// here and at all proxies behind (RFC 5393).
+	MaxBreadth int `name:"max-breadth" group:"limits" placeholder:"N" help:"Branches of one request that are open at a time, here and behind."`
+	// MaxRedirects bounds the Contacts of redirections that one request follows.
+	MaxRedirects int `name:"max-redirects" group:"limits" placeholder:"N" help:"Contacts of redirections that one request follows."`
 	// MaxLookups bounds questions of the SIP side to the cluster; above it: 503.
 	MaxLookups int `name:"max-lookups" group:"limits" placeholder:"N" help:"Questions of the SIP side to the cluster at a time; above it 503."`
 	// MaxInFlight bounds the unanswered requests to one node; above it: 503.
@@ -115,6 +128,34 @@ type Config struct {
 	MaxBroadcasts int `name:"max-broadcasts" group:"limits" placeholder:"N" help:"Users that all nodes are asked about at a time; above it 503."`
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
+
+	// MaxPending bounds the requests without a final answer, ringing calls among
+	// them; above it: 503.
+	MaxPending int `name:"max-pending" group:"limits" placeholder:"N" help:"Requests without a final answer at a time; above it 503."`
+	// SourceRate bounds the requests per second of one source, an IPv4 address
+	// or an IPv6 /64; 0: any number. Above it: 503 to a few, then silence.
+	SourceRate int `name:"source-rate" group:"limits" placeholder:"N" help:"Requests per second of one source address; above it 503, then silence; 0: any number."`
+	// SourceBurst is how many requests a source may send at once.
+	SourceBurst int `name:"source-burst" group:"limits" placeholder:"N" help:"Requests of one source address at once."`
+	// SourceAnswers is how many requests of one source above the bound are
+	// answered 503 in one second; others are dropped.
+	SourceAnswers int `name:"source-answers" group:"limits" placeholder:"N" help:"Answers 503 to one source address per second."`
+	// MaxSources bounds the sources that are remembered.
+	MaxSources int `name:"max-sources" group:"limits" placeholder:"N" help:"Source addresses remembered; the quietest give way."`
+	// MaxConnections bounds the SIP connections, both directions; one more is closed at once.
+	MaxConnections int `name:"max-connections" group:"limits" placeholder:"N" help:"SIP connections at a time; one more is closed."`
+	// MaxConnectionsPerSource bounds those that one address opened.
+	MaxConnectionsPerSource int `name:"max-connections-per-source" group:"limits" placeholder:"N" help:"SIP connections of one address; one more is closed."`
+	// MaxDatagram, MaxMessage and MaxBody are in bytes: a SIP message over UDP,
+	// one over a connection, and the body of either; above them: 513.
+	MaxDatagram int `name:"max-datagram" group:"limits" placeholder:"BYTES" help:"SIP message over UDP; above it 513."`
+	MaxMessage  int `name:"max-message" group:"limits" placeholder:"BYTES" help:"SIP message over a connection; above it 513 and the end of the connection."`
+	MaxBody     int `name:"max-body" group:"limits" placeholder:"BYTES" help:"Body of a SIP message; above it 513."`
+	// MaxHeaders bounds the header values of a message (three Vias on one line
+	// count three), MaxHeaderLine the bytes of one, MaxParams its parameters; above them: 400.
+	MaxHeaders    int `name:"max-headers" group:"limits" placeholder:"N" help:"Header values of a SIP message; above it 400."`
+	MaxHeaderLine int `name:"max-header-line" group:"limits" placeholder:"BYTES" help:"One header line; above it 400."`
+	MaxParams     int `name:"max-params" group:"limits" placeholder:"N" help:"Parameters of one header value; above it 400."`
 
 	// Admin is the ip:port of the HTTP API; empty: none. It has no authentication.
 	Admin string `name:"admin" group:"operation" placeholder:"ADDR" help:"Address of the HTTP API, IP:PORT; it has no authentication; empty: none."`
@@ -145,6 +186,7 @@ func DefaultConfig() Config {
 		Data:            "hereis-data",
 		Durability:      "sync",
 		SIP:             []string{"0.0.0.0:5060"},
+		RingTimeout:     front.RingTimeout,
 		Digest:          []string{"SHA-256", "SHA-512-256", "MD5"},
 		NonceLife:       front.NonceLife,
 		Profile:         "lan",
@@ -157,15 +199,23 @@ func DefaultConfig() Config {
 		AnswerBytes:     tx.AnswerBytes,
 		MaxFlows:        tr.MaxFlows,
 		MaxBranches:     front.MaxBranches,
+		MaxBreadth:      front.MaxBreadth,
+		MaxRedirects:    front.MaxRedirects,
 		MaxLookups:      front.MaxLookups,
 		MaxInFlight:     cl.MaxInFlight,
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
-		Admin:           "127.0.0.1:8060",
-		LogLevel:        "info",
-		LogFormat:       "text",
-		StopTimeout:     10 * time.Second,
+		MaxPending:      tx.MaxPending,
+		SourceRate:      tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
+		MaxSources:     tr.Sources.Table,
+		MaxConnections: tr.Streams.Connections, MaxConnectionsPerSource: tr.Streams.PerSource,
+		MaxDatagram: tr.Limits.Datagram, MaxMessage: tr.Streams.Message, MaxBody: tr.Limits.Body,
+		MaxHeaders: tr.Limits.Headers, MaxHeaderLine: tr.Limits.HeaderLine, MaxParams: tr.Limits.Params,
+		Admin:       "127.0.0.1:8060",
+		LogLevel:    "info",
+		LogFormat:   "text",
+		StopTimeout: 10 * time.Second,
 	}
 }
 

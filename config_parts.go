@@ -7,6 +7,7 @@ import (
 	"hereis/cluster"
 	"hereis/sipfront"
 	"hereis/sipfront/credentials"
+	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -46,13 +47,20 @@ func (c *Config) limits() actors.Limits {
 func (c *Config) transport() transport.Config {
 	tc := transport.DefaultConfig()
 	tc.MaxFlows = c.MaxFlows
+	tc.Sources.PerSecond, tc.Sources.Burst = c.SourceRate, c.SourceBurst
+	tc.Sources.Table, tc.Sources.Answers = c.MaxSources, c.SourceAnswers
+	tc.Streams.Connections, tc.Streams.PerSource = c.MaxConnections, c.MaxConnectionsPerSource
+	tc.Streams.Message = c.MaxMessage
+	tc.Streams.Queue = max(tc.Streams.Queue, 4*c.MaxMessage)
+	tc.Limits.Datagram, tc.Limits.Body = c.MaxDatagram, c.MaxBody
+	tc.Limits.Headers, tc.Limits.HeaderLine, tc.Limits.Params = c.MaxHeaders, c.MaxHeaderLine, c.MaxParams
 	return tc
 }
 
 // transaction is that of the transaction layer.
 func (c *Config) transaction() transaction.Config {
 	tc := transaction.DefaultConfig()
-	tc.MaxTransactions, tc.AnswerBytes = c.MaxTransactions, c.AnswerBytes
+	tc.MaxTransactions, tc.AnswerBytes, tc.MaxPending = c.MaxTransactions, c.AnswerBytes, c.MaxPending
 	tc.Seed = rand.Uint64()
 	return tc
 }
@@ -61,7 +69,8 @@ func (c *Config) transaction() transaction.Config {
 // are added by the node.
 func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
-	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
+	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
+	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	fc.NonceLife = c.NonceLife
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
@@ -81,6 +90,13 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 		fc.Relays = append(fc.Relays, r)
 	}
 	return fc, nil
+}
+
+// resolve is that of names in SIP; the transports are added by the node.
+func (c *Config) resolve() resolve.Config {
+	rc := resolve.DefaultConfig()
+	rc.Transports, rc.Servers = nil, c.DNS
+	return rc
 }
 
 // cluster has the limits of the cluster part; who the node is is added by it.

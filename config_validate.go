@@ -80,6 +80,14 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	if c.RingTimeout <= 0 {
+		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
+	}
+	rc := c.resolve()
+	rc.Transports = sipTransports
+	if err := rc.Validate(); err != nil {
+		errs = append(errs, fieldErr("dns", "%v", err))
+	}
 	if _, err := ParseDomains(c.Domains); err != nil {
 		errs = append(errs, fieldErr("domain", "%v", err))
 	}
@@ -177,16 +185,25 @@ func (c *Config) validateRegistrar() error {
 func (c *Config) validateLimits() error {
 	var errs []error
 	for _, l := range []struct {
-		field string
-		value int
+		field      string
+		value, min int
 	}{
-		{"max-transactions", c.MaxTransactions}, {"answer-bytes", c.AnswerBytes}, {"max-flows", c.MaxFlows},
-		{"max-branches", c.MaxBranches}, {"max-lookups", c.MaxLookups}, {"max-in-flight", c.MaxInFlight},
-		{"max-parked", c.MaxParked}, {"max-broadcasts", c.MaxBroadcasts}, {"max-handlers", c.MaxHandlers},
+		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
+		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
+		{"max-lookups", c.MaxLookups, 1}, {"max-in-flight", c.MaxInFlight, 1},
+		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
+		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
+		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},
+		{"max-connections", c.MaxConnections, 1}, {"max-connections-per-source", c.MaxConnectionsPerSource, 1},
+		{"max-datagram", c.MaxDatagram, 1300}, {"max-message", c.MaxMessage, 1300}, {"max-body", c.MaxBody, 0},
+		{"max-headers", c.MaxHeaders, 16}, {"max-header-line", c.MaxHeaderLine, 256}, {"max-params", c.MaxParams, 8},
 	} {
-		if l.value < 1 {
-			errs = append(errs, fieldErr(l.field, "%d is less than 1", l.value))
+		if l.value < l.min {
+			errs = append(errs, fieldErr(l.field, "%d is less than %d", l.value, l.min))
 		}
+	}
+	if c.MaxDatagram > 65535 {
+		errs = append(errs, fieldErr("max-datagram", "%d is more than a datagram can have", c.MaxDatagram))
 	}
 	return errors.Join(errs...)
 }

@@ -104,6 +104,7 @@ func (n *Node) openSIP() error {
 			}
 		}
 	}
+	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.cluster.EndFlow(f.ID())
@@ -130,11 +131,10 @@ func (n *Node) openStore() error {
 	}
 	profile := cluster.Profile(n.cfg.Profile)
 	n.clock = cluster.NewClock(cluster.ClockConfig{
-		OnWake: func(gap time.Duration) {
-			n.log.Warn("this process did not run for a while", "took", gap)
-			n.cluster.Woke()
-		},
-		Gap: profile.ProbeTimeout(),
+		OnWake: func(time.Duration) { n.cluster.Woke() },
+		// Twice the probe timeout: a busy host delays a ticker by one, and no
+		// member is suspected for it.
+		Gap: 2 * profile.ProbeTimeout(),
 	}, n.log)
 	state, err := n.store.Start(n.clock.NowMS(), 0)
 	if err != nil {
@@ -218,7 +218,7 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 	var err error
 	n.gossip, err = cluster.NewGossip(cluster.GossipConfig{
 		Self: n.self, Bind: n.cfg.Cluster, Join: n.cfg.Join, Keys: keys,
-		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS,
+		Profile: cluster.Profile(n.cfg.Profile), Store: n.store, NowMS: n.clock.NowMS, OnAway: n.cluster.Away,
 	}, n.membersChanged, n.log)
 	if err != nil {
 		return err
@@ -231,8 +231,12 @@ func (n *Node) openGossip(keys *cluster.Keys) error {
 
 // openFront makes the SIP front end above the sockets and the cluster.
 func (n *Node) openFront(keys *cluster.Keys) error {
-	rc := resolve.DefaultConfig()
-	rc.Transports = sipTransports
+	rc := n.cfg.resolve()
+	for _, a := range n.sipAddresses() {
+		if !slices.Contains(rc.Transports, a.Transport) {
+			rc.Transports = append(rc.Transports, a.Transport)
+		}
+	}
 	sc, err := n.cfg.front()
 	if err != nil {
 		return err
@@ -263,21 +267,44 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 func (n *Node) Run(ctx context.Context) error {
 	parts := []part{
 		{name: "clock", run: n.clock.Run},
+		{name: "clock-settled", run: n.watchClock},
 		{name: "cluster", run: n.cluster.Run},
 		{name: "streams", run: n.streams.Run},
-		{name: "gossip", run: n.gossip.Run, before: n.gossip.Leave},
+		{name: "gossip", run: n.runGossip, before: n.gossip.Leave},
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+		{name: "drain", run: untilDone, before: n.drainToStop},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
 	}
 	if n.actors != nil {
-		parts = slices.Insert(parts, 3, part{name: "actors", run: n.actors.Run})
+		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
 	}
 	err := runParts(ctx, parts, n.cfg.StopTimeout/3, n.log)
 	return errors.Join(err, n.Close())
+}
+
+// ErrStartAgain is in Run's error when the peers remember a higher incarnation
+// of this node's name than its own, as after the loss of its disk with a clock
+// that is behind. The next New has one above it: the node can be started again
+// at once.
+var ErrStartAgain = errors.New("the node can be started again at once")
+
+// runGossip puts the incarnation that peers remember on disk if it is above
+// this node's, so that the next start is above it. A running node cannot change
+// its own: its stamps and flows carry it.
+func (n *Node) runGossip(ctx context.Context) error {
+	err := n.gossip.Run(ctx)
+	var known cluster.IncarnationError
+	if !errors.As(err, &known) {
+		return err
+	}
+	if _, failed := n.store.Start(n.clock.NowMS(), known.Known); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("%w: %w", ErrStartAgain, err)
 }
 
 // Close gives back what New took. Run calls it; so does who never ran the node.
@@ -296,6 +323,25 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// watchClock ends the time in which node time may still step to what the first
+// peers say, when the node is settled.
+func (n *Node) watchClock(ctx context.Context) error {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			if n.cluster.Settled() {
+				n.clock.Settled()
+				<-ctx.Done()
+				return nil
+			}
+		}
+	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {
@@ -382,6 +428,10 @@ func (n *Node) Hello(node string) *messages.Hello { return n.peers.hello(node) }
 // ErrUnsettled is the answer of Ready while the node does not know yet what it should.
 var ErrUnsettled = errors.New("the view of the cluster is not settled")
 
+// Healthy is nil while the node can do its work, or says what a person must see
+// to: a disk that fails.
+func (n *Node) Healthy() error { return n.store.Err() }
+
 // Ready is nil when the node serves with full knowledge, or says what is missing.
 // A node that is not ready serves all the same, as far as it can.
 func (n *Node) Ready() error {
@@ -425,17 +475,17 @@ func (n *Node) sipAddresses() []sipfront.Address {
 	adv, _ := n.cfg.AdvertiseAddr()
 	var out []sipfront.Address
 	listened := map[string][]netip.AddrPort{"udp": n.transport.Addrs(), "tcp": n.transport.TCPAddrs()}
-	first := uint16(0)
+	var first netip.AddrPort
 	for _, network := range sipTransports {
 		for _, at := range listened[network] {
-			if first == 0 {
-				first = at.Port()
+			if !first.IsValid() {
+				first = at
 			}
-			if at.Addr().IsUnspecified() || at.Port() == first {
-				port := at.Port()
-				if port == first && adv.Port() != 0 {
-					port = adv.Port()
-				}
+			port := at.Port()
+			if port == first.Port() && adv.Port() != 0 {
+				port = adv.Port()
+			}
+			if at.Addr().IsUnspecified() || at == first {
 				at = netip.AddrPortFrom(adv.Addr(), port)
 			}
 			out = append(out, sipfront.Address{Transport: network, Addr: at})

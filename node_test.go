@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"hereis"
 	"hereis/actors"
+	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/messages/messagestest"
 )
@@ -46,8 +48,9 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	out := make([]hereis.Config, n)
 	var join []string
+	ports := freePorts(t, 3*n)
 	for i := range out {
-		free := freePorts(t, 3)
+		free := ports[3*i:]
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}
@@ -66,22 +69,25 @@ func configs(t *testing.T, n int) []hereis.Config {
 	return out
 }
 
-// freePorts finds loopback addresses that are free for UDP and TCP now.
+// freePorts finds addresses that are free for UDP and TCP now: at a loopback
+// address of the test's own, so that no other process takes one meanwhile.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
+	ip := fmt.Sprintf("127.%d.%d.%d", 2+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
 	var out []string
 	for len(out) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		at := fmt.Sprintf("%s:%d", ip, 10000+rand.IntN(20000))
+		l, err := net.Listen("tcp", at)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer l.Close()
-		u, err := net.ListenPacket("udp", l.Addr().String())
+		u, err := net.ListenPacket("udp", at)
 		if err != nil {
 			continue
 		}
 		defer u.Close()
-		out = append(out, l.Addr().String())
+		out = append(out, at)
 	}
 	return out
 }
@@ -452,4 +458,65 @@ func TestNew_SameDataFolderTwice(t *testing.T) {
 		_ = n.Close()
 		t.Error("no error for a data folder in use")
 	}
+}
+
+// A node whose disk was lost and whose clock is behind finds that its peers
+// know a later incarnation of its name: it ends, and starts above it.
+func TestRun_AnIncarnationBelowWhatPeersRememberIsRaisedForTheNextStart(t *testing.T) {
+	cfgs := configs(t, 2)
+	nodes := startAll(t, cfgs, nil)
+	var known uint64
+	for _, m := range nodes[0].Members() {
+		if m.Name == nodes[1].Name() {
+			known = m.Incarnation
+		}
+	}
+	if err := nodes[1].stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A start in a time to come, so that any other is behind it.
+	late := cfgs[1]
+	late.Data = t.TempDir()
+	st, err := store.Open(store.Config{Dir: late.Data, Name: late.Name}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := st.Start(0, known+1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, late, nil)
+	eventually(t, "the node is known with its high incarnation", func() error {
+		for _, m := range nodes[0].Members() {
+			if m.Name == n.Name() && m.Incarnation == n.Incarnation() && m.FailedMS == 0 {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	high := n.Incarnation()
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lost := cfgs[1]
+	lost.Data = t.TempDir()
+	again, err := hereis.New(lost, slog.New(slog.NewTextHandler(testWriter{t}, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Incarnation() >= high {
+		t.Fatalf("the start is at %d, not below %d", again.Incarnation(), high)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := again.Run(ctx); !errors.Is(err, hereis.ErrStartAgain) {
+		t.Fatalf("got %v, want ErrStartAgain", err)
+	}
+	second := start(t, lost, nil)
+	if second.Incarnation() <= high {
+		t.Errorf("the second start is at %d, not above %d", second.Incarnation(), high)
+	}
+	settled(t, []*member{nodes[0], second})
 }

@@ -92,7 +92,8 @@ var atomicGauges = map[string]struct{}{"Parked": {}}
 // snake writes a field's name as a metric's: MessagesIn is messages_in, LSMBytes lsm_bytes.
 func snake(s string) string {
 	var b strings.Builder
-	runes := []rune(s)
+	// The plural of AoR is a word, not two.
+	runes := []rune(strings.ReplaceAll(s, "AoRs", "Aors"))
 	for i, r := range runes {
 		upper := unicode.IsUpper(r)
 		if i > 0 && upper && (unicode.IsLower(runes[i-1]) || (i+1 < len(runes) && unicode.IsLower(runes[i+1]))) {

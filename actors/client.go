@@ -71,6 +71,37 @@ func (c *Client) Register(ctx context.Context, r *messages.Register) (*messages.
 	return res, nil
 }
 
+// Remove ends bindings of a user at an operator's word: the one that binding
+// names (a key, or a Contact), or all of them if it is empty. It returns when
+// the removal is stored here and copied (rule 5). ErrNotFound: there is none.
+func (c *Client) Remove(ctx context.Context, aor AoR, binding string) (*messages.Removed, error) {
+	if err := c.cluster.KeepErr(); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	askedMS, stamp := c.cluster.NowMS(), c.cluster.NewStamp()
+	r := &messages.Remove{
+		Aor: string(aor), Binding: binding, Stamp: stamp,
+		CallId: fmt.Sprintf("operator-%d.%d.%x", stamp.GetMs(), stamp.GetCounter(), stamp.GetIncarnation()),
+		Edge:   c.cluster.Name(), Incarnation: c.cluster.Incarnation(),
+	}
+	res, err := call[*messages.Removed](ctx, c, r.Aor, r)
+	if behind := (ClockBehindError{}); errors.As(err, &behind) {
+		c.cluster.RaiseClock(behind.StampMS)
+		again := proto.CloneOf(r)
+		again.Stamp, again.AgeMs = c.cluster.NewStamp(), c.cluster.NowMS()-askedMS
+		res, err = call[*messages.Removed](ctx, c, again.Aor, again)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !res.GetWrites().Empty() {
+		if err := c.cluster.Keep(ctx, res.Writes); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+		}
+	}
+	return res, nil
+}
+
 // Locate asks where a user can be called (WHEREIS). No way to call them is an
 // error: ErrNotFound, ErrUnavailable or ErrRetry (rule 15).
 func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error) {

@@ -186,7 +186,7 @@ func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]b
 		InstanceId: c.InstanceId,
 		RegId:      c.RegId,
 		Path:       r.Path,
-		FlowBound:  r.FlowBound,
+		FlowBound:  c.FlowBound,
 		Transport:  r.Transport,
 		Local:      r.Local,
 		Remote:     r.Remote,

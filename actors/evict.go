@@ -101,7 +101,7 @@ func (t *update) evict(l *messages.Lease) {
 	if stamp.Compare(l.Stamp) <= 0 {
 		stamp = t.q.NewStamp()
 	}
-	dead := t.lease(l.Key, stamp)
+	dead := t.lease(l.Key, stamp, nil)
 	dead.Dead, dead.CallId, dead.Cseq = true, l.CallId, l.Cseq
 	t.writes = append(t.writes, dead)
 	t.all = true

@@ -69,6 +69,12 @@ func (u *User) Answer(q *Question) *Answer {
 			return &Answer{Reply: ToFailure(err)}
 		}
 		return a
+	case *messages.Remove:
+		a, err := u.remove(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
 	case *messages.Locate:
 		return u.locate(q, msg)
 	case *messages.Where:
@@ -247,7 +253,7 @@ func (t *update) highestMS() int64 {
 
 // write puts a new lease or tombstone on a key.
 func (t *update) write(e *entry, stamp *messages.Stamp) error {
-	l := t.lease(e.key, stamp)
+	l := t.lease(e.key, stamp, boundFlow(t.r, e.contact))
 	wasAlive := e.have != nil && t.q.Record.Alive(e.have, t.q.NowMS)
 	if e.removal {
 		l.Dead = true
@@ -269,7 +275,7 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 		}
 	}
 	// A Contact that is called directly is the same by whatever flow it came.
-	if wasAlive && (e.have.Edge != t.r.Edge || t.r.FlowBound && !e.have.Flow.Same(t.r.Flow)) {
+	if wasAlive && (e.have.Edge != t.r.Edge || e.contact.FlowBound && !e.have.Flow.Same(t.r.Flow)) {
 		t.all = true
 		t.tellEdge(e.have.Edge)
 	}
@@ -278,12 +284,12 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 }
 
 // lease is a lease of this request's edge without payload.
-func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
+func (t *update) lease(key []byte, stamp *messages.Stamp, flow *messages.FlowID) *messages.Lease {
 	return &messages.Lease{
 		Key:        key,
 		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
 		Edge:       t.r.Edge,
-		Flow:       boundFlow(t.r),
+		Flow:       flow,
 		Stamp:      stamp,
 		Vouch:      t.r.Incarnation,
 		CallId:     t.r.CallId,
@@ -294,8 +300,8 @@ func (t *update) lease(key []byte, stamp *messages.Stamp) *messages.Lease {
 
 // boundFlow is the flow that a lease lives and dies with. A Contact that can be
 // called without its connection does not care when that closes.
-func boundFlow(r *messages.Register) *messages.FlowID {
-	if r.GetFlow().GetStream() && !r.GetFlowBound() {
+func boundFlow(r *messages.Register, c *messages.RegisterContact) *messages.FlowID {
+	if r.GetFlow().GetStream() && !c.GetFlowBound() {
 		return nil
 	}
 	return r.GetFlow()
@@ -323,7 +329,7 @@ func (t *update) joinTwins(e *entry) {
 			sameUA && twin.Cseq >= t.r.Cseq || !sameUA && !e.removal {
 			continue
 		}
-		l := t.lease(twin.Key, t.r.Stamp)
+		l := t.lease(twin.Key, t.r.Stamp, boundFlow(t.r, e.contact))
 		l.Dead = true
 		t.writes = append(t.writes, l)
 		t.all = true

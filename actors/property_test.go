@@ -298,10 +298,10 @@ func TestProperty_PeekReadsWhatBindWrites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &messages.RegisterContact{
 			Uri: rapid.StringMatching(`[ -~]{0,20}`).Draw(t, "uri"), InstanceId: rapid.StringMatching(`[ -~]{0,20}`).Draw(t, "instance"),
-			Params: rapid.SliceOfN(rapid.StringMatching(`[ -~]{0,5}`), 0, 3).Draw(t, "params"), Q: rapid.Uint32().Draw(t, "q"), RegId: rapid.Uint32().Draw(t, "reg"),
+			Params: rapid.SliceOfN(rapid.StringMatching(`[ -~]{0,5}`), 0, 3).Draw(t, "params"), Q: rapid.Uint32().Draw(t, "q"), RegId: rapid.Uint32().Draw(t, "reg"), FlowBound: rapid.Bool().Draw(t, "bound"),
 		}
 		since := rapid.Int64().Draw(t, "since")
-		b, err := bind(&messages.Register{Path: []string{"<sip:p;lr>"}, FlowBound: true}, c, since)
+		b, err := bind(&messages.Register{Path: []string{"<sip:p;lr>"}}, c, since)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/messages"
 )
 
@@ -176,7 +178,7 @@ func TestRule5_MovesAndRemovalsWaitForAll(t *testing.T) {
 	check(t, "another flow, Contact called directly", said(p.ask(r)), "false []")
 	p.advance(time.Second)
 	r = request(p.now, "n2", "c", 5, contactA)
-	r.FlowBound = true
+	bindFlow(r, true)
 	check(t, "another flow of the edge", said(p.ask(r)), "true []")
 	p.advance(time.Second)
 	check(t, "removal by another edge", said(p.register("n3", "c", 6, contactA+"|expires=0")), "true [n2]")
@@ -321,7 +323,8 @@ func TestRule12_RestartedEdges(t *testing.T) {
 	} {
 		p := newReplica(DefaultLimits())
 		r := request(p.now, "n1", "c", 1, contactA)
-		r.FlowBound, r.Flow.Stream, r.Incarnation = tt.flowBound, tt.stream, tt.vouch
+		bindFlow(r, tt.flowBound)
+		r.Flow.Stream, r.Incarnation = tt.stream, tt.vouch
 		p.ask(r)
 		p.inc["n1"] = tt.inc
 		check(t, tt.name, p.locate(), tt.want)
@@ -378,10 +381,39 @@ func TestRule15_Table(t *testing.T) {
 		p := newReplica(limits)
 		if tt.bound {
 			r := request(p.now, "n1", "c", 1, contactA)
-			r.FlowBound = true
+			bindFlow(r, true)
 			p.ask(r)
 		}
 		p.dead["n1"], p.unsettled, p.failedMember = tt.deadEdge, tt.unsettled, tt.failed
 		check(t, tt.name, p.locate(), tt.want)
 	}
+}
+
+// bindFlow says of every Contact whether only the flow leads to it.
+func bindFlow(r *messages.Register, bound bool) {
+	for _, c := range r.GetContacts() {
+		c.FlowBound = bound
+	}
+}
+
+// A connection that closes takes the Contacts with it that were bound to it,
+// and no other of the same REGISTER.
+func TestRule3_FlowBoundIsOfEachContact(t *testing.T) {
+	p := newReplica(DefaultLimits())
+	r := request(p.now, "n1", "c", 1, contactA, contactB)
+	r.Flow = &messages.FlowID{Incarnation: 1, Counter: 9, Stream: true}
+	r.Contacts[0].FlowBound = true
+	p.ask(r)
+	a, b := p.rec.Lease([]byte(contactA)), p.rec.Lease([]byte(contactB))
+	if !a.Flow.Same(r.Flow) || b.Flow != nil {
+		t.Errorf("flows %v and %v", a.Flow, b.Flow)
+	}
+	for l, want := range map[*messages.Lease]bool{a: true, b: false} {
+		var got messages.Binding
+		if err := proto.Unmarshal(l.Payload, &got); err != nil || got.FlowBound != want {
+			t.Errorf("%s: bound %v, %v", l.Key, got.FlowBound, err)
+		}
+	}
+	p.dead["n1"] = true
+	check(t, "edge gone", p.locate(), contactB)
 }

@@ -118,7 +118,8 @@ func scriptRequest(p *replica, args []string) *messages.Register {
 	r := request(p.now+number(opts["clock"]), opts["at"], opts["call"], uint32(number(opts["cseq"])), contacts...)
 	r.Incarnation = uint64(number(opts["inc"]))
 	r.Flow = &messages.FlowID{Incarnation: r.Incarnation, Counter: uint64(number(opts["flow"])), Stream: opts["stream"] != ""}
-	r.FlowBound, r.AgeMs = opts["bound"] != "", number(opts["age"])
+	bindFlow(r, opts["bound"] != "")
+	r.AgeMs = number(opts["age"])
 	if s, ok := opts["expires"]; ok {
 		expires(r, uint32(number(s)))
 	}

@@ -20,6 +20,14 @@ type ok struct {
 	OK bool `json:"ok"`
 }
 
+// Health is the answer of /healthz.
+type Health struct {
+	// OK is always true: a process that answers is alive.
+	OK bool `json:"ok"`
+	// Trouble is what a person must see to.
+	Trouble string `json:"trouble,omitempty"`
+}
+
 // Error is the body of every answer that is no success.
 type Error struct {
 	Error string `json:"error"`
@@ -86,6 +94,18 @@ func (s *Server) members(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.node.Info())
+}
+
+// healthz is 200 as long as the process answers, also with a disk that fails: an
+// orchestrator kills what is not healthy, and a node that cannot store still
+// proxies, still holds the flows of its devices, and comes back from a restart
+// with the same disk. What a restart does not mend is shown and stands in readyz.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	h := Health{OK: true}
+	if err := s.node.Healthy(); err != nil {
+		h.Trouble = err.Error()
+	}
+	writeJSON(w, http.StatusOK, h)
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {

@@ -37,6 +37,27 @@ type Node interface {
 	// channel is closed by the node when ctx ends or the node stops. A reader
 	// that is too slow misses events.
 	Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error)
+	// List gives each the users who match pattern and are online, in the whole
+	// cluster; nowMS is the node time to which their expiries compare. An error of
+	// each ends it.
+	List(ctx context.Context, q ListQuery, each func(rec *messages.Record, nowMS int64) error) (ListEnd, error)
+	// Count asks every node how many of the users that match pattern it owns.
+	Count(ctx context.Context, pattern string) ([]NodeCount, error)
+	// Remove ends one binding of a user, named by its key or its Contact, or all
+	// of them if binding is empty.
+	Remove(ctx context.Context, aor, binding string) (*messages.Removed, error)
+	// PlanCall asks what an INVITE to a user would do now.
+	PlanCall(ctx context.Context, aor string) (*CallPlan, error)
+	// Healthy is nil while the node can do its work, or says what a person must
+	// see to. A node that is not goes on as far as it can.
+	Healthy() error
+	// Drain makes the node hold nothing for others and take no new
+	// registrations and calls, or (undo) take them again.
+	Drain(undo bool) error
+	// DrainStatus tells how far a drain has come.
+	DrainStatus() Drain
+	// Forget drops a failed member everywhere; ErrNotFound if there is none.
+	Forget(name string) error
 	// Ready is nil when the node serves, or says what it waits for.
 	Ready() error
 	// Info describes the node.
@@ -83,6 +104,40 @@ type Reply struct {
 	Answer proto.Message
 	// Err is set if the node did not answer, or answered with a failure.
 	Err error
+}
+
+// ListQuery says which users are listed.
+type ListQuery struct {
+	// Pattern as in Watch; Cursor is the AoR after which to go on, empty to
+	// begin; Limit how many users at most, 0 for all.
+	Pattern, Cursor string
+	Limit           int
+}
+
+// ListEnd is how a list ended.
+type ListEnd struct {
+	// Cursor to go on from; empty: there is no more.
+	Cursor string
+	// Missing nodes did not answer. Node and Err alone are set.
+	Missing []Reply
+	// Settled: the members had not just changed.
+	Settled bool
+}
+
+// NodeCount is one node's share of the users. Err: it did not answer.
+type NodeCount struct {
+	Node            string
+	Users, Bindings uint64
+	Err             error
+}
+
+// CallPlan is what an INVITE would do: Targets in order, or Status.
+type CallPlan struct {
+	Targets []*messages.Target
+	// Final: the owner said so, in a settled view.
+	Final  bool
+	Status int
+	Reason string
 }
 
 // Info describes a node.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,12 @@ type fakeNode struct {
 	asked  chan string // patterns of Watch, one each, read by the test
 	ready  error
 	stats  map[string]float64
+	list   func(q ListQuery, each func(*messages.Record, int64) error) (ListEnd, error)
+	remove func(aor, binding string) (*messages.Removed, error)
+	plan   *CallPlan
+	sick   error
+
+	draining atomic.Bool
 }
 
 func (f *fakeNode) Where(_ context.Context, aor string) (*messages.Whereabouts, error) {
@@ -60,6 +67,22 @@ func (f *fakeNode) Watch(_ context.Context, pattern string) (<-chan *messages.Us
 }
 
 func (f *fakeNode) Ready() error { return f.ready }
+
+func (f *fakeNode) Drain(undo bool) error {
+	f.draining.Store(!undo)
+	return nil
+}
+
+func (f *fakeNode) DrainStatus() Drain {
+	return Drain{Node: "node1", Draining: f.draining.Load(), Left: 3, Waiting: []string{"node2"}}
+}
+
+func (f *fakeNode) Forget(name string) error {
+	if name != "node2" {
+		return ErrNotFound
+	}
+	return nil
+}
 
 func (f *fakeNode) Info() Info {
 	return Info{Name: "node1", Incarnation: 17, Version: "1.2.3", Go: "go1", SIP: []string{"udp:127.0.0.1:5060"}, Domains: []string{"example.com"}}
@@ -429,3 +452,22 @@ func TestRunEndsStreamsAndFreesThePort(t *testing.T) {
 	ln.Close()
 	http.DefaultClient.CloseIdleConnections()
 }
+
+func (f *fakeNode) List(_ context.Context, q ListQuery, each func(*messages.Record, int64) error) (ListEnd, error) {
+	return f.list(q, each)
+}
+
+func (f *fakeNode) Count(_ context.Context, pattern string) ([]NodeCount, error) {
+	if pattern != "@example.com" {
+		return nil, ErrBadRequest
+	}
+	return []NodeCount{{Node: "node1", Users: 2, Bindings: 3}, {Node: "node2", Err: errors.New("no answer")}}, nil
+}
+
+func (f *fakeNode) Remove(_ context.Context, aor, binding string) (*messages.Removed, error) {
+	return f.remove(aor, binding)
+}
+
+func (f *fakeNode) PlanCall(_ context.Context, aor string) (*CallPlan, error) { return f.plan, nil }
+
+func (f *fakeNode) Healthy() error { return f.sick }

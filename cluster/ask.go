@@ -33,16 +33,25 @@ type ask struct {
 	aor string
 	msg proto.Message
 	// node is set when a node is asked, not an AoR.
-	node               string
-	deadline, startMS  int64
-	done               func(proto.Message, error)
-	finished, lookup   bool
-	sentMS, standInMS  int64
-	retryMS, nextSlot  int64
-	tries              int
-	sent               []sentTo
-	last               *messages.Failure
-	standInAsked, busy bool
+	node string
+	// lookup: a positive may come from either holder (rule 13).
+	lookup            bool
+	startMS, deadline int64
+	done              func(proto.Message, error)
+	finished          bool
+	// sentMS is when the owner was last asked, retryMS when it will be again
+	// after an answer that is none, 0 for neither.
+	sentMS, retryMS int64
+	// standInMS is when the backup is asked, standInAsked whether it was.
+	standInMS    int64
+	standInAsked bool
+	tries        int
+	// nextSlot is the slot that the question stands in, 0 for none.
+	nextSlot int64
+	// sent are the peers that owe an answer.
+	sent []sentTo
+	// last is the owner's last refusal, which stands if nothing better comes.
+	last *messages.Failure
 }
 
 type sentTo struct {
@@ -97,10 +106,7 @@ func (c *Core) askOwner(now int64, a *ask) {
 	}
 	p := v.nodes[i].peer
 	if p.inflight.Load() >= int64(c.cfg.MaxInFlight) {
-		if !a.lookup || !c.askStandIn(now, v, a) {
-			c.stats.Overloaded.Add(1)
-			c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests unanswered"), nil)
-		}
+		c.crowded(now, v, a)
 		return
 	}
 	sent := c.sendAsk(now, a, p, false)
@@ -112,6 +118,23 @@ func (c *Core) askOwner(now int64, a *ask) {
 	} else if a.standInMS == 0 {
 		a.standInMS = now + c.patience(p, a)
 	}
+	c.asks.mu.Unlock()
+	c.timeAsk(now, a)
+}
+
+// crowded sees to a question whose owner owes too many answers: what is under
+// way stays so, a lookup goes to the backup, the rest is refused (rule 22).
+func (c *Core) crowded(now int64, v *view, a *ask) {
+	c.asks.mu.Lock()
+	underWay := len(a.sent) > 0
+	c.asks.mu.Unlock()
+	if !underWay && (!a.lookup || !c.askStandIn(now, v, a)) {
+		c.stats.Overloaded.Add(1)
+		c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests unanswered"), nil)
+		return
+	}
+	c.asks.mu.Lock()
+	a.sentMS = now // the owner may have room when it is asked again
 	c.asks.mu.Unlock()
 	c.timeAsk(now, a)
 }
@@ -164,13 +187,20 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 // aged is the message with the time it has waited here: a holder must know
 // when the request reached its edge (rule 1).
 func (c *Core) aged(now int64, a *ask) proto.Message {
-	r, ok := a.msg.(*messages.Register)
-	if !ok || now == a.startMS {
+	if now == a.startMS {
 		return a.msg
 	}
-	again := proto.CloneOf(r)
-	again.AgeMs += now - a.startMS
-	return again
+	switch r := a.msg.(type) {
+	case *messages.Register:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.Remove:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	}
+	return a.msg
 }
 
 // askStandIn asks the backup in the owner's place; false if there is none.
@@ -181,6 +211,10 @@ func (c *Core) askStandIn(now int64, v *view, a *ask) bool {
 	c.asks.mu.Unlock()
 	_, backup := v.place(a.aor)
 	if !first || backup == none || a.node != "" {
+		return false
+	}
+	if p := v.nodes[backup].peer; p != nil && p.inflight.Load() >= int64(c.cfg.MaxInFlight) {
+		c.stats.Overloaded.Add(1)
 		return false
 	}
 	if a.lookup {
@@ -291,116 +325,6 @@ func (c *Core) stepAsk(now int64, a *ask) {
 		return
 	}
 	c.timeAsk(now, a)
-}
-
-// receiveReply takes an answer for the question that it names, and for no
-// other (rule 20).
-func (c *Core) receiveReply(now int64, from string, env *messages.Envelope) {
-	t := &c.asks
-	t.mu.Lock()
-	a := t.open[env.Id]
-	if a == nil || env.Incarnation != c.cfg.Incarnation || env.Aor != a.aor {
-		t.mu.Unlock()
-		c.stats.StrayReplies.Add(1)
-		return
-	}
-	for i, s := range a.sent {
-		if s.peer.name == from {
-			c.measure(s.peer, now-s.ms)
-			s.peer.inflight.Add(-1)
-			a.sent = append(a.sent[:i], a.sent[i+1:]...)
-			break
-		}
-	}
-	t.mu.Unlock()
-	msg, err := env.Open()
-	if err != nil {
-		c.stats.BadMessages.Add(1)
-		msg = fail(messages.FailureCode_FAILURE_CODE_UNKNOWN_TYPE, err.Error())
-	}
-	if w, ok := msg.(interface{ GetWrites() *messages.Record }); ok && !w.GetWrites().Empty() {
-		c.takeWrites(now, from, a.aor, w.GetWrites())
-	}
-	c.answer(now, a, msg, env.StandIn)
-}
-
-// measure keeps the mean round trip to a peer.
-func (c *Core) measure(p *neighbor, ms int64) {
-	old := p.meanRTT.Load()
-	sample := max(ms*1000, 500)
-	if old == 0 {
-		p.meanRTT.Store(sample)
-		return
-	}
-	p.meanRTT.Store(old + (sample-old)/8)
-}
-
-// takeWrites merges what a holder has accepted from this edge, before anybody
-// is told: the second holder's acknowledgement then finds it here.
-func (c *Core) takeWrites(now int64, from, aor string, writes *messages.Record) {
-	var after effects
-	s := c.shard(aor)
-	s.mu.Lock()
-	c.apply(now, c.view.Load(), s, aor, writes, origin{from: from, reply: true, keeps: true}, &after)
-	s.mu.Unlock()
-	after.run()
-}
-
-// answer decides whether an answer ends the question: a positive from either
-// holder does, a negative only from the owner (rule 13).
-func (c *Core) answer(now int64, a *ask, msg proto.Message, standIn bool) {
-	f, failed := msg.(*messages.Failure)
-	if !failed {
-		c.finishAsk(a, msg, nil)
-		return
-	}
-	switch f.Code {
-	case messages.FailureCode_FAILURE_CODE_RETRY, messages.FailureCode_FAILURE_CODE_NOT_HOLDER,
-		messages.FailureCode_FAILURE_CODE_OVERLOADED, messages.FailureCode_FAILURE_CODE_TOO_LATE:
-		if a.node == "" {
-			c.askAgain(now, a, f, standIn)
-			return
-		}
-	default:
-		if standIn && a.lookup {
-			// The owner's word is waited for; the next try may find another owner.
-			c.timeAsk(now, a)
-			return
-		}
-	}
-	c.finishAsk(a, f, nil)
-}
-
-// askAgain waits a while, longer each time and never the same, and asks again.
-func (c *Core) askAgain(now int64, a *ask, f *messages.Failure, standIn bool) {
-	c.asks.mu.Lock()
-	if !standIn || !a.lookup {
-		if f.Code == messages.FailureCode_FAILURE_CODE_RETRY || f.Code == messages.FailureCode_FAILURE_CODE_OVERLOADED {
-			a.last = f
-		}
-		wait := int64(25) << min(a.tries, 5)
-		a.retryMS = now + wait/2 + int64(c.parts.Rand()%uint64(wait))
-		a.sentMS = 0
-	}
-	c.asks.mu.Unlock()
-	c.timeAsk(now, a)
-}
-
-// finishAsk ends a question, once.
-func (c *Core) finishAsk(a *ask, msg proto.Message, err error) {
-	c.asks.mu.Lock()
-	if a.finished {
-		c.asks.mu.Unlock()
-		return
-	}
-	a.finished = true
-	delete(c.asks.open, a.id)
-	for _, s := range a.sent {
-		s.peer.inflight.Add(-1)
-	}
-	a.sent = nil
-	c.asks.mu.Unlock()
-	a.done(msg, err)
 }
 
 // hurryAsks asks elsewhere what was asked of a peer whose stream is gone.

@@ -18,8 +18,8 @@ func BenchmarkGate(b *testing.B) {
 	payload := make([]*messages.Register, users)
 	for i := range payload {
 		aor := fmt.Sprintf("sip:user%d@example.com", i)
-		payload[i] = &messages.Register{Aor: aor, CallId: aor, Edge: n.name, Incarnation: n.inc, FlowBound: true,
-			Contacts: []*messages.RegisterContact{{Uri: "sip:dev@192.0.2.1:5060", ExpiresS: 3600, HasExpires: true}}}
+		payload[i] = &messages.Register{Aor: aor, CallId: aor, Edge: n.name, Incarnation: n.inc,
+			Contacts: []*messages.RegisterContact{{Uri: "sip:dev@192.0.2.1:5060", ExpiresS: 3600, HasExpires: true, FlowBound: true}}}
 	}
 	register := func(i int) {
 		r := proto.CloneOf(payload[i%users])

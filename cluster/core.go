@@ -28,16 +28,22 @@ type Core struct {
 	stats Stats
 	hlc   hlc
 	self  Member
+	off   rules
 
 	// view, settled and short are written with viewMu held and read without.
 	view    atomic.Pointer[view]
 	settled atomic.Bool
 	short   atomic.Pointer[shortcut]
+	// goneMS is when the last of those in away went, 0 for none; written with viewMu held.
+	goneMS atomic.Int64
 
-	viewMu    sync.Mutex
+	viewMu sync.Mutex
+	// heard: the membership has spoken; until then nothing is settled.
+	heard     bool
 	members   []Member
 	peers     map[string]*neighbor
 	lastState map[string]memberState
+	away      map[string]int64
 	flapping  map[string]*flaps
 	settling  settling
 	scan      scan
@@ -73,6 +79,9 @@ type neighbor struct {
 	// compared, it has been told "done". Guarded by Core.viewMu.
 	wants              *messages.Report
 	compared, answered bool
+
+	// down: its stream is known to be gone.
+	down atomic.Bool
 
 	bulk bulkQueue
 }
@@ -138,6 +147,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		self:      Member{Name: cfg.Name, Incarnation: cfg.Incarnation, Region: cfg.Region, Zone: cfg.Zone},
 		peers:     make(map[string]*neighbor),
 		lastState: make(map[string]memberState),
+		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
 	}
@@ -148,15 +158,13 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
 	}
-	c.flows.aors = make(map[flowKey][]string)
+	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
 	c.asks.slots = make(map[int64][]*ask)
 	c.watches.init()
 	v := newView(1, c.self, nil, func(string) bool { return false }, c.peerOf)
 	c.view.Store(v)
 	c.scan.base = v
-	c.settled.Store(true)
-	c.settling.base = v
 	return c, nil
 }
 
@@ -168,8 +176,11 @@ func (c *Core) RaiseClock(ms int64) { c.hlc.raise(ms) }
 
 // shard is the one of an AoR.
 func (c *Core) shard(aor string) *shard {
-	return &c.shards[xxh3.HashString(aor)>>58]
+	return &c.shards[shardOf(aor)]
 }
+
+// shardOf is the index of an AoR's shard: the top 6 bits of its hash.
+func shardOf(aor string) int { return int(xxh3.HashString(aor) >> 58) }
 
 // peerOf finds or makes the peer of a member. viewMu is held.
 func (c *Core) peerOf(m Member) *neighbor {
@@ -300,12 +311,22 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.viewMu.Unlock()
 	c.shareInterest(now, hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+		p.down.Store(false)
 		c.reviveBulk(now, p)
 	}
 }
 
-// PeerDown is told when a stream is gone: what was asked there is asked elsewhere.
-func (c *Core) PeerDown(now int64, name string) { c.hurryAsks(now, name) }
+// PeerDown is told when a stream is gone: what was asked there is asked
+// elsewhere, and no reply waits for a copy there any more.
+func (c *Core) PeerDown(now int64, name string) {
+	if p := c.view.Load().peer(name); p != nil {
+		p.down.Store(true)
+		for i := range c.shards {
+			c.giveUpCopies(&c.shards[i], p)
+		}
+	}
+	c.hurryAsks(now, name)
+}
 
 // fail makes a Failure.
 func fail(code messages.FailureCode, detail string) *messages.Failure {

@@ -3,55 +3,11 @@ package cluster
 import (
 	"fmt"
 	"slices"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
-
-// flowKey names a flow of this node.
-type flowKey struct{ incarnation, counter uint64 }
-
-func keyOf(f *messages.FlowID) flowKey { return flowKey{f.GetIncarnation(), f.GetCounter()} }
-
-// flowIndex finds the AoRs registered over a flow of this node. It may name
-// some that have moved away since; it never misses one.
-type flowIndex struct {
-	mu   sync.Mutex
-	aors map[flowKey][]string
-}
-
-func (x *flowIndex) add(f *messages.FlowID, aor string) {
-	if f == nil {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if list := x.aors[keyOf(f)]; !slices.Contains(list, aor) {
-		x.aors[keyOf(f)] = append(list, aor)
-	}
-}
-
-func (x *flowIndex) remove(f *messages.FlowID, aor string) {
-	if f == nil {
-		return
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	list := slices.DeleteFunc(x.aors[keyOf(f)], func(a string) bool { return a == aor })
-	if len(list) == 0 {
-		delete(x.aors, keyOf(f))
-	} else {
-		x.aors[keyOf(f)] = list
-	}
-}
-
-func (x *flowIndex) on(f *messages.FlowID) []string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return slices.Clone(x.aors[keyOf(f)])
-}
 
 // vouch makes next true of this edge: a lease over a connection that is not
 // open is ended (rule 3), one of an older incarnation that outlives its
@@ -59,7 +15,7 @@ func (x *flowIndex) on(f *messages.FlowID) []string {
 // next, which is not shared yet.
 func (c *Core) vouch(now int64, before, next *messages.Record) (mended bool) {
 	for i, l := range next.Leases {
-		if l.Edge != c.cfg.Name || !next.Alive(l, now) {
+		if l.Edge != c.cfg.Name || !next.Alive(l, now) || c.off.OldLivesCount && l.Vouch < c.cfg.Incarnation {
 			continue
 		}
 		isNew := !slices.Contains(before.Leases, l)
@@ -157,10 +113,34 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		after.add(func() { done(nil) })
 	} else {
 		e.stored = true
-		c.parts.Store.Put(part(e.rec, c.cfg.Name), done)
+		kept := c.keptHere(v, e)
+		c.parts.Store.Put(part(e.rec, c.cfg.Name), func(err error) {
+			if err == nil && kept != nil {
+				kept.peer.bulk.ack(kept.item)
+			}
+			done(err)
+		})
 	}
 	s.mu.Unlock()
 	after.run()
+}
+
+// keptAck is the word for an owner that this edge has stored its part.
+type keptAck struct {
+	peer *neighbor
+	item *messages.AckItem
+}
+
+// keptHere is what the owner is told when this edge's part of e is stored; nil
+// if the owner is here, or pushes to this node anyway. e's shard is locked.
+func (c *Core) keptHere(v *view, e *entry) *keptAck {
+	owner, backup := v.place(e.rec.Aor)
+	if owner == none || owner == v.self || backup == v.self {
+		return nil
+	}
+	return &keptAck{v.nodes[owner].peer, &messages.AckItem{
+		Aor: e.rec.Aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
+	}}
 }
 
 // EndFlow ends what is registered over a flow of this node.
@@ -173,7 +153,13 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 		if e := s.entries[aor]; e != nil {
 			in := &messages.Record{Aor: aor}
 			for _, l := range e.rec.Leases {
-				if l.Edge == c.cfg.Name && l.Flow.Same(flow) && len(in.Ended) == 0 {
+				switch {
+				case l.Edge != c.cfg.Name || !l.Flow.Same(flow) || len(in.Ended) > 0:
+				case c.off.CloseRemoves:
+					dead := proto.CloneOf(l)
+					dead.Dead, dead.Stamp = true, c.hlc.next(now)
+					in.Leases = append(in.Leases, dead)
+				default:
 					in.Ended = append(in.Ended, ended(l, now))
 				}
 			}

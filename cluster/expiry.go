@@ -104,8 +104,9 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 	if e.x != nil {
 		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return a.ms+acceptedMS < now })
 	}
-	early := c.mayForget(v) && (e.x == nil || len(e.x.targets) == 0)
-	if next := forget(before, now, early); next != before {
+	soon := c.mayForget(v)
+	soon.ok = soon.ok && (e.x == nil || len(e.x.targets) == 0)
+	if next := forget(before, now, soon); next != before {
 		e.rec, e.hash = next, hashPart(next, "")
 		c.store(e, before)
 		c.unindex(before, next)

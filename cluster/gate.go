@@ -71,7 +71,7 @@ func (c *Core) sendReply(rq *request, msg proto.Message) {
 
 // gate is the door of the node that should answer (rule 21).
 func (c *Core) gate(now int64, rq *request) {
-	if rq.deadline != 0 && now > rq.deadline {
+	if rq.deadline != 0 && now > rq.deadline && !c.off.HolderStamps {
 		c.stats.TooLate.Add(1)
 		rq.reply(fail(messages.FailureCode_FAILURE_CODE_TOO_LATE, "deadline passed before execution"))
 		return
@@ -129,6 +129,11 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	switch m := rq.msg.(type) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
+	case *messages.WatchInterest:
+		c.onInterest(now, rq.asker, m)
+		rq.reply(m)
+	case *messages.Count:
+		rq.reply(c.counted(now, m))
 	case *messages.Ping:
 		rq.reply(&messages.Pong{SentMs: m.SentMs, NowMs: now})
 	default:
@@ -153,7 +158,8 @@ func (c *Core) serve(now int64, v *view, rq *request) {
 	_, lookup := rq.msg.(*messages.Locate)
 	complete := c.complete(v, rq.aor, "") || s.completed(rq.aor, v.round)
 	switch {
-	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked):
+	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked) && !(complete && lookup):
+		// What need not wait is answered under any load.
 		c.stats.Overloaded.Add(1)
 		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait")) })
 	case complete || rq.standIn && lookup:
@@ -185,9 +191,13 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	if e != nil {
 		rec = e.rec
 	}
+	incarnation := v.incarnation
+	if c.off.OldLivesCount {
+		incarnation = nil
+	}
 	a := c.parts.Grains.Answer(&Question{
-		Message: rq.msg, Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
-		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: v.incarnation,
+		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
+		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: incarnation,
 		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
@@ -211,6 +221,17 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	}
 	c.noteAccepted(now, s, e, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
+}
+
+// stamped is the message itself, as its edge has stamped it (rule 1).
+func (c *Core) stamped(now int64, msg proto.Message) proto.Message {
+	r, ok := msg.(*messages.Register)
+	if !ok || !c.off.HolderStamps {
+		return msg
+	}
+	again := proto.CloneOf(r)
+	again.Stamp, again.AgeMs = c.hlc.next(now), 0
+	return again
 }
 
 // negative tells whether a stand-in's answer is one that only the owner may
@@ -304,80 +325,4 @@ func acceptedAt(e *entry, key []byte) int64 {
 		}
 	}
 	return 0
-}
-
-// wait is a reply that waits for acknowledgements of copies (rule 5).
-type wait struct {
-	e *entry
-	// hash is what the record was when it was copied.
-	hash     uint64
-	need     []*neighbor
-	deadline int64
-	finish   func(copied bool)
-}
-
-// awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
-// holder other than the asking edge has it, a removal or move when the other
-// holder and the former edges have it too.
-func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, a *Answer, after *effects) {
-	owner, backup := v.place(rq.aor)
-	mine := rq.asker == c.cfg.Name
-	other := owner != none && backup != none
-	finish := func(copied bool) {
-		if !copied {
-			c.stats.Undercopied.Add(1)
-		}
-		if r, ok := a.Reply.(*messages.Registered); ok {
-			r.Copied = other && (copied || !mine)
-		}
-		rq.reply(a.Reply)
-	}
-	var need []*neighbor
-	if e.x != nil && (a.All || mine) {
-		for i := range e.x.targets {
-			t := &e.x.targets[i]
-			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
-			if t.peer.name != rq.asker && (holder || a.All && t.tell) {
-				need = append(need, t.peer)
-			}
-		}
-	}
-	if len(need) == 0 {
-		after.add(func() { finish(true) })
-		return
-	}
-	c.stats.Parked.Add(1)
-	s.waits = append(s.waits, &wait{
-		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), finish: finish,
-	})
-}
-
-// releaseWaits notes that p has what hashed to hash, or all of e.
-func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
-	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.e != e || !all && w.hash != hash {
-			return false
-		}
-		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })
-		if len(w.need) > 0 {
-			return false
-		}
-		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(true) })
-		return true
-	})
-}
-
-// expireWaits sends the replies that have waited long enough. s is locked.
-func (c *Core) expireWaits(now int64, s *shard, after *effects) {
-	if len(s.waits) == 0 {
-		return
-	}
-	n := 0
-	for ; n < len(s.waits) && s.waits[n].deadline <= now; n++ {
-		w := s.waits[n]
-		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(false) })
-	}
-	s.waits = slices.Delete(s.waits, 0, n)
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -80,6 +79,9 @@ type GossipConfig struct {
 	Profile Profile
 	// Store may be nil: nothing is remembered across restarts.
 	Store MemberStore
+	// OnAway is told who left or was forgotten and is not back, before onChange
+	// is told of the list without them; nil: nobody is. It may not block.
+	OnAway func([]Away)
 	// NowMS is the node time; nil: the wall clock.
 	NowMS func() int64
 }
@@ -103,6 +105,7 @@ type Gossip struct {
 	meta  *messages.MemberMeta
 	fatal error
 	left  bool
+	ended bool // memberlist is shut down
 }
 
 const (
@@ -110,6 +113,8 @@ const (
 	joinMax = 30 * time.Second
 	// joinTick is how often it is looked whom to dial.
 	joinTick = 200 * time.Millisecond
+	// joinFirst bounds how long the first report waits for the first attempt to join.
+	joinFirst = 3 * time.Second
 	// joinAtOnce bounds dials that run at the same time.
 	joinAtOnce = 4
 )
@@ -184,47 +189,6 @@ func (g *Gossip) Listen() error {
 // Addr is the ip:port that others use, after Listen.
 func (g *Gossip) Addr() string { return g.self.String() }
 
-func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
-	bind, err := netip.ParseAddrPort(g.cfg.Bind)
-	if err != nil {
-		return nil, err
-	}
-	c := memberlist.DefaultLANConfig()
-	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 500*time.Millisecond, g.cfg.Profile.ProbeTimeout(), 3
-	c.SuspicionMaxTimeoutMult = 2
-	c.GossipInterval, c.PushPullInterval = 100*time.Millisecond, 15*time.Second
-	c.TCPTimeout = 2 * time.Second
-	if g.cfg.Profile == ProfileWAN {
-		c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 2*time.Second, g.cfg.Profile.ProbeTimeout(), 4
-		c.SuspicionMaxTimeoutMult = 4
-		c.GossipInterval, c.PushPullInterval = 300*time.Millisecond, 30*time.Second
-		c.TCPTimeout = 5 * time.Second
-	}
-	// A name of memberlist's is one incarnation: a restart is another node to
-	// it, which it needs no consent of the dead for, whatever its address.
-	c.Name = incarnationName(g.cfg.Self.Name, g.cfg.Self.Incarnation)
-	c.BindAddr, c.BindPort, c.AdvertisePort = bind.Addr().String(), int(bind.Port()), int(bind.Port())
-	if g.cfg.Self.Gossip != "" {
-		adv, err := netip.ParseAddrPort(g.cfg.Self.Gossip)
-		if err != nil {
-			return nil, fmt.Errorf("advertised address: %w", err)
-		}
-		c.AdvertiseAddr, c.AdvertisePort = adv.Addr().String(), int(adv.Port())
-	}
-	c.Label = "hereis"
-	if g.cfg.Keys != nil && g.cfg.Keys.Secure {
-		c.SecretKey = g.cfg.Keys.Gossip
-	}
-	c.Logger = quietLogger(g.log)
-	d := &gossipDelegate{g: g}
-	c.Delegate, c.Events, c.Alive = d, d, d
-	return c, nil
-}
-
-func incarnationName(name string, incarnation uint64) string {
-	return name + "@" + strconv.FormatUint(incarnation, 36)
-}
-
 // Run joins, watches and reports until ctx ends. It returns ErrNameTaken if
 // another live node has this node's name, and IncarnationError if peers
 // remember a higher incarnation of it. It does not leave: see Leave. A probe that
@@ -238,22 +202,44 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer func() {
 		cancel()
+		g.mu.Lock()
+		g.ended = true
+		g.mu.Unlock()
 		_ = g.ml.Shutdown()
 		wg.Wait()
 	}()
-	wg.Go(func() { g.joinLoop(ctx) })
+	tried := make(chan struct{}) // closed by joinLoop after its first round
+	wg.Go(func() { g.joinLoop(ctx, tried) })
+	// A node that has not tried to join cannot tell whether it is alone, and
+	// must not be believed so: it would say that nobody is known.
+	first := time.NewTimer(joinFirst)
+	defer first.Stop()
+	select {
+	case <-tried:
+	case <-first.C:
+	case <-ctx.Done():
+		return nil
+	}
 
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var last []Member
+	var lastAway []Away
 	for {
-		list, err := g.refresh(&wg)
+		list, change, err := g.refresh(&wg)
 		if err != nil {
 			return err
+		}
+		if list != nil && g.cfg.OnAway != nil && !slices.Equal(change.away, lastAway) {
+			lastAway = change.away
+			g.cfg.OnAway(slices.Clone(change.away))
 		}
 		if list != nil && !slices.Equal(list, last) {
 			last = list
 			g.onChange(slices.Clone(list))
+		}
+		if g.cfg.Store != nil {
+			g.store(change) // last: nobody waits for a disk to hear who is there
 		}
 		select {
 		case <-ctx.Done():
@@ -264,13 +250,13 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-// refresh brings the roster up to date, stores what changed, and starts the
-// probes that it asks for. The list is nil after Leave.
-func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
+// refresh brings the roster up to date and starts the probes that it asks for.
+// The list is nil after Leave.
+func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, rosterChange, error) {
 	g.mu.Lock()
 	if g.fatal != nil || g.left {
 		defer g.mu.Unlock()
-		return nil, g.fatal
+		return nil, rosterChange{}, g.fatal
 	}
 	out := g.ros.refresh(g.cfg.NowMS(), time.Now())
 	me := g.cfg.Self
@@ -279,15 +265,12 @@ func (g *Gossip) refresh(wg *sync.WaitGroup) ([]Member, error) {
 	me.Gossip = g.Addr()
 
 	if out.taken {
-		return nil, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
+		return nil, out, fmt.Errorf("%w: %q, at %s", ErrNameTaken, g.cfg.Self.Name, out.rival)
 	}
 	for _, p := range out.probes {
 		wg.Go(func() { g.probe(p) })
 	}
-	if g.cfg.Store != nil {
-		g.store(out)
-	}
-	return append([]Member{me}, out.members...), nil
+	return append([]Member{me}, out.members...), out, nil
 }
 
 func (g *Gossip) store(out rosterChange) {
@@ -324,15 +307,20 @@ func (g *Gossip) wake() {
 }
 
 // SetDraining tells all members that this node holds nothing new, or that it
-// does again. It waits until this has been sent, at most two seconds.
+// does again. It waits until this has been sent, at most two seconds. After
+// Run its error is ErrStopped.
 func (g *Gossip) SetDraining(draining bool) error {
 	g.mu.Lock()
 	next := proto.CloneOf(g.meta)
 	next.Draining = draining
 	g.meta = next
+	ended := g.ended
 	g.mu.Unlock()
 	g.wake()
-	if g.ml == nil {
+	switch {
+	case ended:
+		return ErrStopped
+	case g.ml == nil:
 		return nil
 	}
 	if err := g.ml.UpdateNode(2 * time.Second); err != nil {
@@ -354,12 +342,13 @@ func (g *Gossip) Close() error {
 func (g *Gossip) Leave(ctx context.Context) error {
 	g.mu.Lock()
 	g.left = true
+	ended := g.ended
 	g.mu.Unlock()
-	if g.ml == nil {
+	if g.ml == nil || ended {
 		return nil
 	}
 	g.tell(&messages.GossipState{Departed: []*messages.MemberMark{
-		{Name: g.cfg.Self.Name, Incarnation: g.cfg.Self.Incarnation},
+		{Name: g.cfg.Self.Name, Incarnation: g.cfg.Self.Incarnation, LeftMs: g.cfg.NowMS()},
 	}})
 	timeout := 2 * time.Second
 	if end, ok := ctx.Deadline(); ok {
@@ -377,7 +366,7 @@ func (g *Gossip) Leave(ctx context.Context) error {
 // It reports whether a failed member of that name was remembered here.
 func (g *Gossip) Forget(name string) bool {
 	g.mu.Lock()
-	mark := g.ros.forget(name)
+	mark := g.ros.forget(name, g.cfg.NowMS())
 	g.mu.Unlock()
 	if mark == nil {
 		return false

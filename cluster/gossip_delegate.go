@@ -6,6 +6,7 @@ import (
 	"log"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/hashicorp/memberlist"
 	"google.golang.org/protobuf/proto"
@@ -97,14 +98,15 @@ func (d *gossipDelegate) NotifyMsg(buf []byte) {
 		return
 	}
 	self := d.g.cfg.Self
+	now := d.g.cfg.NowMS()
 	d.g.mu.Lock()
-	for _, m := range st.Known {
+	for _, m := range slices.Concat(st.Known, st.Departed) {
 		// One that lives is a matter of the name (ErrNameTaken).
 		if m.Name == self.Name && m.Incarnation > self.Incarnation && d.g.fatal == nil && !d.g.ros.lives(m) {
 			d.g.fatal = IncarnationError{Known: m.Incarnation}
 		}
 	}
-	d.g.ros.depart(st.Departed)
+	d.g.ros.depart(st.Departed, now)
 	d.g.mu.Unlock()
 	d.g.wake()
 }

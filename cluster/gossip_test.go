@@ -57,6 +57,8 @@ type gossipNode struct {
 
 	mu   sync.Mutex
 	list []Member
+	// first is the first list that was reported.
+	first []Member
 }
 
 func startGossip(t *testing.T, name string, incarnation uint64, change func(*GossipConfig)) *gossipNode {
@@ -92,6 +94,16 @@ func (n *gossipNode) changed(list []Member) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.list = list
+	if n.first == nil {
+		n.first = list
+	}
+}
+
+// firstView is view of the first report.
+func (n *gossipNode) firstView() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return listed(n.first)
 }
 
 func (n *gossipNode) member(name string) Member {
@@ -109,8 +121,12 @@ func (n *gossipNode) member(name string) Member {
 func (n *gossipNode) view() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return listed(n.list)
+}
+
+func listed(list []Member) string {
 	var live, failed []string
-	for _, m := range n.list {
+	for _, m := range list {
 		if m.FailedMS == 0 {
 			live = append(live, m.Name)
 		} else {
@@ -154,7 +170,7 @@ func TestGossipJoinDrainLeave(t *testing.T) {
 	}
 	c.stop()
 	wantViews(t, "a b", a, b)
-	eventually(t, "c is not remembered", func() bool { return a.memory.get("c") == nil && b.memory.get("c") == nil })
+	eventually(t, "c is not remembered", func() bool { return a.memory.get("c").GetLeftMs() != 0 && b.memory.get("c").GetLeftMs() != 0 })
 	if len(a.Remembered()) != 0 {
 		t.Errorf("got %v", a.Remembered())
 	}
@@ -265,7 +281,7 @@ func TestForgetReachesEveryNode(t *testing.T) {
 		t.Fatal("not forgotten")
 	}
 	wantViews(t, "a b", a, b)
-	eventually(t, "also on disk", func() bool { return a.memory.get("c") == nil && b.memory.get("c") == nil })
+	eventually(t, "also on disk", func() bool { return a.memory.get("c").GetLeftMs() != 0 && b.memory.get("c").GetLeftMs() != 0 })
 	// Forgotten is not banned.
 	c2 := startGossip(t, "c", 2, joining(b.Addr()))
 	wantViews(t, "a b c", a, b, c2)
@@ -318,5 +334,36 @@ func TestGossipRefusals(t *testing.T) {
 		if _, err := NewGossip(cfg, nil, slog.New(slog.DiscardHandler)); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
+	}
+}
+
+// A node that is to join others is not alone before it has tried.
+func TestRule14_TheFirstReportWaitsForTheFirstAttemptToJoin(t *testing.T) {
+	t.Parallel()
+	a := startGossip(t, "a", 1, nil)
+	wantViews(t, "a", a)
+	for i := range uint64(5) {
+		b := startGossip(t, "b", 2+i, joining(a.Addr()))
+		wantViews(t, "a b", b)
+		if first := b.firstView(); first != "a b" {
+			t.Errorf("the first report is of %q, want of both", first)
+		}
+		b.stop()
+	}
+	// Nobody there: the first report comes all the same.
+	alone := startGossip(t, "c", 1, joining("127.0.0.1:1"))
+	wantViews(t, "c", alone)
+}
+
+func TestLeaveAndDrainAfterRunHasEnded(t *testing.T) {
+	t.Parallel()
+	a := startGossip(t, "a", 1, nil)
+	wantViews(t, "a", a)
+	a.stop()
+	if err := a.SetDraining(true); !errors.Is(err, ErrStopped) {
+		t.Errorf("got %v, want ErrStopped", err)
+	}
+	if err := a.Leave(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -12,13 +12,17 @@ import (
 // joinLoop dials whoever should be a member and is not: the addresses of the
 // join list and every remembered member that failed, each with a back-off of
 // its own, for as long as the node runs (rule 19). It has a goroutine of its
-// own, because memberlist's Join waits for hosts that do not answer.
-func (g *Gossip) joinLoop(ctx context.Context) {
+// own, because memberlist's Join waits for hosts that do not answer. It closes
+// tried when all have been tried once.
+func (g *Gossip) joinLoop(ctx context.Context, tried chan<- struct{}) {
 	tick := time.NewTicker(joinTick)
 	defer tick.Stop()
 	waits := map[string]*joinWait{}
-	for {
+	for first := true; ; first = false {
 		g.joinRound(ctx, waits)
+		if first {
+			close(tried)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -57,6 +57,13 @@ func (n *MemoryNetwork) Attach(name string, receive func(now int64, from string,
 	n.nodes[name] = receive
 }
 
+// Forget loses what is under way from a node.
+func (n *MemoryNetwork) Forget(from string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.queue = slices.DeleteFunc(n.queue, func(d delivery) bool { return d.from == from })
+}
+
 // From is the Network of one node.
 func (n *MemoryNetwork) From(name string) Network { return memoryLink{n, name} }
 

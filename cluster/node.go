@@ -16,6 +16,9 @@ import (
 // tickEvery is how often the core is told the time.
 const tickEvery = 10 * time.Millisecond
 
+// watchWait bounds how long Watch waits for the members to know.
+const watchWait = time.Second
+
 // ErrStopped is what a question gets from a node that is not running any more.
 var ErrStopped = errors.New("node is stopped")
 
@@ -85,6 +88,10 @@ func (n *Node) PeerDown(name string) { n.core.PeerDown(n.parts.Clock.NowMS(), na
 // MembersChanged takes the whole list of members: live ones and remembered failed ones.
 func (n *Node) MembersChanged(ms []Member) { n.core.Members(n.parts.Clock.NowMS(), ms) }
 
+// Away takes the members that left or were forgotten and are not back, before
+// MembersChanged takes the list without them (rule 4).
+func (n *Node) Away(list []Away) { n.core.Away(n.parts.Clock.NowMS(), list) }
+
 // Woke tells that the process slept for longer than its peers wait (rule 16).
 func (n *Node) Woke() { n.core.Woke(n.parts.Clock.NowMS()) }
 
@@ -137,6 +144,9 @@ func (n *Node) KeepAsync(rec *messages.Record, done func(error)) {
 // KeepErr is why this node cannot store leases, or nil; a REGISTER is then
 // refused before a holder is asked (rule 7).
 func (n *Node) KeepErr() error { return n.parts.Store.Err() }
+
+// DrainStatus tells how far this node has handed over what it holds for others.
+func (n *Node) DrainStatus() DrainStatus { return n.core.DrainStatus() }
 
 // Settled tells whether this node knows all that it should hold (rule 14).
 func (n *Node) Settled() bool { return n.core.Settled() }
@@ -232,14 +242,19 @@ func (n *Node) Snapshot(ctx context.Context, node string, q *messages.Snapshot) 
 }
 
 // Watch returns the events of the users that pattern names: an AoR, a domain
-// as "@example.com", or "*". The channel is closed when ctx ends or the node
-// stops. Events that the receiver is too slow for are dropped and counted.
+// as "@example.com", or "*". It returns when the other members know of the
+// watcher, or after a second: what happens from then on is seen. The channel
+// is closed when ctx ends or the node stops. Events that the receiver is too
+// slow for are dropped and counted.
 func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
 	w, err := n.core.watch(n.parts.Clock.NowMS(), pattern)
 	if err != nil {
 		return nil, err
 	}
 	context.AfterFunc(ctx, func() { n.core.unwatch(w) })
+	known, cancel := context.WithTimeout(ctx, watchWait)
+	defer cancel()
+	n.AskAll(known, n.core.ownInterest(), func(m Member) bool { return m.Name != n.Name() })
 	return w.events, nil
 }
 

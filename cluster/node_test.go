@@ -34,7 +34,7 @@ func (s *safeDisk) Put(rec *messages.Record, done func(error)) {
 		time.Sleep(time.Millisecond)
 		s.mu.Lock()
 		s.d.Put(rec, func(error) {})
-		s.d.flush()
+		s.d.flush(0)
 		s.mu.Unlock()
 		done(nil)
 	}()
@@ -99,8 +99,8 @@ func bubble(t *testing.T, n int, f func(ctx context.Context, nodes []*cluster.No
 
 func registerAt(ctx context.Context, n *cluster.Node, aor, id string, expires uint32) error {
 	_, err := actors.NewClient(n).Register(ctx, &messages.Register{
-		Aor: aor, CallId: id, Cseq: uint32(time.Now().Unix() % 1e9), FlowBound: true, Flow: n.NewFlowID(false),
-		Contacts: []*messages.RegisterContact{{Uri: "sip:" + id + "@192.0.2.1", ExpiresS: expires, HasExpires: true}},
+		Aor: aor, CallId: id, Cseq: uint32(time.Now().Unix() % 1e9), Flow: n.NewFlowID(false),
+		Contacts: []*messages.RegisterContact{{Uri: "sip:" + id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, FlowBound: true}},
 	})
 	return err
 }

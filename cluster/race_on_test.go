@@ -3,4 +3,4 @@
 package cluster_test
 
 // defaultSeeds is less under the race detector, which is slow.
-const defaultSeeds = 8
+const defaultSeeds = 4

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -137,16 +138,29 @@ func endedOver(e *messages.Ended, now int64) bool {
 	return e.Ms+e.LifetimeMs+messages.SkewBoundMS < now
 }
 
-// forget returns r without what may be forgotten, or r itself if that is
-// nothing. early: all have acknowledged it, in a settled view with no failed member.
-func forget(r *messages.Record, now int64, early bool) *messages.Record {
-	old := func(since int64) bool { return early && since+earlyMS < now }
+// early is rule 4's leave to forget before the longest lifetime is over: all
+// have acknowledged it, in a settled view with no failed member.
+type early struct {
+	ok bool
+	// goneMS is when the last member that is away went, 0 if none is: its disk
+	// may bring back what it held then, for as long as that may live.
+	goneMS int64
+}
+
+// over tells whether what is dead since then, of a kind that lives lifetime ms
+// at most, may be forgotten.
+func (x early) over(since, lifetime, now int64) bool {
+	return x.ok && since+earlyMS < now && (x.goneMS == 0 || x.goneMS+lifetime+messages.SkewBoundMS < now)
+}
+
+// forget returns r without what may be forgotten, or r itself if that is nothing.
+func forget(r *messages.Record, now int64, soon early) *messages.Record {
 	dropLease := func(l *messages.Lease) bool {
 		since, dead := deadSince(r, l, now)
-		return dead && (leaseOver(l, now) || old(since))
+		return dead && (leaseOver(l, now) || soon.over(since, l.LifetimeMs, now))
 	}
-	dropEnded := func(e *messages.Ended) bool { return endedOver(e, now) || old(e.Ms) }
-	dropFloor := r.Floor != nil && (floorOver(r.Floor, now) || old(r.Floor.Stamp.GetMs()))
+	dropEnded := func(e *messages.Ended) bool { return endedOver(e, now) || soon.over(e.Ms, e.LifetimeMs, now) }
+	dropFloor := r.Floor != nil && (floorOver(r.Floor, now) || soon.over(r.Floor.Stamp.GetMs(), r.Floor.LifetimeMs, now))
 	if !dropFloor && !slices.ContainsFunc(r.Leases, dropLease) && !slices.ContainsFunc(r.Ended, dropEnded) {
 		return r
 	}
@@ -173,8 +187,8 @@ func forget(r *messages.Record, now int64, early bool) *messages.Record {
 // been forgotten here and refute nothing that is here, which would otherwise
 // go round for ever. all is false at a node that is only an edge: it takes its
 // own part, and of the rest what has won over it.
-func (c *Core) admit(now int64, have, in *messages.Record, early, all bool) *messages.Record {
-	kept := forget(in, now, early)
+func (c *Core) admit(now int64, have, in *messages.Record, soon early, all bool) *messages.Record {
+	kept := forget(in, now, soon)
 	if kept == in && all {
 		return in
 	}
@@ -230,9 +244,13 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	all := holder || (e != nil && e.x != nil && e.x.former)
 	next := before.Clone()
 	next.Aor = aor
-	next.Merge(c.admit(now, before, in, c.mayForget(v), all))
+	in = c.admit(now, before, in, c.mayForget(v), all)
+	next.Merge(in)
+	if owner == v.self && !o.gate {
+		o.tell = append(o.tell, c.writeLosersAgain(now, before, in, next)...)
+	}
 	dropUnderFloor(next)
-	mended := c.vouch(now, before, next)
+	mended := c.vouch(now, before, next) || len(o.tell) > 0
 	won := next
 	if !all {
 		next = part(next, c.cfg.Name)
@@ -257,7 +275,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 			o.tell = append(o.tell, name)
 		}
 	}
-	if mended {
+	if mended && !o.gate {
 		o.from = ""
 	}
 	if all || mended || gained(before, next) {
@@ -272,6 +290,34 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	return e, true
 }
 
+// writeLosersAgain gives the last word of a UA that lost by its stamp, because
+// two sides of a cut took its requests by clocks that did not agree, a stamp
+// above the winner's (rule 2). next is not shared yet. It names the edges of both.
+func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
+	for _, l := range in.Leases {
+		have := before.Lease(l.Key)
+		if have == nil || have.CallId != l.CallId || have.Cseq == l.Cseq {
+			continue
+		}
+		later, earlier := l, have
+		if have.Cseq > l.Cseq {
+			later, earlier = have, l
+		}
+		i := slices.Index(next.Leases, earlier)
+		if i < 0 || leaseOver(later, now) {
+			continue
+		}
+		c.hlc.observe(in, now)
+		again := proto.CloneOf(later)
+		again.Stamp = c.hlc.next(now)
+		if again.Stamp.Compare(earlier.Stamp) > 0 {
+			next.Leases[i] = again
+			tell = append(tell, later.Edge, earlier.Edge)
+		}
+	}
+	return tell
+}
+
 // gained tells whether next has anything that before had not.
 func gained(before, next *messages.Record) bool {
 	return next.Floor != nil && next.Floor != before.Floor ||
@@ -280,7 +326,9 @@ func gained(before, next *messages.Record) bool {
 }
 
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
-func (c *Core) mayForget(v *view) bool { return c.settled.Load() && len(v.failed) == 0 }
+func (c *Core) mayForget(v *view) early {
+	return early{ok: c.settled.Load() && len(v.failed) == 0, goneMS: c.goneMS.Load()}
+}
 
 // formerEdges are the edges whose lease or tombstone has been superseded by
 // another edge's word, so that they must drop it (rule 5).
@@ -314,6 +362,10 @@ func (c *Core) spread(now int64, v *view, s *shard, e *entry, in *messages.Recor
 		c.addTarget(now, s, e, t, o)
 	}
 	if o.gate {
+		if i := v.index(o.from); i != none && i != v.self && i != owner && i != backup {
+			// The answer brings its part, if it arrives.
+			c.addTarget(now, s, e, target{peer: v.nodes[i].peer, light: true, nextMS: now + edgeGraceMS}, o)
+		}
 		for _, l := range in.Leases {
 			// The loser that is written again belongs to its own edge (rule 2).
 			if l.Edge != o.from {

@@ -27,7 +27,14 @@ type roster struct {
 	// rivals are incarnations that stand against another of the same name.
 	rivals map[string]*rival
 	// departed is the highest incarnation that left or was forgotten.
-	departed map[string]uint64
+	departed map[string]departure
+}
+
+// departure is the end of an incarnation by leave or forget.
+type departure struct {
+	incarnation uint64
+	ms          int64 // node time
+	saved       bool
 }
 
 type knownMember struct {
@@ -51,6 +58,7 @@ type rosterProbe struct {
 
 type rosterChange struct {
 	members []Member // without this node
+	away    []Away   // left or forgotten, and not back
 	save    []*messages.RememberedMember
 	drop    []string
 	probes  []rosterProbe
@@ -70,7 +78,7 @@ const (
 func newRoster(self Member) *roster {
 	return &roster{
 		self: self, alive: map[string]sighting{}, known: map[string]*knownMember{},
-		rivals: map[string]*rival{}, departed: map[string]uint64{},
+		rivals: map[string]*rival{}, departed: map[string]departure{},
 	}
 }
 
@@ -79,6 +87,10 @@ func newRoster(self Member) *roster {
 func (r *roster) remember(stored []*messages.RememberedMember, nowMS int64) {
 	for _, m := range stored {
 		if m.Name == r.self.Name {
+			continue
+		}
+		if m.LeftMs != 0 {
+			r.departed[m.Name] = departure{incarnation: m.Incarnation, ms: m.LeftMs, saved: true}
 			continue
 		}
 		failed := cmp.Or(m.FailedMs, nowMS)
@@ -103,9 +115,8 @@ func (r *roster) refresh(nowMS int64, now time.Time) rosterChange {
 	}
 	for name, k := range r.known {
 		switch _, live := r.alive[incarnationName(name, k.member.Incarnation)]; {
-		case !live && k.member.Incarnation <= r.departed[name]:
+		case !live && k.member.Incarnation <= r.departed[name].incarnation:
 			delete(r.known, name)
-			out.drop = append(out.drop, name)
 			continue
 		case !live && k.member.FailedMS == 0:
 			k.member.FailedMS, k.saved = nowMS, false
@@ -117,8 +128,30 @@ func (r *roster) refresh(nowMS int64, now time.Time) rosterChange {
 		out.members = append(out.members, k.member)
 	}
 	slices.SortFunc(out.members, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
+	r.listAway(nowMS, &out)
 	r.tidy(now)
 	return out
+}
+
+// listAway names those that left or were forgotten and are not back.
+func (r *roster) listAway(nowMS int64, out *rosterChange) {
+	for name, d := range r.departed {
+		if r.known[name] != nil {
+			continue
+		}
+		if d.ms+awayMS < nowMS {
+			delete(r.departed, name)
+			out.drop = append(out.drop, name)
+			continue
+		}
+		if !d.saved {
+			d.saved = true
+			r.departed[name] = d
+			out.save = append(out.save, &messages.RememberedMember{Name: name, Incarnation: d.incarnation, LeftMs: d.ms})
+		}
+		out.away = append(out.away, Away{Name: name, SinceMS: d.ms})
+	}
+	slices.SortFunc(out.away, func(a, b Away) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 func (r *roster) byIncarnation() []string {
@@ -202,22 +235,22 @@ func (r *roster) tidy(now time.Time) {
 }
 
 // depart takes word of members that left or were forgotten.
-func (r *roster) depart(marks []*messages.MemberMark) {
+func (r *roster) depart(marks []*messages.MemberMark, nowMS int64) {
 	for _, m := range marks {
-		if m.Name != r.self.Name && m.Incarnation > r.departed[m.Name] {
-			r.departed[m.Name] = m.Incarnation
+		if m.Name != r.self.Name && m.Incarnation > r.departed[m.Name].incarnation {
+			r.departed[m.Name] = departure{incarnation: m.Incarnation, ms: cmp.Or(m.LeftMs, nowMS)}
 		}
 	}
 }
 
 // forget departs a failed member by hand; nil if there is none.
-func (r *roster) forget(name string) *messages.MemberMark {
+func (r *roster) forget(name string, nowMS int64) *messages.MemberMark {
 	k := r.known[name]
 	if k == nil || k.member.FailedMS == 0 {
 		return nil
 	}
-	mark := &messages.MemberMark{Name: name, Incarnation: k.member.Incarnation}
-	r.depart([]*messages.MemberMark{mark})
+	mark := &messages.MemberMark{Name: name, Incarnation: k.member.Incarnation, LeftMs: nowMS}
+	r.depart([]*messages.MemberMark{mark}, nowMS)
 	return mark
 }
 
@@ -229,8 +262,8 @@ func (r *roster) lives(m *messages.MemberMark) bool {
 // state is what is told in a full exchange.
 func (r *roster) state() *messages.GossipState {
 	st := &messages.GossipState{}
-	for name, inc := range r.departed {
-		st.Departed = append(st.Departed, &messages.MemberMark{Name: name, Incarnation: inc})
+	for name, d := range r.departed {
+		st.Departed = append(st.Departed, &messages.MemberMark{Name: name, Incarnation: d.incarnation, LeftMs: d.ms})
 	}
 	for name, k := range r.known {
 		st.Known = append(st.Known, &messages.MemberMark{Name: name, Incarnation: k.member.Incarnation})

@@ -163,7 +163,8 @@ func TestRule5_ARefreshCostsARequestAReplyACopyAndRidingAcknowledgements(t *test
 	w.mustRegister(d, edge, 3600)
 	w.run(3000)
 	got := sent()
-	want := map[string]int{"hereis.Register": 1, "hereis.Registered": 1, "hereis.Push": 1, "hereis.Ack": 2}
+	// The backup acknowledges to the owner and to the edge, the edge to the owner: all three ride.
+	want := map[string]int{"hereis.Register": 1, "hereis.Registered": 1, "hereis.Push": 1, "hereis.Ack": 3}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("messages of one refresh: got %v, want %v", got, want)
 	}

@@ -123,7 +123,7 @@ func (c *Core) retarget(v *view, e *entry) {
 	}
 	for i := len(e.x.targets) - 1; i >= 0; i-- {
 		t := &e.x.targets[i]
-		if v.peer(t.peer.name) != t.peer {
+		if v.peer(t.peer.name) != t.peer && !c.off.WaitForAbsent {
 			e.x.drop(t.peer)
 			continue
 		}
@@ -157,6 +157,9 @@ func (c *Core) primary(v *view, aor string) bool {
 // endOldStreams ends what was registered over connections of an edge's former
 // life: a connection cannot outlive its process (rule 12).
 func (c *Core) endOldStreams(now int64, v *view, s *shard, e *entry, after *effects) {
+	if c.off.OldLivesCount {
+		return
+	}
 	var in *messages.Record
 	for _, l := range e.rec.Leases {
 		i := v.index(l.Edge)

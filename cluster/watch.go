@@ -93,27 +93,35 @@ func (c *Core) stopWatches() {
 
 // shareInterest tells a member, or all if to is empty, what is watched here.
 func (c *Core) shareInterest(now int64, to string) {
-	t := &c.watches
-	t.mu.Lock()
-	var patterns []string
-	for w := range t.local {
-		patterns = append(patterns, w.pattern)
-	}
+	m := c.ownInterest()
 	if to == "" {
-		t.sentMS = now
+		c.watches.mu.Lock()
+		c.watches.sentMS = now
+		c.watches.mu.Unlock()
 	}
-	t.mu.Unlock()
-	if len(patterns) == 0 {
+	if len(m.Patterns) == 0 {
 		return
 	}
-	slices.Sort(patterns)
-	m := &messages.WatchInterest{Patterns: slices.Compact(patterns), TtlMs: interestMS}
 	v := c.view.Load()
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && (to == "" || to == p.name) {
 			c.event(p, m)
 		}
 	}
+}
+
+// ownInterest is what the watchers of this node want to know.
+func (c *Core) ownInterest() *messages.WatchInterest {
+	t := &c.watches
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m := &messages.WatchInterest{TtlMs: interestMS}
+	for w := range t.local {
+		m.Patterns = append(m.Patterns, w.pattern)
+	}
+	slices.Sort(m.Patterns)
+	m.Patterns = slices.Compact(m.Patterns)
+	return m
 }
 
 // tickWatches repeats this node's interest.
@@ -179,43 +187,4 @@ func (c *Core) onUserEvent(ev *messages.UserEvent) {
 			c.stats.WatchDrops.Add(1)
 		}
 	}
-}
-
-// snapshot lists the users that this node owns and that are online, in order
-// of their AoR, a page at a time.
-func (c *Core) snapshot(now int64, q *messages.Snapshot) *messages.Snapshotted {
-	limit := int(q.Limit)
-	if limit <= 0 || limit > c.cfg.SnapshotLimit {
-		limit = c.cfg.SnapshotLimit
-	}
-	v := c.view.Load()
-	var page []*messages.Record
-	byAoR := func(a, b *messages.Record) int { return strings.Compare(a.Aor, b.Aor) }
-	full := false
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		for aor, e := range s.entries {
-			if aor <= q.After || q.Pattern != "" && !matches(q.Pattern, aor) || !ownedBy(v, aor) || !online(e.rec, now) {
-				continue
-			}
-			page = append(page, e.rec)
-		}
-		s.mu.Unlock()
-		if len(page) > limit {
-			slices.SortFunc(page, byAoR)
-			clear(page[limit:])
-			page, full = page[:limit], true
-		}
-	}
-	slices.SortFunc(page, byAoR)
-	out := &messages.Snapshotted{Records: page}
-	if full {
-		out.Next = page[len(page)-1].Aor
-	}
-	return out
-}
-
-func online(rec *messages.Record, now int64) bool {
-	return slices.ContainsFunc(rec.Leases, func(l *messages.Lease) bool { return rec.Alive(l, now) })
 }

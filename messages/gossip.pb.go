@@ -81,9 +81,11 @@ func (x *GossipState) GetKnown() []*MemberMark {
 
 // MemberMark is one incarnation of a member.
 type MemberMark struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Node time in ms at which it left or was forgotten; 0 where that is not said.
+	LeftMs        int64 `protobuf:"varint,3,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +134,13 @@ func (x *MemberMark) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *MemberMark) GetLeftMs() int64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
 var File_messages_gossip_proto protoreflect.FileDescriptor
 
 const file_messages_gossip_proto_rawDesc = "" +
@@ -139,11 +148,12 @@ const file_messages_gossip_proto_rawDesc = "" +
 	"\x15messages/gossip.proto\x12\x06hereis\"g\n" +
 	"\vGossipState\x12.\n" +
 	"\bdeparted\x18\x01 \x03(\v2\x12.hereis.MemberMarkR\bdeparted\x12(\n" +
-	"\x05known\x18\x02 \x03(\v2\x12.hereis.MemberMarkR\x05known\"B\n" +
+	"\x05known\x18\x02 \x03(\v2\x12.hereis.MemberMarkR\x05known\"[\n" +
 	"\n" +
 	"MemberMark\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnationB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x17\n" +
+	"\aleft_ms\x18\x03 \x01(\x03R\x06leftMsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_gossip_proto_rawDescOnce sync.Once

@@ -44,7 +44,6 @@ type Register struct {
 	// Milliseconds since the request reached its edge, at the time of sending (rule 1).
 	AgeMs         int64    `protobuf:"varint,12,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	Path          []string `protobuf:"bytes,13,rep,name=path,proto3" json:"path,omitempty"`
-	FlowBound     bool     `protobuf:"varint,14,opt,name=flow_bound,json=flowBound,proto3" json:"flow_bound,omitempty"`
 	Transport     string   `protobuf:"bytes,15,opt,name=transport,proto3" json:"transport,omitempty"`
 	Local         string   `protobuf:"bytes,16,opt,name=local,proto3" json:"local,omitempty"`
 	Remote        string   `protobuf:"bytes,17,opt,name=remote,proto3" json:"remote,omitempty"`
@@ -174,13 +173,6 @@ func (x *Register) GetPath() []string {
 	return nil
 }
 
-func (x *Register) GetFlowBound() bool {
-	if x != nil {
-		return x.FlowBound
-	}
-	return false
-}
-
 func (x *Register) GetTransport() string {
 	if x != nil {
 		return x.Transport
@@ -219,9 +211,11 @@ type RegisterContact struct {
 	ExpiresS   uint32   `protobuf:"varint,3,opt,name=expires_s,json=expiresS,proto3" json:"expires_s,omitempty"`
 	HasExpires bool     `protobuf:"varint,4,opt,name=has_expires,json=hasExpires,proto3" json:"has_expires,omitempty"`
 	// Thousandths, 1000 when absent.
-	Q             uint32 `protobuf:"varint,5,opt,name=q,proto3" json:"q,omitempty"`
-	InstanceId    string `protobuf:"bytes,6,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	RegId         uint32 `protobuf:"varint,7,opt,name=reg_id,json=regId,proto3" json:"reg_id,omitempty"`
+	Q          uint32 `protobuf:"varint,5,opt,name=q,proto3" json:"q,omitempty"`
+	InstanceId string `protobuf:"bytes,6,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	RegId      uint32 `protobuf:"varint,7,opt,name=reg_id,json=regId,proto3" json:"reg_id,omitempty"`
+	// Nothing but the flow of the REGISTER leads to this Contact.
+	FlowBound     bool `protobuf:"varint,8,opt,name=flow_bound,json=flowBound,proto3" json:"flow_bound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +297,13 @@ func (x *RegisterContact) GetRegId() uint32 {
 		return x.RegId
 	}
 	return 0
+}
+
+func (x *RegisterContact) GetFlowBound() bool {
+	if x != nil {
+		return x.FlowBound
+	}
+	return false
 }
 
 // Registered answers Register.
@@ -861,7 +862,7 @@ var File_messages_location_proto protoreflect.FileDescriptor
 
 const file_messages_location_proto_rawDesc = "" +
 	"\n" +
-	"\x17messages/location.proto\x12\x06hereis\x1a\x14messages/lease.proto\"\x84\x04\n" +
+	"\x17messages/location.proto\x12\x06hereis\x1a\x14messages/lease.proto\"\xf7\x03\n" +
 	"\bRegister\x12\x10\n" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x17\n" +
 	"\acall_id\x18\x02 \x01(\tR\x06callId\x12\x12\n" +
@@ -877,14 +878,13 @@ const file_messages_location_proto_rawDesc = "" +
 	" \x01(\v2\x0e.hereis.FlowIDR\x04flow\x12 \n" +
 	"\vincarnation\x18\v \x01(\x04R\vincarnation\x12\x15\n" +
 	"\x06age_ms\x18\f \x01(\x03R\x05ageMs\x12\x12\n" +
-	"\x04path\x18\r \x03(\tR\x04path\x12\x1d\n" +
-	"\n" +
-	"flow_bound\x18\x0e \x01(\bR\tflowBound\x12\x1c\n" +
+	"\x04path\x18\r \x03(\tR\x04path\x12\x1c\n" +
 	"\ttransport\x18\x0f \x01(\tR\ttransport\x12\x14\n" +
 	"\x05local\x18\x10 \x01(\tR\x05local\x12\x16\n" +
 	"\x06remote\x18\x11 \x01(\tR\x06remote\x12\x1d\n" +
 	"\n" +
-	"user_agent\x18\x12 \x01(\tR\tuserAgent\"\xbf\x01\n" +
+	"user_agent\x18\x12 \x01(\tR\tuserAgentJ\x04\b\x0e\x10\x0fR\n" +
+	"flow_bound\"\xde\x01\n" +
 	"\x0fRegisterContact\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06params\x18\x02 \x03(\tR\x06params\x12\x1b\n" +
@@ -894,7 +894,9 @@ const file_messages_location_proto_rawDesc = "" +
 	"\x01q\x18\x05 \x01(\rR\x01q\x12\x1f\n" +
 	"\vinstance_id\x18\x06 \x01(\tR\n" +
 	"instanceId\x12\x15\n" +
-	"\x06reg_id\x18\a \x01(\rR\x05regId\"\x8e\x01\n" +
+	"\x06reg_id\x18\a \x01(\rR\x05regId\x12\x1d\n" +
+	"\n" +
+	"flow_bound\x18\b \x01(\bR\tflowBound\"\x8e\x01\n" +
 	"\n" +
 	"Registered\x12)\n" +
 	"\bbindings\x18\x01 \x03(\v2\r.hereis.LeaseR\bbindings\x12&\n" +

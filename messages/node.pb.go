@@ -375,12 +375,18 @@ func (x *WatchInterest) GetTtlMs() int64 {
 	return 0
 }
 
-// Snapshot asks a node for the users that it owns and that are online. Reply: Snapshotted.
+// Snapshot asks a node for the users that it owns and that are online, a page
+// at a time, in the order of the hash of their AoRs, which is the same at every
+// node. Reply: Snapshotted.
 type Snapshot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
-	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	After         string                 `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Pattern string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	Limit   uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The AoR after which to go on, which need not exist (any more).
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// Also the users that it holds as backup: what moves from one holder to the
+	// other between two answers is then in one of them at least.
+	Backup        bool `protobuf:"varint,4,opt,name=backup,proto3" json:"backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,12 +442,20 @@ func (x *Snapshot) GetAfter() string {
 	return ""
 }
 
+func (x *Snapshot) GetBackup() bool {
+	if x != nil {
+		return x.Backup
+	}
+	return false
+}
+
 // Snapshotted answers Snapshot.
 type Snapshotted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	// The last AoR, to go on from; empty: no more.
 	Next          string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	NowMs         int64  `protobuf:"varint,3,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +504,111 @@ func (x *Snapshotted) GetNext() string {
 	return ""
 }
 
+func (x *Snapshotted) GetNowMs() int64 {
+	if x != nil {
+		return x.NowMs
+	}
+	return 0
+}
+
+// Count asks a node how many users it owns that are online. Reply: Counted.
+type Count struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Count) Reset() {
+	*x = Count{}
+	mi := &file_messages_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Count) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Count) ProtoMessage() {}
+
+func (x *Count) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Count.ProtoReflect.Descriptor instead.
+func (*Count) Descriptor() ([]byte, []int) {
+	return file_messages_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Count) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+// Counted answers Count.
+type Counted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Users         uint64                 `protobuf:"varint,1,opt,name=users,proto3" json:"users,omitempty"`
+	Bindings      uint64                 `protobuf:"varint,2,opt,name=bindings,proto3" json:"bindings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counted) Reset() {
+	*x = Counted{}
+	mi := &file_messages_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counted) ProtoMessage() {}
+
+func (x *Counted) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counted.ProtoReflect.Descriptor instead.
+func (*Counted) Descriptor() ([]byte, []int) {
+	return file_messages_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Counted) GetUsers() uint64 {
+	if x != nil {
+		return x.Users
+	}
+	return 0
+}
+
+func (x *Counted) GetBindings() uint64 {
+	if x != nil {
+		return x.Bindings
+	}
+	return 0
+}
+
 var File_messages_node_proto protoreflect.FileDescriptor
 
 const file_messages_node_proto_rawDesc = "" +
@@ -520,14 +639,21 @@ const file_messages_node_proto_rawDesc = "" +
 	"\x06now_ms\x18\x02 \x01(\x03R\x05nowMs\"B\n" +
 	"\rWatchInterest\x12\x1a\n" +
 	"\bpatterns\x18\x01 \x03(\tR\bpatterns\x12\x15\n" +
-	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"P\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"h\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"K\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12\x16\n" +
+	"\x06backup\x18\x04 \x01(\bR\x06backup\"b\n" +
 	"\vSnapshotted\x12(\n" +
 	"\arecords\x18\x01 \x03(\v2\x0e.hereis.RecordR\arecords\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04nextB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x04next\x18\x02 \x01(\tR\x04next\x12\x15\n" +
+	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\"!\n" +
+	"\x05Count\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\";\n" +
+	"\aCounted\x12\x14\n" +
+	"\x05users\x18\x01 \x01(\x04R\x05users\x12\x1a\n" +
+	"\bbindings\x18\x02 \x01(\x04R\bbindingsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_node_proto_rawDescOnce sync.Once
@@ -541,7 +667,7 @@ func file_messages_node_proto_rawDescGZIP() []byte {
 	return file_messages_node_proto_rawDescData
 }
 
-var file_messages_node_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_messages_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_messages_node_proto_goTypes = []any{
 	(*MemberMeta)(nil),    // 0: hereis.MemberMeta
 	(*Hello)(nil),         // 1: hereis.Hello
@@ -550,10 +676,12 @@ var file_messages_node_proto_goTypes = []any{
 	(*WatchInterest)(nil), // 4: hereis.WatchInterest
 	(*Snapshot)(nil),      // 5: hereis.Snapshot
 	(*Snapshotted)(nil),   // 6: hereis.Snapshotted
-	(*Record)(nil),        // 7: hereis.Record
+	(*Count)(nil),         // 7: hereis.Count
+	(*Counted)(nil),       // 8: hereis.Counted
+	(*Record)(nil),        // 9: hereis.Record
 }
 var file_messages_node_proto_depIdxs = []int32{
-	7, // 0: hereis.Snapshotted.records:type_name -> hereis.Record
+	9, // 0: hereis.Snapshotted.records:type_name -> hereis.Record
 	1, // [1:1] is the sub-list for method output_type
 	1, // [1:1] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
@@ -573,7 +701,7 @@ func file_messages_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_node_proto_rawDesc), len(file_messages_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -87,7 +87,8 @@ func (x *NodeState) GetFormat() uint32 {
 	return 0
 }
 
-// RememberedMember is a member that this node has seen and that has not left.
+// RememberedMember is a member that this node has seen. One that left is kept
+// for as long as its disk may bring back what others have buried (rule 4).
 type RememberedMember struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -95,9 +96,11 @@ type RememberedMember struct {
 	// Gossip address, dialled until leave or forget (rule 19).
 	Gossip string `protobuf:"bytes,3,opt,name=gossip,proto3" json:"gossip,omitempty"`
 	// Node time in ms at which the member was declared failed; 0 while live.
-	FailedMs      int64  `protobuf:"varint,4,opt,name=failed_ms,json=failedMs,proto3" json:"failed_ms,omitempty"`
-	Region        string `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
-	Zone          string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	FailedMs int64  `protobuf:"varint,4,opt,name=failed_ms,json=failedMs,proto3" json:"failed_ms,omitempty"`
+	Region   string `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
+	Zone     string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Node time in ms at which it left or was forgotten; 0 for others. It is not dialled.
+	LeftMs        int64 `protobuf:"varint,7,opt,name=left_ms,json=leftMs,proto3" json:"left_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +177,13 @@ func (x *RememberedMember) GetZone() string {
 	return ""
 }
 
+func (x *RememberedMember) GetLeftMs() int64 {
+	if x != nil {
+		return x.LeftMs
+	}
+	return 0
+}
+
 var File_messages_node_state_proto protoreflect.FileDescriptor
 
 const file_messages_node_state_proto_rawDesc = "" +
@@ -182,14 +192,15 @@ const file_messages_node_state_proto_rawDesc = "" +
 	"\tNodeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x16\n" +
-	"\x06format\x18\x03 \x01(\rR\x06format\"\xa9\x01\n" +
+	"\x06format\x18\x03 \x01(\rR\x06format\"\xc2\x01\n" +
 	"\x10RememberedMember\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x16\n" +
 	"\x06gossip\x18\x03 \x01(\tR\x06gossip\x12\x1b\n" +
 	"\tfailed_ms\x18\x04 \x01(\x03R\bfailedMs\x12\x16\n" +
 	"\x06region\x18\x05 \x01(\tR\x06region\x12\x12\n" +
-	"\x04zone\x18\x06 \x01(\tR\x04zoneB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x04zone\x18\x06 \x01(\tR\x04zone\x12\x17\n" +
+	"\aleft_ms\x18\a \x01(\x03R\x06leftMsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_node_state_proto_rawDescOnce sync.Once

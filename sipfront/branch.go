@@ -3,6 +3,7 @@ package sipfront
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"hereis/actors"
@@ -18,6 +19,8 @@ var errWay = errors.New("no way to target")
 type branch struct {
 	f       *fork
 	targets device
+	// breadth is the Max-Breadth of what it sends.
+	breadth int
 	// now is the target being tried, ways those of it that are left.
 	now  *target
 	ways []wayOut
@@ -39,6 +42,11 @@ type branch struct {
 type wayOut struct {
 	flow transport.Flow
 	node bool
+	// large is where requests go by TCP that are too large for the flow; it is
+	// not set for a flow that must be kept.
+	large netip.AddrPort
+	// spare: the same peer by UDP, for when it refuses TCP (RFC 3261 18.1.1).
+	spare bool
 }
 
 // try begins the next attempt, or ends the branch if there is none.
@@ -59,6 +67,7 @@ func (b *branch) try() {
 			}
 		case len(b.targets) > 0:
 			b.now, b.targets = b.targets[0], b.targets[1:]
+			b.now.breadth = b.breadth
 			if !b.find() {
 				return
 			}
@@ -90,7 +99,7 @@ func (b *branch) find() bool {
 	u := b.now.next()
 	b.dialling = true
 	ok := s.ask(b.f.tx.Context(), func(ctx context.Context) {
-		ways, err := s.resolve(ctx, u)
+		ways, err := s.resolve(ctx, u, large(b.f.r))
 		b.f.do(func() {
 			b.dialling = false
 			b.found(ways, err)
@@ -108,6 +117,10 @@ func (b *branch) found(ways []wayOut, err error) {
 	b.ways = ways
 	if err != nil || len(ways) == 0 {
 		b.f.s.log.Debug("no way to target", "call_id", b.f.r.callID, "err", err)
+		if errors.Is(err, errLoop) {
+			b.f.best.add(b.f.ownReply(err))
+			return
+		}
 		b.dead()
 	}
 }
@@ -125,6 +138,12 @@ func (b *branch) send(w wayOut) error {
 	b.attempt++
 	b.answered, b.rung, b.client = false, false, nil
 	d := s.draft(f, b.now, w)
+	if stream, ok := s.byStream(w, d.size()); ok {
+		w.spare, w.large = true, netip.AddrPort{}
+		b.ways = append([]wayOut{w}, b.ways...)
+		w = stream
+		d = s.draft(f, b.now, w)
+	}
 	req, err := d.request()
 	if err != nil {
 		b.dead()
@@ -146,6 +165,9 @@ func (b *branch) send(w wayOut) error {
 
 // refused says that an attempt could not begin.
 func (b *branch) refused(err error) {
+	if len(b.ways) > 0 && b.ways[0].spare && !errors.Is(err, transaction.ErrOverloaded) {
+		return
+	}
 	if errors.Is(err, transaction.ErrOverloaded) {
 		b.f.best.add(b.f.ownReply(actors.ErrOverloaded))
 		return
@@ -192,11 +214,12 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		return
 	}
 	switch {
+	case r.status >= 200 && r.status < 300 && old:
+		// What has taken this attempt's place must not go on ringing.
+		b.f.success(nil, r)
 	case r.status >= 200 && r.status < 300:
 		b.f.success(b, r)
-		if !old {
-			b.finish()
-		}
+		b.finish()
 	case old:
 	case r.status < 200:
 		b.provisional(r)
@@ -230,8 +253,14 @@ func (b *branch) final(r reply) {
 		b.dead()
 		b.try()
 		return
+	case r.status == 503 && b.anotherServer():
+		// RFC 3263 4.3: it may be this server alone that is overloaded or down.
+		b.f.s.count.failovers.Add(1)
+		b.try()
+		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
+	case r.status < 400 && f.redirect(&r):
 	default:
 		f.best.add(r)
 	}
@@ -256,11 +285,16 @@ func (b *branch) finishQuietly() {
 func (b *branch) failed(err error) {
 	f := b.f
 	if errors.Is(err, transaction.ErrTransport) {
+		if len(b.ways) > 0 && b.ways[0].spare {
+			b.try()
+			return
+		}
 		// RFC 3261 16.9 has a 503 here; by RFC 5626 a flow that breaks is a 430.
 		b.dead()
 		b.try()
 		return
 	}
+	b.skipSpare()
 	if !b.cancelled {
 		f.best.silent = true
 		if len(b.ways) > 0 || len(b.targets) > 0 {
@@ -300,7 +334,21 @@ func (b *branch) fireHop(n int) {
 		b.client.Terminate()
 	}
 	b.dead()
+	b.skipSpare()
 	b.try()
+}
+
+// anotherServer tells whether RFC 3263 gave this target a further server.
+func (b *branch) anotherServer() bool {
+	b.skipSpare()
+	return len(b.ways) > 0 && !b.cancelled && !b.f.final
+}
+
+// skipSpare leaves out another way to a peer that was reached and is silent.
+func (b *branch) skipSpare() {
+	if len(b.ways) > 0 && b.ways[0].spare {
+		b.ways = b.ways[1:]
+	}
 }
 
 // cancel ends what a branch is about, whatever its state.
@@ -319,6 +367,19 @@ func (b *branch) cancel(reason string) {
 		b.client.Terminate()
 		b.finishQuietly()
 	}
+}
+
+// abandon leaves a branch behind that has rung for long enough.
+func (b *branch) abandon() {
+	if b.done {
+		return
+	}
+	b.targets, b.ways = nil, nil
+	b.f.best.silent = true
+	if b.client != nil {
+		b.client.Cancel("")
+	}
+	b.finishQuietly()
 }
 
 // ownReply is an answer of our own in the place of one from below.

@@ -91,8 +91,9 @@ func setParam(c *messages.RegisterContact, name, value string) (err error) {
 		c.Q, err = parseQ(value)
 	case "+sip.instance":
 		c.InstanceId = strings.TrimSuffix(strings.TrimPrefix(value, "<"), ">")
-		if c.InstanceId == "" {
-			err = fmt.Errorf("%w: empty instance", errContact)
+		// RFC 5626 4.1: a URN in angle brackets; nothing that would end the quotes when written again.
+		if c.InstanceId == "" || strings.ContainsAny(c.InstanceId, "\"\\<>") {
+			err = fmt.Errorf("%w: instance", errContact)
 		}
 	case "reg-id":
 		// RFC 5626 4.2: 1 to 2^31-1.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"hereis/messages"
 	"hereis/sipfront/transport"
 )
 
@@ -98,6 +97,10 @@ func TestFlowBound(t *testing.T) {
 		{"WebSocket", "ws", "203.0.113.5:41000", "x.invalid", "<sip:a@x.invalid;transport=ws>", 1, true},
 		{"outbound", "udp", "10.0.0.5:5060", "10.0.0.5:5060", `<sip:a@10.0.0.5:5060>;reg-id=1;+sip.instance="<u>"`, 1, true},
 		{"another proxy in front", "udp", "10.0.0.5:5060", "10.0.0.5:5060", "<sip:a@192.168.0.7>", 2, false},
+		{"NAT, but another host's Contact", "udp", "203.0.113.5:4000", "10.0.0.5:5060", "<sip:a@gw.example.net>", 1, false},
+		{"NAT, but another host's address", "udp", "203.0.113.5:4000", "10.0.0.5:5060", "<sip:a@198.51.100.1>", 1, false},
+		{"NAT, public address inside", "udp", "203.0.113.5:4000", "198.51.100.1:5060", "<sip:a@198.51.100.1>", 1, true},
+		{"NAT, learnt by STUN", "udp", "203.0.113.5:4000", "10.0.0.5:5060", "<sip:a@203.0.113.5:4000>", 1, true},
 		{"unspecified Contact", "udp", "10.0.0.5:5060", "10.0.0.5:5060", "<sip:a@0.0.0.0>", 1, true},
 	} {
 		contact, err := parseContact(c.contact)
@@ -109,9 +112,26 @@ func TestFlowBound(t *testing.T) {
 			r.vias = append(r.vias, "SIP/2.0/UDP 192.168.0.7")
 		}
 		f := &memFlow{network: c.network, remote: netip.MustParseAddrPort(c.source)}
-		q := &messages.Register{Contacts: []*messages.RegisterContact{contact}}
-		if got := flowBound(r, q, transport.Flow(f)); got != c.want {
+		if got := flowBound(r, contact, transport.Flow(f)); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// Each Contact is judged by itself: a phone behind a NAT that forwards to a
+// gateway as well binds its own Contact to the flow, and only that.
+func TestRFC5626_6_FlowBoundIsDecidedPerContact(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		req := strings.NewReplacer(
+			"<sip:bob@example.com>", "<sip:alice@example.com>",
+			"Contact: <sip:alice@192.0.2.10:5060>", "Contact: <sip:alice@10.0.0.5>, <sip:alice@gw.example.net>;q=0.1",
+			"UDP 192.0.2.10:5060", "UDP 10.0.0.5:5060",
+		).Replace(invite("REGISTER", "sip:example.com", "percontact"))
+		n.recv(bob, req)
+		m.expect(bob, "SIP/2.0 200 OK")
+		got := n.reg.last.Contacts
+		if len(got) != 2 || !got[0].FlowBound || got[1].FlowBound {
+			t.Errorf("got %v", got)
+		}
+	})
 }

@@ -28,7 +28,7 @@ func (s *Server) forwarded(r *request) []header {
 	seen := false
 	for _, h := range r.headers {
 		switch h.name {
-		case "Via", "Route", "Content-Length", markHeader:
+		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
 			continue
 		case "Max-Forwards":
 			seen = true
@@ -49,6 +49,9 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	s.route(d)
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
+	}
+	if t.breadth > 0 {
+		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
 	if w.node && f.plan.way != wayHop {
 		// Where the sender's own Route chose the node, nothing was accepted here.
@@ -82,17 +85,19 @@ func (s *Server) route(d *draft) {
 	}
 }
 
-// recordRouted tells whether we stay on the way of what a request begins
-// (RFC 3261 16.6 step 4): where a dialog may begin.
+// recordRouted tells whether we put ourselves on the way of what follows a
+// request (RFC 3261 16.6 step 4): where a dialog may begin, and where one is
+// refreshed, for a UA that has lost its route set.
 func recordRouted(r *request) bool {
-	if r.toTag != "" {
-		return false
-	}
 	switch r.method {
-	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "UPDATE", "CANCEL", "ACK":
+	case "INVITE", "SUBSCRIBE", "NOTIFY", "REFER":
+		return true
+	case "UPDATE":
+		return r.toTag != ""
+	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "CANCEL", "ACK":
 		return false
 	}
-	return true
+	return r.toTag == ""
 }
 
 // recordRoute is our Record-Route: one value, or one for each transport if
@@ -170,28 +175,39 @@ func (s *Server) viaFor(out transport.Flow, f *fork) string {
 	nonce := strconv.FormatUint(s.rand(), 36)
 	var b strings.Builder
 	if f.loop == "" {
-		f.loop = s.loopHash(f.r)
+		f.loop = s.loopHash(f.r, f.plan)
 	}
 	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
-	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID))
+	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, f.r.vias[0]))
 	return b.String()
 }
 
-// branchMAC says that a branch is ours and belongs to a Call-ID: with it a
-// late 2xx is passed on without a transaction, and nothing else is.
-func (s *Server) branchMAC(nonce, callID string) string {
+// branchMAC says that a branch is ours, belongs to a Call-ID, and came from
+// where the next Via leads: with it a late 2xx is passed on without a
+// transaction, and nothing else is, nor anywhere else.
+func (s *Server) branchMAC(nonce, callID, next string) string {
 	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
-	h.Write([]byte("branch\x00" + nonce + "\x00" + callID))
+	h.Write([]byte("branch\x00" + nonce + "\x00" + callID + "\x00"))
+	if v, err := parseVia(next); err == nil {
+		to, _ := v.source()
+		h.Write([]byte(v.transport + " " + to.String()))
+	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393
 // 4.2.1): if it comes back the same, it goes round.
-func (s *Server) loopHash(r *request) string {
+func (s *Server) loopHash(r *request, p *plan) string {
 	b := make([]byte, 0, 512)
 	put := func(v string) { b = append(append(b, v...), 0) }
 	put(s.parts.Cluster.Self())
-	put(r.target.text)
+	if p.way == wayUser {
+		// The user decides, not how the URI is spelt: or two Contacts that lead
+		// back here, told apart by a parameter, would double at every turn.
+		put(string(p.aor))
+	} else {
+		put(r.target.text)
+	}
 	put(r.callID)
 	put(r.fromTag)
 	put(r.toTag)
@@ -211,7 +227,7 @@ func (s *Server) loopHash(r *request) string {
 
 // looped tells whether this node has sent the very same request on before
 // (RFC 3261 16.3 step 4).
-func (s *Server) looped(r *request) bool {
+func (s *Server) looped(r *request, p *plan) bool {
 	hash := ""
 	for _, v := range r.vias {
 		loop, _, ok := s.ownBranch(v)
@@ -219,7 +235,7 @@ func (s *Server) looped(r *request) bool {
 			continue
 		}
 		if hash == "" {
-			hash = s.loopHash(r)
+			hash = s.loopHash(r, p)
 		}
 		if loop == hash {
 			return true

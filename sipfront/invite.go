@@ -25,6 +25,8 @@ type target struct {
 	via  viaKind
 	// edge is the node that the request goes to, for viaNode.
 	edge string
+	// breadth is the Max-Breadth that goes along, 0 for none (RFC 5393 5.3.3).
+	breadth int
 }
 
 // viaKind is how a target is reached.
@@ -48,7 +50,7 @@ type device []*target
 
 // proxy passes a request on, statefully (RFC 3261 16).
 func (s *Server) proxy(tx serverTx, r *request, p *plan) {
-	err := s.mayForward(r)
+	err := s.mayForward(r, p)
 	if err == nil {
 		err = s.admit(r, p)
 	}
@@ -80,13 +82,17 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 			f.finish(status(err, s.cfg.RetryAfter))
 			return
 		}
-		f.add([]device{{t}})
+		d := device{t}
+		if around := s.around(r, p); around != nil {
+			d = append(d, around)
+		}
+		f.add([]device{d})
 		f.next()
 	})
 }
 
 // mayForward is the part of RFC 3261 16.3 that concerns proxies alone.
-func (s *Server) mayForward(r *request) error {
+func (s *Server) mayForward(r *request, p *plan) error {
 	if r.maxForwards == 0 {
 		return errHops
 	}
@@ -100,20 +106,26 @@ func (s *Server) mayForward(r *request) error {
 		}
 		return bad
 	}
-	if s.looped(r) {
+	if s.looped(r, p) {
 		return errLoop
+	}
+	if r.maxBreadth == 0 {
+		return errBreadth
 	}
 	return nil
 }
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
 	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		return t, nil
 	}
 	out := p.token.out(r)
+	if p.target.scheme == "sips" && out.transport != "" && !secure(out.transport) {
+		return nil, errInsecure
+	}
 	t.side = *out
 	if p.token.edge == s.parts.Cluster.Self() {
 		if out.transport == "" {
@@ -121,7 +133,7 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		}
 		return t, nil
 	}
-	if _, ok := s.parts.Cluster.SIPAddr(p.token.edge, "udp"); ok {
+	if _, ok := s.nodeHop(p.token.edge); ok {
 		t.via, t.edge = viaNode, p.token.edge
 		t.routes = append([]string{p.tokenRoute}, p.routes...)
 		return t, nil
@@ -133,15 +145,39 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 	return t, nil
 }
 
+// around is the way of an in-dialog request past the next node of ours, for
+// when that does not answer: straight to a peer that can be called without it.
+func (s *Server) around(r *request, p *plan) *target {
+	if p.token == nil || p.token.kind != tokenDialog {
+		return nil
+	}
+	t, routes := p.token, p.routes
+	if t.edge == s.parts.Cluster.Self() {
+		if len(routes) == 0 {
+			return nil
+		}
+		next, ok := s.dialogToken(routes[0], r)
+		if !ok || next.edge == t.edge {
+			return nil
+		}
+		t, routes = next, routes[1:]
+	}
+	if t.out(r).bound {
+		return nil
+	}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI}
+}
+
 // devices turns what the cluster located into devices, best q first. Two
-// flows of one instance are one device.
-func (s *Server) devices(located *messages.Located, callID string) []device {
-	var list []device
+// flows of one instance are one device. insecure: there are others, that a
+// sips URI must not be carried to.
+func (s *Server) devices(located *messages.Located, r *request) (list []device, insecure bool) {
 	byInstance := map[string]int{}
 	for _, m := range located.GetTargets() {
-		t, err := s.located(m)
+		t, err := s.located(m, r.target.scheme == "sips")
 		if err != nil {
-			s.log.Debug("target not usable", "call_id", callID, "err", err)
+			insecure = insecure || err == errInsecure
+			s.log.Debug("target not usable", "call_id", r.callID, "err", err)
 			continue
 		}
 		if id := m.GetInstanceId(); id != "" && m.GetRegId() != 0 {
@@ -153,17 +189,40 @@ func (s *Server) devices(located *messages.Located, callID string) []device {
 		}
 		list = append(list, device{t})
 	}
+	sortByQ(list)
+	return list, insecure
+}
+
+func sortByQ(list []device) {
 	sort.SliceStable(list, func(i, j int) bool { return list[i][0].q > list[j][0].q })
-	return list
+}
+
+// secure tells whether a transport keeps the promise of a sips URI (RFC 3261
+// 26.2.2, RFC 5630 3.1.3).
+func secure(network string) bool { return network == "tls" || network == "wss" }
+
+// mayCarry tells whether a binding may be used for a sips URI, its own or the
+// caller's: by a flow with TLS, also on the way to its edge, or by a sips Contact.
+func (s *Server) mayCarry(m *messages.Target, contact *uri) bool {
+	if _, tls := s.parts.Cluster.SIPAddr(m.GetEdge(), "tls"); !tls && m.GetEdge() != s.parts.Cluster.Self() && m.GetEdgeLive() {
+		return false
+	}
+	if m.GetFlowBound() {
+		return secure(m.GetTransport())
+	}
+	return contact.scheme == "sips"
 }
 
 // located says how a target is reached from this node: by its flow if that is
 // here, through the edge that holds it, or, where nothing binds it, by its
 // Contact from the edge, or from here while the edge is away.
-func (s *Server) located(m *messages.Target) (*target, error) {
+func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	u, err := parseURI(m.GetContact())
 	if err != nil {
 		return nil, err
+	}
+	if (sips || u.scheme == "sips") && !s.mayCarry(m, &u) {
+		return nil, errInsecure
 	}
 	t := &target{
 		key: m.GetEdge() + " " + m.GetRemote() + " " + m.GetContact(),
@@ -185,7 +244,7 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		t.via = viaURI
 		return t, nil
 	}
-	addr, ok := s.parts.Cluster.SIPAddr(m.GetEdge(), "udp")
+	hop, ok := s.nodeHop(m.GetEdge())
 	if !ok {
 		if m.GetFlowBound() {
 			return nil, errFlowGone
@@ -198,7 +257,11 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 		tok.sides[0] = side{}
 	}
 	t.via, t.edge = viaNode, m.GetEdge()
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + addr.String() + ";lr;ob>"
+	network := ""
+	if hop.Transport != "udp" {
+		network = ";transport=" + hop.Transport
+	}
+	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + network + ";lr;ob>"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }

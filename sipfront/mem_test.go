@@ -18,8 +18,9 @@ import (
 )
 
 type sent struct {
-	to  string
-	raw []byte
+	to      string
+	network string
+	raw     []byte
 }
 
 // memNet is a transport whose flows keep what is sent.
@@ -32,6 +33,8 @@ type memNet struct {
 	next  uint64
 	out   []sent
 	quiet bool
+	// tcp: TCP is served here too.
+	tcp bool
 }
 
 type memFlow struct {
@@ -47,16 +50,30 @@ type memFlow struct {
 func (n *memNet) flow(remote netip.AddrPort) *memFlow {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	f := n.flows[remote.String()]
+	return n.get("", "udp", remote)
+}
+
+func (n *memNet) get(prefix, network string, remote netip.AddrPort) *memFlow {
+	f := n.flows[prefix+remote.String()]
 	if f == nil {
-		f = &memFlow{n: n, network: "udp", remote: remote}
-		n.flows[remote.String()] = f
+		f = &memFlow{n: n, network: network, remote: remote}
+		n.flows[prefix+remote.String()] = f
 	}
 	return f
 }
 
+// stream is the connection with a peer.
+func (n *memNet) stream(remote netip.AddrPort) *memFlow {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.get("tcp ", "tcp", remote)
+}
+
 func (n *memNet) Flow(network string, remote netip.AddrPort) (transport.Flow, error) {
-	if network != "udp" {
+	switch {
+	case network == "tcp" && n.tcp:
+		return n.stream(remote), nil
+	case network != "udp":
 		return nil, transport.ErrNoListener
 	}
 	return n.flow(remote), nil
@@ -115,7 +132,7 @@ func (f *memFlow) Send(b []byte) error {
 		return transport.ErrFlowClosed
 	}
 	if !f.n.quiet {
-		f.n.out = append(f.n.out, sent{f.remote.String(), bytes.Clone(b)})
+		f.n.out = append(f.n.out, sent{f.remote.String(), f.network, bytes.Clone(b)})
 	}
 	return nil
 }
@@ -126,6 +143,8 @@ type memCluster struct {
 	start time.Time
 	mu    sync.Mutex
 	nodes map[string]netip.AddrPort
+	// tcp are the nodes that serve TCP at the same address, noUDP those that serve nothing else.
+	tcp, noUDP map[string]bool
 }
 
 func (c *memCluster) Self() string { return c.self }
@@ -133,7 +152,13 @@ func (c *memCluster) SIPAddr(node, network string) (netip.AddrPort, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, ok := c.nodes[node]
-	return a, ok && network == "udp"
+	switch network {
+	case "udp":
+		return a, ok && !c.noUDP[node]
+	case "tcp":
+		return a, ok && c.tcp[node]
+	}
+	return a, false
 }
 func (c *memCluster) IsNodePort(uint16) bool { return false }
 

@@ -48,7 +48,7 @@ func (m *mesh) pump() {
 				switch to := m.nodes[s.to]; {
 				case m.dead[s.to] || m.dead[from]:
 				case to != nil:
-					to.recv(from, strings.ReplaceAll(string(s.raw), "\r\n", "\n"))
+					to.recvOver(s.network, from, strings.ReplaceAll(string(s.raw), "\r\n", "\n"))
 				default:
 					m.inbox[s.to] = append(m.inbox[s.to], string(s.raw))
 				}

@@ -39,6 +39,8 @@ type request struct {
 	cseq    uint32
 	// maxForwards is -1 if the header is absent.
 	maxForwards int
+	// maxBreadth is -1 if the header is absent.
+	maxBreadth int
 	// routes are the Route values, topmost first.
 	routes []string
 }
@@ -52,7 +54,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1}
+	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
@@ -103,6 +105,12 @@ func (r *request) take(h header) error {
 			return errMessage
 		}
 		r.maxForwards = int(min(n, 255))
+	case "Max-Breadth":
+		n, err := strconv.ParseUint(h.value, 10, 32)
+		if err != nil {
+			return errMessage
+		}
+		r.maxBreadth = int(min(n, 1<<16))
 	case "Route":
 		r.routes = splitValues(r.routes, h.value)
 	}
@@ -160,6 +168,13 @@ func (d *draft) bytes() []byte {
 	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
 	d.each(func(name, value string) { b = appendHeader(b, name, value) })
 	return append(append(b, "\r\n"...), d.body...)
+}
+
+// size is the length of what bytes would write.
+func (d *draft) size() int {
+	n := len(d.method) + len(d.target.text) + len("  SIP/2.0\r\n\r\n") + len(d.body)
+	d.each(func(name, value string) { n += len(name) + len(value) + len(": \r\n") })
+	return n
 }
 
 // each calls f for the header fields in the order in which they are sent.
@@ -374,6 +389,8 @@ func canonicalName(name string) string {
 		return "Max-Forwards"
 	case "route":
 		return "Route"
+	case "max-breadth":
+		return "Max-Breadth"
 	case "record-route":
 		return "Record-Route"
 	case "content-length", "l":

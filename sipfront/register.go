@@ -2,7 +2,9 @@ package sipfront
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +27,9 @@ func (s *Server) register(tx serverTx, r *request, p *plan) {
 	ok := s.ask(tx.Context(), func(ctx context.Context) {
 		res, err := s.parts.Registrar.Register(ctx, q)
 		if err != nil {
+			if errors.Is(err, actors.ErrTooManyBindings) {
+				s.count.bindingsRefused.Add(1)
+			}
 			s.refuse(tx, r, err)
 			return
 		}
@@ -65,7 +70,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
 		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
 		q.Flow = s.parts.Transport.Pin(f)
-		q.FlowBound = flowBound(r, q, f)
+		for _, c := range q.Contacts {
+			c.FlowBound = flowBound(r, c, f)
+		}
 	}
 	if !r.msg.At.IsZero() {
 		q.AgeMs = max(time.Since(r.msg.At).Milliseconds(), 0)
@@ -148,7 +155,7 @@ func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
 	if f := r.msg.Flow; f == nil || !f.Reliable() || !hasToken(r.values("Supported"), "outbound") {
 		return false
 	}
-	return hasRegID(q)
+	return slices.ContainsFunc(q.GetContacts(), hasRegID)
 }
 
 func contactValue(b *messages.Binding, left int64) string {
@@ -170,27 +177,43 @@ func contactValue(b *messages.Binding, left int64) string {
 	return string(v)
 }
 
-// flowBound tells whether nothing but the flow leads back to the device: RFC
-// 5626 in use, a WebSocket, or a NAT on the way.
-func flowBound(r *request, q *messages.Register, f transport.Flow) bool {
-	if f.Transport() == "ws" || f.Transport() == "wss" || hasRegID(q) {
+// flowBound tells whether nothing but the flow leads to a Contact of a
+// REGISTER: RFC 5626 in use, a WebSocket, or a NAT on the way. Another host
+// that the same request names is not behind that NAT.
+func flowBound(r *request, c *messages.RegisterContact, f transport.Flow) bool {
+	if f.Transport() == "ws" || f.Transport() == "wss" || hasRegID(c) {
 		return true
 	}
 	source := f.Remote()
 	top, err := parseVia(r.vias[0])
-	if err != nil || !viaIs(top, source, f.Reliable()) {
+	if err != nil {
 		return true
 	}
-	if len(r.vias) > 1 || len(q.GetPath()) > 0 {
+	direct, natted := len(r.vias) == 1 && !hasPath(r), !viaIs(top, source, f.Reliable())
+	switch {
+	case !direct:
 		// Another proxy is in front: the Contact is seen from there, not from here.
+		return natted
+	case natted:
+		return !elsewhereOf(c.GetUri(), top.host, source)
+	}
+	return !routable(c.GetUri(), source)
+}
+
+func hasPath(r *request) bool {
+	_, ok := r.value("Path")
+	return ok
+}
+
+// elsewhereOf tells whether a Contact names a host that anybody can call, and
+// that is neither the sender by its own word (the Via) nor by the socket's.
+func elsewhereOf(contact, sentBy string, source netip.AddrPort) bool {
+	u, err := parseURI(contact)
+	if err != nil || u.host == sentBy || !routable(contact, source) {
 		return false
 	}
-	for _, c := range q.GetContacts() {
-		if !routable(c.GetUri(), source) {
-			return true
-		}
-	}
-	return false
+	a, ok := u.addr()
+	return !ok || a != source.Addr().Unmap()
 }
 
 // viaIs tells whether a Via's sent-by is the source of the request. On a
@@ -225,13 +248,8 @@ func routable(contact string, source netip.AddrPort) bool {
 	return a == from || !local
 }
 
-func hasRegID(q *messages.Register) bool {
-	for _, c := range q.GetContacts() {
-		if c.GetInstanceId() != "" && c.GetRegId() != 0 {
-			return true
-		}
-	}
-	return false
+func hasRegID(c *messages.RegisterContact) bool {
+	return c.GetInstanceId() != "" && c.GetRegId() != 0
 }
 
 // hasToken tells whether a list header has a token, whatever its case.

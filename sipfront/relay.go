@@ -11,12 +11,12 @@ import (
 // answer, and a repeated 2xx brings a new one.
 func (s *Server) ack(msg *transport.Message) {
 	r, err := parseRequest(msg)
-	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || s.looped(r) {
+	if err != nil || s.validate(r) != nil || r.maxForwards == 0 {
 		s.count.dropped.Add(1)
 		return
 	}
 	p, err := s.plan(r)
-	if err != nil || p.way == wayNode || p.way == wayForeign {
+	if err != nil || p.way == wayNode || p.way == wayForeign || s.looped(r, p) {
 		// Towards a foreign target an ACK without a route of ours belongs to no call of ours.
 		s.count.dropped.Add(1)
 		return
@@ -34,7 +34,8 @@ func (s *Server) ack(msg *transport.Message) {
 				s.count.dropped.Add(1)
 				return
 			}
-			for _, d := range s.devices(res, r.callID) {
+			devices, _ := s.devices(res, r)
+			for _, d := range devices {
 				s.pass(f, d[0])
 			}
 		})
@@ -54,7 +55,7 @@ func (s *Server) pass(f *fork, t *target) {
 	if err == errResolve {
 		u := t.next()
 		s.ask(context.Background(), func(ctx context.Context) {
-			if ways, err := s.resolve(ctx, u); err == nil {
+			if ways, err := s.resolve(ctx, u, large(f.r)); err == nil {
 				s.passBy(f, t, ways)
 			}
 		})
@@ -69,7 +70,12 @@ func (s *Server) pass(f *fork, t *target) {
 
 func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 	for _, w := range ways {
-		if w.flow.Send(s.draft(f, t, w).bytes()) == nil {
+		d := s.draft(f, t, w)
+		if stream, ok := s.byStream(w, d.size()); ok {
+			w = stream
+			d = s.draft(f, t, w)
+		}
+		if w.flow.Send(d.bytes()) == nil {
 			s.count.acks.Add(1)
 			return
 		}
@@ -83,7 +89,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
 	r, next, err := readReply(msg.Raw)
-	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg) {
+	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
 		return
 	}
@@ -105,8 +111,22 @@ func (s *Server) stray(msg *transport.Message) {
 	s.count.strays.Add(1)
 }
 
-// ours tells whether a response answers an INVITE that this node sent.
-func (s *Server) ours(msg *transport.Message) bool {
+// late passes a 2xx on beside the transaction of its request.
+func (s *Server) late(request *transport.Message, r reply) {
+	flow := request.Reply
+	if flow == nil {
+		flow = request.Flow
+	}
+	if flow == nil || flow.Send(r.raw) != nil {
+		s.count.dropped.Add(1)
+		return
+	}
+	s.count.strays.Add(1)
+}
+
+// ours tells whether a response answers an INVITE that this node sent, and got
+// from where the second Via leads.
+func (s *Server) ours(msg *transport.Message, next string) bool {
 	_, headers, _, err := splitMessage(string(msg.Raw))
 	if err != nil {
 		return false
@@ -126,5 +146,5 @@ func (s *Server) ours(msg *transport.Message) bool {
 		}
 	}
 	_, nonce, ok := s.ownBranch(top)
-	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID))
+	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID, next))
 }

@@ -1,6 +1,8 @@
 package sipfront
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,7 +69,7 @@ type reply struct {
 func readReply(raw []byte) (r reply, next string, err error) {
 	text := string(raw)
 	start, _, ok := cutLine(text)
-	if !ok || len(start) < 12 || !strings.HasPrefix(start, "SIP/2.0 ") {
+	if !ok || len(start) < 11 || !strings.EqualFold(start[:8], "SIP/2.0 ") {
 		return r, "", errMessage
 	}
 	if r.status, err = strconv.Atoi(start[8:11]); err != nil || r.status < 100 || r.status > 699 {
@@ -91,8 +93,34 @@ func readReply(raw []byte) (r reply, next string, err error) {
 			next = more[0]
 		}
 	}
-	r.raw = append(r.raw, text[end:]...)
+	r.raw = framed(append(r.raw, text[end:]...))
 	return r, next, nil
+}
+
+// framed makes a message end where its body does (RFC 3261 18.3), and say so.
+// A datagram may have more behind it, or no Content-Length at all: on a
+// connection the first would pass for a message of ours, and the second lose
+// all that follow.
+func framed(raw []byte) []byte {
+	head := bytes.Index(raw, []byte("\r\n\r\n"))
+	if head < 0 {
+		return raw
+	}
+	body := head + 4
+	for rest := raw[:head]; len(rest) > 0; {
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
+		name, value, _ := bytes.Cut(line, []byte{':'})
+		if canonicalName(string(bytes.TrimRight(name, " \t"))) != "Content-Length" {
+			continue
+		}
+		if n, err := strconv.Atoi(string(bytes.TrimSpace(value))); err == nil && n >= 0 && n < len(raw)-body {
+			return raw[:body+n]
+		}
+		return raw
+	}
+	text := "Content-Length: " + strconv.Itoa(len(raw)-body) + "\r\n"
+	return slices.Insert(raw, head+2, []byte(text)...)
 }
 
 // topVia finds the first Via field: where it begins and ends, folded lines

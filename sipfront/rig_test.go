@@ -124,6 +124,11 @@ func (r *rig) peer(addr string) string {
 // recv lets a message come in from a peer.
 func (r *rig) recv(from, body string) {
 	r.t.Helper()
+	r.recvOver("udp", from, body)
+}
+
+func (r *rig) recvOver(network, from, body string) {
+	r.t.Helper()
 	addr, ok := r.peers[from]
 	if !ok {
 		addr = from
@@ -136,6 +141,9 @@ func (r *rig) recv(from, body string) {
 		r.t.Fatalf("message from %s: %v\n%s", from, err, body)
 	}
 	f := r.net.flow(netip.MustParseAddrPort(addr))
+	if network == "tcp" {
+		f = r.net.stream(netip.MustParseAddrPort(addr))
+	}
 	r.layer.Receive(&transport.Message{Request: req, Response: res, Raw: raw, Flow: f, At: time.Now()})
 }
 

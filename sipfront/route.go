@@ -56,6 +56,7 @@ func (s *Server) plan(r *request) (*plan, error) {
 		return nil, err
 	}
 	if p.token != nil {
+		s.passGone(p, r)
 		p.way = wayFlow
 		return p, s.mayUse(p, r)
 	}
@@ -64,7 +65,9 @@ func (s *Server) plan(r *request) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		if a, ok := addrPort(&u); ok && s.parts.Cluster.IsNode(a) {
+		// A maddr beside our address would lead past it, to anybody.
+		_, maddr := u.param("maddr")
+		if a, ok := addrPort(&u); ok && !maddr && s.parts.Cluster.IsNode(a) {
 			p.way = wayHop
 			return p, nil
 		}
@@ -151,6 +154,31 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		p.routes = p.routes[1:]
 	}
 	return nil
+}
+
+// passGone goes past nodes of ours that have left the view: in a dialog the
+// next Route may be the token of such a node, and any node can act on it.
+func (s *Server) passGone(p *plan, r *request) {
+	for p.token.kind == tokenDialog && len(p.routes) > 0 {
+		t, ok := s.dialogToken(p.routes[0], r)
+		if !ok || t.edge == s.parts.Cluster.Self() {
+			return
+		}
+		if _, live := s.parts.Cluster.SIPAddr(t.edge, "udp"); live {
+			return
+		}
+		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]
+	}
+}
+
+// dialogToken opens a Route value that is our Record-Route of this dialog.
+func (s *Server) dialogToken(route string, r *request) (*token, bool) {
+	u, err := routeURI(route)
+	if err != nil {
+		return nil, false
+	}
+	t, err := FlowToken(u.user).open(s.parts.Keys.FlowToken, r.callID)
+	return t, err == nil && t.kind == tokenDialog
 }
 
 // mayUse tells whether this request may use the token that it brought: one

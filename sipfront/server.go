@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -104,6 +105,9 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+
+	// draining: no new flow or call begins here.
+	draining atomic.Bool
 
 	// lookups has one token for each question to the cluster under way, and
 	// each name lookup; it is never closed.
@@ -232,6 +236,8 @@ func (s *Server) request(tx serverTx) {
 		return
 	}
 	switch {
+	case s.refusesNew(r, p):
+		s.refuse(tx, r, s.drainingError())
 	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
 		s.options(tx, r)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
@@ -284,11 +290,13 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
+func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
-	if err := tx.RespondRaw(status, raw); err != nil {
+	err := tx.RespondRaw(status, raw)
+	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}
+	return err
 }
 
 // ask runs f beside the socket's goroutine, within the limit on questions. ctx

@@ -90,26 +90,115 @@ func (a api) address(to string) (hereis.To, error) {
 	return hereis.To{}, fmt.Errorf("%w: there is no node %s", admin.ErrNotFound, to)
 }
 
-// Watch implements admin.Node. A domain may be given by any of its names.
+// Watch implements admin.Node.
 func (a api) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	domain, isDomain := strings.CutPrefix(pattern, "@")
-	if pattern != "*" {
-		user := pattern
-		if isDomain {
-			user = "anybody@" + domain
-		}
-		aor, err := a.node.ParseAoR(user)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
-		}
-		pattern = string(aor)
-		if isDomain {
-			_, host, _ := strings.Cut(pattern, "@")
-			pattern = "@" + host
-		}
+	pattern, err := a.pattern(pattern)
+	if err != nil {
+		return nil, err
 	}
 	events, err := a.node.Watch(ctx, pattern)
 	return events, apiError(err)
+}
+
+// pattern makes a pattern of ours out of what people write. A domain may be
+// given by any of its names.
+func (a api) pattern(text string) (string, error) {
+	if text == "*" {
+		return text, nil
+	}
+	domain, isDomain := strings.CutPrefix(text, "@")
+	if isDomain {
+		text = "anybody@" + domain
+	}
+	aor, err := a.node.ParseAoR(text)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	}
+	if isDomain {
+		_, host, _ := strings.Cut(string(aor), "@")
+		return "@" + host, nil
+	}
+	return string(aor), nil
+}
+
+// List implements admin.Node.
+func (a api) List(ctx context.Context, q admin.ListQuery, each func(*messages.Record, int64) error) (end admin.ListEnd, err error) {
+	pattern, err := a.pattern(q.Pattern)
+	if err != nil {
+		return end, err
+	}
+	listed, err := a.node.List(ctx, hereis.Query{Pattern: pattern, After: q.Cursor, Limit: q.Limit}, each)
+	if err != nil {
+		return end, apiError(err)
+	}
+	end.Cursor, end.Settled = listed.Next, listed.Settled
+	for _, m := range listed.Missing {
+		end.Missing = append(end.Missing, admin.Reply{Node: m.Node, Err: m.Err})
+	}
+	return end, nil
+}
+
+// Count implements admin.Node.
+func (a api) Count(ctx context.Context, pattern string) ([]admin.NodeCount, error) {
+	pattern, err := a.pattern(pattern)
+	if err != nil {
+		return nil, err
+	}
+	var counts []admin.NodeCount
+	for _, c := range a.node.Count(ctx, pattern) {
+		counts = append(counts, admin.NodeCount(c))
+	}
+	slices.SortFunc(counts, func(x, y admin.NodeCount) int { return strings.Compare(x.Node, y.Node) })
+	return counts, nil
+}
+
+// Remove implements admin.Node.
+func (a api) Remove(ctx context.Context, text, binding string) (*messages.Removed, error) {
+	aor, err := a.node.ParseAoR(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	}
+	removed, err := a.node.Remove(ctx, aor, binding)
+	return removed, apiError(err)
+}
+
+// PlanCall implements admin.Node.
+func (a api) PlanCall(ctx context.Context, text string) (*admin.CallPlan, error) {
+	aor, err := a.node.ParseAoR(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	}
+	p, err := a.node.PlanCall(ctx, aor)
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return &admin.CallPlan{Targets: p.Targets, Final: p.Final, Status: p.Status, Reason: p.Reason}, nil
+}
+
+// Healthy implements admin.Node.
+func (a api) Healthy() error { return a.node.Healthy() }
+
+// Drain implements admin.Node.
+func (a api) Drain(undo bool) error {
+	if undo {
+		return a.node.Undrain()
+	}
+	return a.node.Drain()
+}
+
+// DrainStatus implements admin.Node.
+func (a api) DrainStatus() admin.Drain {
+	st := a.node.DrainStatus()
+	return admin.Drain{Node: a.node.Name(), Draining: st.Draining, Done: st.Done, Left: st.Left, Waiting: st.Waiting}
+}
+
+// Forget implements admin.Node.
+func (a api) Forget(name string) error {
+	err := a.node.Forget(name)
+	if errors.Is(err, hereis.ErrNotRemembered) {
+		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	}
+	return err
 }
 
 // Ready implements admin.Node.

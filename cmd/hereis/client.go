@@ -112,7 +112,9 @@ func isStatus(err error, status int) bool {
 // table prints rows under a header, columns aligned.
 func (a *app) table(header string, rows [][]string) error {
 	tw := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.ReplaceAll(header, " ", "\t"))
+	if header != "" {
+		fmt.Fprintln(tw, strings.ReplaceAll(header, " ", "\t"))
+	}
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = orDash(cell)

@@ -42,11 +42,31 @@ func TestClientCommands(t *testing.T) {
 		{"send-nowhere", []string{"send", "--to", "node9", "Ping"}, exitNotFound, "node node9"},
 		{"send-type", []string{"send", "--to", "all", "Nope", "{}"}, exitError, `no message type "Nope"`},
 		{"send-json", []string{"send", "--to", "all", "Ping", "{"}, exitError, "not JSON"},
+		{"aor-list", []string{"aor", "list"}, exitOK, ""},
+		{"aor-list-more", []string{"aor", "list", "@localhost", "--limit", "1", "--cursor", "sip:yves@localhost"}, exitOK, "*"},
+		{"aor-list-partial", []string{"aor", "list", "@partial"}, exitPartial, "3 users; without an answer: node2 (no answer)"},
+		{"aor-list-unsettled", []string{"aor", "list", "@unsettled"}, exitPartial, "some may be missing"},
+		{"aor-list-broken", []string{"aor", "list", "@broken"}, exitPartial, "the list was cut off: boom"},
+		{"aor-list-refused", []string{"aor", "list", "@refused"}, exitError, "bad request"},
+		{"aor-show", []string{"aor", "show", "alice"}, exitOK, ""},
+		{"aor-show-nobody", []string{"aor", "show", "bob@localhost"}, exitNotFound, "nothing is known of sip:bob@localhost"},
+		{"aor-show-unsettled", []string{"aor", "show", "unsettled"}, exitPartial, "something may be missing"},
+		{"aor-count", []string{"aor", "count"}, exitOK, ""},
+		{"aor-count-partial", []string{"aor", "count", "@partial"}, exitPartial, "without an answer: node2 (no answer)"},
+		{"aor-rm", []string{"aor", "rm", "alice"}, exitOK, ""},
+		{"aor-rm-nobody", []string{"aor", "rm", "bob"}, exitNotFound, "no such binding of bob"},
+		{"aor-kick", []string{"aor", "kick", "alice", "sip:alice@192.0.2.1:40000"}, exitOK, ""},
+		{"aor-kick-nothing", []string{"aor", "kick", "alice", "sip:nope"}, exitNotFound, "no such binding"},
+		{"aor-kick-empty", []string{"aor", "kick", "alice", ""}, exitError, "binding is empty"},
 		{"watch", []string{"watch", "--count", "1"}, exitOK, ""},
 		{"watch-refused", []string{"watch", "refused"}, exitError, "bad request"},
 	} {
 		for _, output := range []string{"table", "json"} {
 			code, out, errs := call(t, nil, append(c.args, "--admin", addr, "-o", output)...)
+			if c.stderr == "*" {
+				// Only a table tells on stderr that there is more.
+				c.stderr, errs = "", ""
+			}
 			if code != c.code || !strings.Contains(errs, c.stderr) || c.stderr == "" && errs != "" {
 				t.Errorf("%s: %d %q, want %d %q", c.name, code, errs, c.code, c.stderr)
 			}
@@ -60,7 +80,7 @@ func TestClientCommands(t *testing.T) {
 }
 
 func TestClientWithoutNode(t *testing.T) {
-	for _, args := range [][]string{{"where", "alice"}, {"members"}, {"send", "--to", "all", "Ping"}, {"watch"}, {"version"}} {
+	for _, args := range [][]string{{"where", "alice"}, {"aor", "list"}, {"aor", "count"}, {"aor", "show", "a"}, {"aor", "rm", "a"}, {"members"}, {"send", "--to", "all", "Ping"}, {"watch"}, {"version"}} {
 		code, _, errs := call(t, nil, append(args, "--admin", "127.0.0.1:1")...)
 		if code != exitError || !strings.Contains(errs, "no node answers at http://127.0.0.1:1") {
 			t.Errorf("%v: %d %s", args, code, errs)

@@ -113,7 +113,8 @@ type node struct {
 	t                               *testing.T
 	bin, name                       string
 	sip, gossip, admin, data, joins string
-	flags                           []string // besides those that every node has
+	// wrap stands before the command, args after it.
+	wrap, args []string
 }
 
 // ports finds n consecutive ports, free for UDP and TCP.
@@ -149,20 +150,30 @@ func free(base, n int) bool {
 // startCluster runs n nodes, with further flags, and waits until each knows all.
 func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
+	nodes := newCluster(t, bin, n)
+	for _, n := range nodes {
+		n.args = append(n.args, flags...)
+		n.launch()
+	}
+	waitMembers(t, nodes)
+	return nodes
+}
+
+// newCluster makes n nodes that do not run yet; all join the first.
+func newCluster(t *testing.T, bin string, n int) []*node {
+	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
 	for i := range nodes {
 		base := ports(t, 5)
 		nodes[i] = &node{
 			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
-			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1), flags: flags,
+			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1),
 		}
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
 		}
-		nodes[i].launch()
 	}
-	waitMembers(t, nodes)
 	return nodes
 }
 
@@ -177,8 +188,9 @@ func (n *node) start() {
 
 func (n *node) launch() {
 	n.t.Helper()
-	n.process = start(n.t, n.name, exec.Command(n.bin, append([]string{"node", "--name", n.name, "--data", n.data,
-		"--sip", n.sip, "--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"}, n.flags...)...))
+	line := slices.Concat(n.wrap, []string{n.bin, "node", "--name", n.name, "--data", n.data, "--sip", n.sip,
+		"--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"}, n.args)
+	n.process = start(n.t, n.name, exec.Command(line[0], line[1:]...))
 }
 
 func (n *node) waitReady() {

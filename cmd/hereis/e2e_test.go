@@ -33,10 +33,25 @@ func TestE2E(t *testing.T) {
 		t.Run("Baresip", func(t *testing.T) { testBaresip(t, nodes) })
 		t.Run("LoadGenerator", func(t *testing.T) { testLoadGenerator(t, nodes) })
 		t.Run("TCP", func(t *testing.T) { testTCP(t, nodes) })
+		for _, transport := range []string{"u1", "t1"} {
+			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
+		}
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
+	t.Run("Chaos", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes")
+		}
+		t.Run("Kill", func(t *testing.T) { testChaosKill(t, bin) })
+		t.Run("Drain", func(t *testing.T) { testChaosDrain(t, bin) })
+		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
+		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
+		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
+		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
+		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
+	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
@@ -175,6 +190,46 @@ func testTCP(t *testing.T, nodes []*node) {
 	s.all("options", nodes[2].sip, 50)
 	s.transport = "u1"
 	s.all("uac_call", nodes[2].sip, 50)
+}
+
+// testScenarios: what becomes of a call that is not simply answered, the
+// devices being at other nodes than the caller, and the life of a registration.
+func testScenarios(t *testing.T, nodes []*node, transport string) {
+	users := func(t *testing.T, name string) *sipp {
+		names := userNames(10)
+		for i := range names {
+			names[i] = name + transport + names[i]
+		}
+		s := newSIPp(t, names...)
+		s.transport, s.contact = transport, "127.0.0.1:9"
+		return s
+	}
+	t.Run("Reregister", func(t *testing.T) { users(t, "reg").all("reregister", nodes[2].sip, 50) })
+	t.Run("Cancel", func(t *testing.T) {
+		s := users(t, "cancel")
+		d := s.device("uas_cancelled", transport, nodes[0])
+		s.all("uac_cancel", nodes[1].sip, 50)
+		well(t, d)
+	})
+	t.Run("Busy", func(t *testing.T) {
+		s := users(t, "busy")
+		d := []*process{s.device("uas_busy", transport, nodes[0]), s.device("uas_noanswer", "u1", nodes[1])}
+		s.all("uac_busy", nodes[2].sip, 50)
+		well(t, d...)
+	})
+	t.Run("NoAnswer", func(t *testing.T) {
+		s := users(t, "noanswer")
+		d := s.device("uas_noanswer", transport, nodes[2])
+		s.all("uac_noanswer", nodes[0].sip, 50)
+		well(t, d)
+	})
+	// Three devices at three nodes: one answers, the others hear why they stop ringing.
+	t.Run("Fork", func(t *testing.T) {
+		s := users(t, "fork")
+		d := []*process{s.device("uas_elsewhere", transport, nodes[0]), s.device("uas", "u1", nodes[1]), s.device("uas_elsewhere", "u1", nodes[2])}
+		s.all("uac_call", nodes[0].sip, 50)
+		well(t, d...)
+	})
 }
 
 // testLoadGenerator: every answer of a call between nodes is as the RFC has it.

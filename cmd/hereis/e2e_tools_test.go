@@ -64,6 +64,31 @@ func (s *sipp) answer() {
 	start(s.t, "sipp-uas", cmd)
 }
 
+// device starts a device of all users, which runs a scenario once for each of
+// them, and registers it at a node. The process ends well if every run succeeds.
+func (s *sipp) device(name, transport string, at *node) *process {
+	s.t.Helper()
+	port := ports(s.t, 1)
+	s.contact = local(port)
+	if transport == "t1" {
+		s.contact += ";transport=tcp"
+	}
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(port),
+		"-mp", strconv.Itoa(ports(s.t, 4)), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+	s.all("register", at.sip, 50)
+	return p
+}
+
+// well expects that devices have had all their calls.
+func well(t *testing.T, devices ...*process) {
+	t.Helper()
+	for _, p := range devices {
+		if code := p.ended(20 * time.Second); code != 0 {
+			t.Errorf("%s: exit %d\n%s", p.name, code, summaryOf(p.output()))
+		}
+	}
+}
+
 // all runs a scenario once for each user against a node and expects every one to succeed.
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()
@@ -179,6 +204,14 @@ func (d *device) read() {
 // register sends a REGISTER to a node and expects 200; 0 removes the binding.
 func (d *device) register(n *node, expires int) {
 	d.t.Helper()
+	if status, _ := d.tryRegister(n, expires); status != 200 {
+		d.t.Fatalf("REGISTER of %s at %s: %d", d.name, n.name, status)
+	}
+}
+
+// tryRegister sends a REGISTER to a node and returns status and Retry-After.
+func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
+	d.t.Helper()
 	d.cseq++
 	var w sipmsg.Builder
 	aor := "sip:" + d.user + "@localhost"
@@ -191,8 +224,31 @@ func (d *device) register(n *node, expires int) {
 	w.Header("Contact", contact)
 	w.Int("Expires", uint64(expires), "")
 	w.End("", "")
-	if m := d.ask(n, &w); m.Status != 200 {
-		d.t.Fatalf("REGISTER of %s at %s: %d %s", d.name, n.name, m.Status, m.Reason)
+	m := d.ask(n, &w)
+	return m.Status, string(m.Get("Retry-After"))
+}
+
+// peek is one OPTIONS for a user, sent once, and its answer within half a second.
+func (d *device) peek(n *node, user string) (status int, answered bool) {
+	d.t.Helper()
+	d.cseq++
+	var w sipmsg.Builder
+	to := "sip:" + user + "@localhost"
+	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
+	w.End("", "")
+	if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
+		return 0, false
+	}
+	over := time.After(500 * time.Millisecond)
+	for {
+		select {
+		case m := <-d.answers:
+			if num, _, ok := m.CSeq(); ok && int(num) == d.cseq && m.Status >= 200 {
+				return m.Status, true
+			}
+		case <-over:
+			return 0, false
+		}
 	}
 }
 

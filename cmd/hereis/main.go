@@ -31,7 +31,10 @@ type cli struct {
 	Node    nodeCmd    `cmd:"" help:"Run one node."`
 	Dev     devCmd     `cmd:"" help:"Run a cluster of nodes on this host, for development."`
 	Where   whereCmd   `cmd:"" help:"Show where a user is: owner, backup and every lease."`
+	AoR     aorCmd     `cmd:"" name:"aor" help:"List, show, count and remove the users who are online."`
 	Members membersCmd `cmd:"" help:"List the nodes of the cluster."`
+	Drain   drainCmd   `cmd:"" help:"Make a node hand over what it holds and take nothing new."`
+	Forget  forgetCmd  `cmd:"" help:"Forget a failed node that will not come back."`
 	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
 	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
 	User    userCmd    `cmd:"" help:"Add, change, remove and list the users of a users file."`
@@ -125,7 +128,7 @@ func newParser(a *app, c *cli) (*kong.Kong, error) {
 		kong.Exit(func(code int) { panic(kongExit(code)) }),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.HelpFormatter(helpWithDefault()),
+		kong.ValueFormatter(helpWithDefault()),
 		kong.ExplicitGroups([]kong.Group{
 			{Key: "node", Title: "The node"},
 			{Key: "sip", Title: "SIP"},

@@ -12,13 +12,29 @@ import (
 	"hereis/admin"
 )
 
-// runNode runs a node and its admin API until ctx ends. The API stops last, so
-// that one can watch a node stop; should it fail, the node stops too.
+// runNode runs a node until ctx ends, and once more if it says that it can be
+// started again: the second start is above whatever the peers remembered.
 func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
+	err := runOnce(ctx, cfg, log)
+	if !errors.Is(err, hereis.ErrStartAgain) || ctx.Err() != nil {
+		return err
+	}
+	log.Warn("the node starts again", "err", err)
+	return runOnce(ctx, cfg, log)
+}
+
+// runOnce runs a node and its admin API until ctx ends. The API stops last, so
+// that one can watch a node stop; should it fail, the node stops too.
+func runOnce(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
 	node, err := hereis.New(cfg, log)
 	if err != nil {
 		return err
 	}
+	return serve(ctx, node, cfg, log)
+}
+
+// serve is runNode for a node that has been made.
+func serve(ctx context.Context, node *hereis.Node, cfg hereis.Config, log *slog.Logger) error {
 	if cfg.Admin == "" {
 		logUp(log, node, cfg)
 		return node.Run(ctx)

@@ -16,6 +16,9 @@ type Config struct {
 	// MaxTransactions bounds server and client transactions together. Above it
 	// new requests are answered 503 without state, and Request is ErrOverloaded.
 	MaxTransactions int
+	// MaxPending bounds the requests that have not been answered finally yet,
+	// ringing calls among them. Above it new ones are answered 503 without state.
+	MaxPending int
 	// AnswerBytes bounds the memory of the last answers to non-INVITE requests,
 	// kept for 64*T1 to answer repeats. The oldest give way.
 	AnswerBytes int
@@ -30,7 +33,7 @@ func DefaultConfig() Config {
 	return Config{
 		T1: 500 * time.Millisecond, T2: 4 * time.Second, T4: 5 * time.Second,
 		Trying:          200 * time.Millisecond,
-		MaxTransactions: 200_000, AnswerBytes: 32 << 20, RetryAfter: 5 * time.Second,
+		MaxTransactions: 200_000, MaxPending: 100_000, AnswerBytes: 32 << 20, RetryAfter: 5 * time.Second,
 	}
 }
 
@@ -43,6 +46,8 @@ func (c Config) Validate() error {
 		return errors.New("Trying: not positive")
 	case c.MaxTransactions < 1:
 		return errors.New("MaxTransactions: not positive")
+	case c.MaxPending < 1:
+		return errors.New("MaxPending: not positive")
 	case c.AnswerBytes < 0:
 		return errors.New("AnswerBytes: negative")
 	case c.RetryAfter < time.Second:

@@ -53,7 +53,9 @@ type Layer struct {
 	seed   maphash.Seed
 	shards [shardCount]shard
 	active atomic.Int64 // transactions of both kinds
-	count  counters
+	// pending are server transactions without a final answer.
+	pending atomic.Int64
+	count   counters
 
 	mu sync.Mutex
 	// streams lists the client transactions on each connection, for FlowClosed.
@@ -166,11 +168,19 @@ func (l *Layer) request(msg *transport.Message) {
 		_ = a.reply.Send(a.raw) // counted by the transport; the client repeats
 		return
 	}
-	if l.full() {
+	if l.pending.Load() >= int64(l.cfg.MaxPending) {
 		s.mu.Unlock()
-		l.overload(msg, key)
+		l.count.pendingRefused.Add(1)
+		l.refuse(msg, key)
 		return
 	}
+	if l.full() {
+		s.mu.Unlock()
+		l.count.overloads.Add(1)
+		l.refuse(msg, key)
+		return
+	}
+	l.pending.Add(1)
 	tx := newServer(l, s, string(key), msg)
 	s.servers[tx.key] = tx
 	s.mu.Unlock()
@@ -188,9 +198,8 @@ func (l *Layer) full() bool {
 	return false
 }
 
-// overload answers 503 without state; the tag is the same for every repeat (8.2.7).
-func (l *Layer) overload(msg *transport.Message, key []byte) {
-	l.count.overloads.Add(1)
+// refuse answers 503 without state; the tag is the same for every repeat (8.2.7).
+func (l *Layer) refuse(msg *transport.Message, key []byte) {
 	retry := "Retry-After: " + strconv.Itoa(int(l.cfg.RetryAfter/time.Second)) + "\r\n"
 	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(key), retry))
 }

@@ -406,3 +406,37 @@ func withFlow(m *transport.Message, f transport.Flow) *transport.Message {
 	m.Flow = f
 	return m
 }
+
+func TestPendingRequestsAreBounded(t *testing.T) {
+	bubble(t, func(c *Config) { c.MaxPending = 1 }, func(r *rig) {
+		r.receive("INVITE", branch)
+		tx := r.tx()
+		if st := r.Stats(); st.Pending != 1 {
+			t.Errorf("%d are pending, want 1", st.Pending)
+		}
+		r.receive("OPTIONS", "z9hG4bKtwo")
+		if got := r.flow.last(); !strings.HasPrefix(got, "SIP/2.0 503 ") || !strings.Contains(got, "\r\nRetry-After: 5\r\n") {
+			t.Errorf("got %s", got)
+		}
+		if err := r.respond(tx, 180); err != nil {
+			t.Fatal(err)
+		}
+		if st := r.Stats(); st.Pending != 1 || st.PendingRefused != 1 {
+			t.Errorf("ringing: %+v", st)
+		}
+		// Answered, it lingers as a transaction and is pending no more.
+		if err := r.respond(tx, 486); err != nil {
+			t.Fatal(err)
+		}
+		if st := r.Stats(); st.Pending != 0 || st.Active != 1 {
+			t.Errorf("answered: %+v", st)
+		}
+		r.heard("request INVITE")
+		r.receive("OPTIONS", "z9hG4bKthree")
+		r.heard("request OPTIONS")
+		r.wait(time.Minute)
+		if st := r.Stats(); st.Pending != 0 || st.Active != 0 {
+			t.Errorf("a minute later: %+v", st)
+		}
+	})
+}

@@ -21,7 +21,9 @@ type Server struct {
 	mu   sync.Mutex
 	m    serverMachine
 	last []byte // the response that a repeated request gets
-	out  outbox
+	// decided: a final response was given, or none will be; it is pending no more.
+	decided bool
+	out     outbox
 	// ctx is made when somebody asks for it.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -143,6 +145,9 @@ func (s *Server) execLocked(in input) (input, error) {
 	switch {
 	case in.eff&doSend != 0:
 		s.last = in.raw
+		if in.status >= 200 {
+			s.decide()
+		}
 	case in.eff&doTrying != 0:
 		s.last = AppendResponse(make([]byte, 0, 512), s.msg.Request, 100, "Trying", "", "")
 		in.raw = s.last
@@ -173,6 +178,14 @@ func (s *Server) execLocked(in input) (input, error) {
 		s.out.queue = s.out.queue[1:]
 		s.mu.Unlock()
 		_ = s.run(next) // told to nobody: the caller has gone
+	}
+}
+
+// decide ends the time in which the request is pending; s.mu is held.
+func (s *Server) decide() {
+	if !s.decided {
+		s.decided = true
+		s.l.pending.Add(-1)
 	}
 }
 
@@ -212,6 +225,7 @@ func (s *Server) end(in input) {
 	}
 	s.shard.wheel.disarm(&s.timer)
 	s.mu.Lock()
+	s.decide()
 	cancel := s.cancel
 	s.mu.Unlock()
 	if cancel != nil {

@@ -6,6 +6,8 @@ import "sync/atomic"
 type Stats struct {
 	// Active transactions of both kinds; INVITE ones linger for up to 32 s.
 	Active int
+	// Pending requests: without a final answer so far.
+	Pending int
 	// Answers kept to non-INVITE requests, and their memory.
 	Answers, AnswerBytes int
 	// AnswersEvicted gave way to the bound before their time.
@@ -19,18 +21,20 @@ type Stats struct {
 	// Timeouts are client transactions without a final response, and server
 	// ones without an ACK or an answer from their user.
 	Timeouts uint64
-	// Overloads are requests refused at the bound.
-	Overloads uint64
+	// Overloads are requests refused at the bound of transactions, PendingRefused
+	// at that of pending ones.
+	Overloads, PendingRefused uint64
 }
 
 type counters struct {
-	servers, clients, repeats, strays, absorbed, timeouts, overloads atomic.Uint64
+	servers, clients, repeats, strays, absorbed, timeouts, overloads, pendingRefused atomic.Uint64
 }
 
 // Stats returns the counters.
 func (l *Layer) Stats() Stats {
 	st := Stats{
-		Active: int(l.active.Load()), Servers: l.count.servers.Load(), Clients: l.count.clients.Load(),
+		Active: int(l.active.Load()), Pending: int(l.pending.Load()), PendingRefused: l.count.pendingRefused.Load(),
+		Servers: l.count.servers.Load(), Clients: l.count.clients.Load(),
 		Repeats: l.count.repeats.Load(), Strays: l.count.strays.Load(), Absorbed: l.count.absorbed.Load(),
 		Timeouts: l.count.timeouts.Load(), Overloads: l.count.overloads.Load(),
 	}

@@ -21,6 +21,8 @@ type Config struct {
 	MaxFlows int
 	// Limits bound one message.
 	Limits Limits
+	// Sources bound the requests of one sender.
+	Sources Sources
 	// TCP are the addresses to take connections at; port 0 as with UDP.
 	TCP []netip.AddrPort
 	// Streams bound connections.
@@ -69,7 +71,7 @@ func (s Streams) validate() error {
 
 // DefaultConfig listens nowhere.
 func DefaultConfig() Config {
-	return Config{ReadBuffer: 4 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams()}
+	return Config{ReadBuffer: 4 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams(), Sources: DefaultSources()}
 }
 
 // Validate names the first field that makes no sense.
@@ -87,6 +89,12 @@ func (c Config) Validate() error {
 		return errors.New("Limits.Datagram: outside 1300 to 65535")
 	case c.Limits.HeaderLine < 256 || c.Limits.Headers < 16 || c.Limits.Params < 8:
 		return errors.New("Limits: too narrow for SIP")
+	case c.Limits.Body < 0:
+		return errors.New("Limits.Body: negative")
+	case c.Sources.PerSecond < 0 || c.Sources.Answers < 0:
+		return errors.New("Sources: negative")
+	case c.Sources.PerSecond > 0 && (c.Sources.Burst < 1 || c.Sources.Table < 1):
+		return errors.New("Sources: Burst or Table not positive")
 	}
 	for _, a := range c.UDP {
 		if !a.Addr().IsValid() {

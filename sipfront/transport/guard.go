@@ -18,11 +18,13 @@ type Limits struct {
 	Headers int
 	// Params is the highest number of ';' in one header value.
 	Params int
+	// Body is the largest body, in bytes; a request with a larger one is answered 513.
+	Body int
 }
 
 // DefaultLimits are wide enough for RFC 4475 clause 3.1.1.7.
 func DefaultLimits() Limits {
-	return Limits{Datagram: 8 << 10, HeaderLine: 4 << 10, Headers: 128, Params: 64}
+	return Limits{Datagram: 8 << 10, HeaderLine: 4 << 10, Headers: 128, Params: 64, Body: 64 << 10}
 }
 
 // Malformed says why a message was refused. Reason is one of a small fixed set:

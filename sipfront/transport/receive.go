@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strconv"
@@ -11,6 +12,11 @@ import (
 
 // receive takes a datagram to the handler, or refuses it. m has Raw, Flow, Reply and At.
 func (t *Transport) receive(m *Message) {
+	// 7.5: CRLF before the start line is no part of the message.
+	m.Raw = bytes.TrimLeft(m.Raw, "\r\n")
+	if !t.admits(m, nil) {
+		return
+	}
 	var h head
 	if len(m.Raw) > t.cfg.Limits.Datagram {
 		// The head is likely whole: read what there is, for the answer.
@@ -27,6 +33,10 @@ func (t *Transport) receive(m *Message) {
 
 // build goes on with lines that passed the guard.
 func (t *Transport) build(m *Message, h *head) {
+	if len(h.body) > t.cfg.Limits.Body {
+		t.refuse(m, h, &Malformed{Status: 513, Reason: "body too long"})
+		return
+	}
 	req, res, err := build(h)
 	if err != nil {
 		t.refuse(m, h, err)
@@ -122,6 +132,11 @@ func (t *Transport) refuse(m *Message, h *head, why *Malformed) {
 	}
 	t.count.refused.Add(1)
 	t.log.Debug("refused request", "remote", m.Flow.Remote(), "status", why.Status, "err", why.Reason)
+	t.answerTo(m, h, answer)
+}
+
+// answerTo sends an answer made without state to where the top Via says.
+func (t *Transport) answerTo(m *Message, h *head, answer []byte) {
 	reply := m.Flow
 	if via, ok := h.first("Via"); ok {
 		var v sip.ViaHeader
@@ -168,11 +183,16 @@ func refusal(h *head, from netip.AddrPort, status int) []byte {
 		}
 		b = append(append(append(append(b, l.name...), ": "...), value...), "\r\n"...)
 	}
+	if status == 503 {
+		b = append(b, "Retry-After: 2\r\n"...)
+	}
 	return append(b, "Content-Length: 0\r\n\r\n"...)
 }
 
 func refusalPhrase(status int) string {
 	switch status {
+	case 503:
+		return "503 Service Unavailable"
 	case 505:
 		return "505 Version Not Supported"
 	case 513:

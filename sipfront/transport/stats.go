@@ -21,6 +21,14 @@ type Stats struct {
 	// Flows is the number of flows that have an id now; Evicted counts UDP flows
 	// that gave way to others when the table was full.
 	Flows int
+	// Limited counts requests of a source above its bound that were answered 503,
+	// LimitedDropped those that were not answered.
+	Limited, LimitedDropped uint64
+	// Sources is how many sources are remembered.
+	Sources int
+	// ConnectionsRefused counts connections closed at once, for there were too
+	// many, of all or of one source.
+	ConnectionsRefused uint64
 	// Connections is how many are open now, those that are being opened among them.
 	Connections int
 	Evicted     uint64
@@ -29,7 +37,8 @@ type Stats struct {
 type counters struct {
 	messagesIn, messagesOut, bytesIn, bytesOut atomic.Uint64
 	keepAlives, refused, dropped, sendErrors   atomic.Uint64
-	evicted                                    atomic.Uint64
+	evicted, limited, limitedDropped           atomic.Uint64
+	connectionsRefused                         atomic.Uint64
 
 	mu        sync.Mutex
 	malformed map[string]uint64 // keys are the constants given to bad: bounded
@@ -47,7 +56,9 @@ func (c *counters) snapshot() Stats {
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
 		KeepAlives: c.keepAlives.Load(), Refused: c.refused.Load(), Dropped: c.dropped.Load(),
 		SendErrors: c.sendErrors.Load(), Evicted: c.evicted.Load(),
-		Malformed: make(map[string]uint64),
+		Limited: c.limited.Load(), LimitedDropped: c.limitedDropped.Load(),
+		ConnectionsRefused: c.connectionsRefused.Load(),
+		Malformed:          make(map[string]uint64),
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -298,7 +298,9 @@ func (f *streamFlow) take(buf []byte, at *framing) (int, error) {
 	raw := bytes.Clone(buf[:total])
 	h.body = raw[end+4:]
 	f.t.count.messagesIn.Add(1)
-	f.t.build(&Message{Raw: raw, Flow: f, Reply: f, At: time.Now()}, &h)
+	if m := (&Message{Raw: raw, Flow: f, Reply: f, At: time.Now()}); f.t.admits(m, &h) {
+		f.t.build(m, &h)
+	}
 	return total, nil
 }
 

@@ -54,7 +54,7 @@ func (l *tcpListener) accept(ctx context.Context) error {
 		f := newStreamFlow(l.t, "tcp", unmap(conn.LocalAddr().(*net.TCPAddr).AddrPort()), remote)
 		f.conn, f.inbound = conn, true
 		if !l.t.conns.add(f, f.serve) {
-			l.t.count.dropped.Add(1)
+			l.t.count.connectionsRefused.Add(1)
 			_ = conn.Close()
 		}
 	}
@@ -160,6 +160,7 @@ func (t *Transport) dialTCP(remote netip.AddrPort) (Flow, error) {
 	}
 	f := newStreamFlow(t, "tcp", netip.AddrPort{}, remote)
 	if !t.conns.add(f, f.dial) {
+		t.count.connectionsRefused.Add(1)
 		return nil, fmt.Errorf("%s: %w", remote, ErrFlowClosed)
 	}
 	return f, nil

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +31,8 @@ type Transport struct {
 	udp   []*udpListener
 	tcp   []*tcpListener
 	conns *conns
+	// sources is nil if no source is bounded.
+	sources *sources
 }
 
 // New checks cfg. newFlowID gives the ids of flows; stream tells connections
@@ -43,6 +46,7 @@ func New(cfg Config, h Handler, newFlowID func(stream bool) *messages.FlowID, lo
 	}
 	t := &Transport{cfg: cfg, handler: h, makeID: newFlowID, log: log, parser: NewParser(cfg.Limits)}
 	t.conns = newConns(cfg.Streams)
+	t.sources = newSources(cfg.Sources, time.Now())
 	t.count.malformed = make(map[string]uint64)
 	t.flows = newFlowTable(cfg.MaxFlows, func() { t.count.evicted.Add(1) })
 	return t, nil
@@ -190,7 +194,7 @@ func (t *Transport) Parser() *Parser { return t.parser }
 // Stats returns the counters.
 func (t *Transport) Stats() Stats {
 	s := t.count.snapshot()
-	s.Flows, s.Connections = t.flows.len(), t.conns.count()
+	s.Flows, s.Connections, s.Sources = t.flows.len(), t.conns.count(), t.sources.len()
 	return s
 }
 

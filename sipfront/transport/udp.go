@@ -153,14 +153,12 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time) {
 		}
 	}
 	t.count.messagesIn.Add(1)
-	// One allocation for what always travels together.
-	in := &struct {
-		msg  Message
-		flow udpFlow
-	}{flow: udpFlow{socket: s, remote: from}}
-	in.msg.Flow, in.msg.Reply, in.msg.At = &in.flow, &in.flow, at
-	in.msg.Raw = append(make([]byte, 0, len(b)), b...)
-	t.receive(&in.msg)
+	// Two allocations: an answer that is kept for repeats holds its flow for 32 s,
+	// and must not hold the whole request with it.
+	flow := &udpFlow{socket: s, remote: from}
+	in := &Message{Flow: flow, Reply: flow, At: at}
+	in.Raw = append(make([]byte, 0, len(b)), b...)
+	t.receive(in)
 }
 
 // keepAlive answers RFC 5626 4.4 pings: CRLF CRLF, as some send over UDP too,
@@ -227,7 +225,7 @@ func (f *udpFlow) ID() *messages.FlowID {
 		return id
 	}
 	t := f.socket.l.t
-	// The value that goes into the table is small; f may sit in a whole message.
+	// The table has a value of its own: this one lives with its message.
 	entry := &udpFlow{socket: f.socket, remote: f.remote}
 	id := t.flows.pin(entry, func() *messages.FlowID { return t.makeID(false) })
 	f.id.CompareAndSwap(nil, id)

@@ -142,6 +142,16 @@ func TestRFC3261_18_2_2_WithoutRportToTheSentByPort(t *testing.T) {
 	}
 }
 
+// 7.5: CRLF before the start line is no part of the message, nor of its bytes.
+func TestRFC3261_7_5_LeadingCRLF(t *testing.T) {
+	n := startNode(t, nil)
+	c := dial(t)
+	send(t, c, n.addr(), "\r\n\r\n"+request("Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1"))
+	if m := n.next(t); m.Request == nil || string(m.Raw[:len(m.Request.Method)]) != string(m.Request.Method) {
+		t.Errorf("%q", m.Raw)
+	}
+}
+
 func TestMalformedRequestIsAnswered400AndCounted(t *testing.T) {
 	n := startNode(t, nil)
 	c := dial(t)

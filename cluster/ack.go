@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"hereis/messages"
+)
+
+// saw notes what a peer says of its own view.
+func (p *neighbor) saw(incarnation, round, digest uint64) {
+	if incarnation == p.incarnation && round >= p.seenRound.Load() {
+		p.seenRound.Store(round)
+		p.seenDigest.Store(digest)
+	}
+}
+
+// onAck counts acknowledgements, for the incarnation and the round that they
+// were given in, and takes in what has won.
+func (c *Core) onAck(now int64, from string, m *messages.Ack) {
+	v := c.view.Load()
+	p := v.peer(from)
+	if p == nil || p.incarnation != m.Incarnation && !c.off.AnyAck {
+		return
+	}
+	old := m.Round < p.seenRound.Load() && !c.off.AnyAck
+	p.saw(m.Incarnation, m.Round, m.Digest)
+	var after effects
+	for _, item := range m.Items {
+		c.ackItem(now, v, p, item, old, &after)
+	}
+	if m.Batch != 0 {
+		p.bulk.acked(m.Batch)
+		c.pump(now, p)
+	}
+	after.run()
+}
+
+func (c *Core) ackItem(now int64, v *view, p *neighbor, item *messages.AckItem, old bool, after *effects) {
+	s := c.shard(item.Aor)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.entries[item.Aor]
+	if e == nil {
+		return
+	}
+	t := e.x.target(p)
+	switch {
+	case old:
+	case item.Want:
+		if t != nil {
+			t.light = false
+			c.enqueue(e, t)
+		}
+	case c.counts(v, e, p, t, item):
+		if t != nil {
+			e.x.drop(p)
+		}
+		c.releaseWaits(s, e, p, item.Hash, true, after)
+	case item.Holder || t != nil && t.tell:
+		c.releaseWaits(s, e, p, item.Hash, false, after)
+	}
+	if item.Winner != nil {
+		c.apply(now, v, s, item.Aor, item.Winner, origin{from: p.name}, after)
+	}
+	c.acknowledged(v, s, e)
+}
+
+// counts tells whether an acknowledgement is for all of e that p should have.
+func (c *Core) counts(v *view, e *entry, p *neighbor, t *target, item *messages.AckItem) bool {
+	if c.off.AnyAck {
+		return true
+	}
+	i := v.index(p.name)
+	if holds := v.holds(i, e.rec.Aor); holds && !item.Holder && (t == nil || !t.tell) {
+		return false // it does not know yet that it is a holder
+	}
+	if item.Edge == "" {
+		return item.Hash == e.hash
+	}
+	return item.Edge == c.scope(v, e, i) && item.Hash == hashPart(e.rec, item.Edge)
+}
+
+// acknowledged lets go what nobody need be told any more: a former holder's
+// copy, and what the entry needed for the telling. s is locked.
+func (c *Core) acknowledged(v *view, s *shard, e *entry) {
+	if e.gone || e.x == nil || len(e.x.targets) > 0 {
+		return
+	}
+	if e.x.former && !v.holds(v.self, e.rec.Aor) {
+		e.x.former = false
+		next := part(e.rec, c.cfg.Name)
+		e.rec, e.hash = next, hashPart(next, "")
+	}
+	c.rest(e)
+	if e.rec.Empty() && e.x == nil {
+		c.remove(s, e)
+	}
+}
