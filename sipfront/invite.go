@@ -110,6 +110,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
+		s.count.breadthRefused.Add(1)
 		return errBreadth
 	}
 	return nil
@@ -270,6 +271,9 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 func (f *fork) locate() {
 	s := f.s
 	ok := s.ask(f.tx.Context(), func(ctx context.Context) {
+		if s.debug {
+			ctx = actors.WithCallID(ctx, f.r.callID)
+		}
 		res, err := s.parts.Locator.Locate(ctx, f.plan.aor)
 		f.do(func() { f.located(res, err) })
 	})

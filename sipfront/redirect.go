@@ -17,7 +17,11 @@ func (f *fork) redirect(r *reply) bool {
 	for _, v := range r.fields("Contact") {
 		for _, value := range splitValues(nil, v) {
 			t, ok := f.redirected(value)
-			if !ok || f.redirects == f.s.cfg.MaxRedirects {
+			if ok && f.redirects == f.s.cfg.MaxRedirects {
+				f.s.count.redirectsCut.Add(1)
+				ok = false
+			}
+			if !ok {
 				left = append(left, value)
 				continue
 			}

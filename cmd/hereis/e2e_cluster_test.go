@@ -150,9 +150,8 @@ func free(base, n int) bool {
 // startCluster runs n nodes, with further flags, and waits until each knows all.
 func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
-	nodes := newCluster(t, bin, n)
+	nodes := newCluster(t, bin, n, flags...)
 	for _, n := range nodes {
-		n.args = append(n.args, flags...)
 		n.launch()
 	}
 	waitMembers(t, nodes)
@@ -160,7 +159,7 @@ func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 }
 
 // newCluster makes n nodes that do not run yet; all join the first.
-func newCluster(t *testing.T, bin string, n int) []*node {
+func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
@@ -168,7 +167,7 @@ func newCluster(t *testing.T, bin string, n int) []*node {
 		base := ports(t, 5)
 		nodes[i] = &node{
 			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
-			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1),
+			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1), args: flags,
 		}
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
