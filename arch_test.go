@@ -27,6 +27,7 @@ var outside = map[string][]string{
 	"github.com/hashicorp/memberlist":   {"cluster/"},
 	"github.com/alecthomas/kong":        {"cmd/", "bench/"},
 	"github.com/knadh/koanf":            {"cmd/"},
+	"github.com/miekg/dns":              {"sipfront/resolve/"},
 }
 
 // allowed are the packages of ours that a package (or any below it) imports;

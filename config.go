@@ -44,6 +44,14 @@ type Config struct {
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
 	Domains []string `name:"domain" group:"sip" placeholder:"D" sep:"none" help:"Domain to serve, with aliases as a=b,c; repeatable; none: the advertised address."`
+	// DNS lists name servers, ip or ip:port, for names in SIP (RFC 3263). Empty:
+	// those of the host.
+	DNS []string `name:"dns" group:"sip" placeholder:"ADDR" help:"Name server for names in SIP, IP or IP:PORT; repeatable; none: the servers of the host."`
+	// FollowRedirects: the Contacts of a 300, 301 or 302 are called by this node
+	// instead of being passed on to the caller (RFC 3261 16.7).
+	FollowRedirects bool `name:"follow-redirects" group:"sip" help:"Call the Contacts of a 300, 301 or 302 instead of passing it on."`
+	// RingTimeout bounds how long devices ring while others with a lower q wait.
+	RingTimeout time.Duration `name:"ring-timeout" group:"sip" placeholder:"T" help:"How long devices ring while others with a lower q wait."`
 	// Users is the file of those who may register and call, with their passwords'
 	// hashes (see hereis user); empty: everybody may. It is the same at every
 	// node, and is read again when it changes.
@@ -104,6 +112,11 @@ type Config struct {
 	MaxFlows int `name:"max-flows" group:"limits" placeholder:"N" help:"UDP flows with an id."`
 	// MaxBranches bounds the branches of one request, all told.
 	MaxBranches int `name:"max-branches" group:"limits" placeholder:"N" help:"Branches of one request."`
+	// MaxBreadth bounds the branches of one request that are open at a time,
+	// here and at all proxies behind (RFC 5393).
+	MaxBreadth int `name:"max-breadth" group:"limits" placeholder:"N" help:"Branches of one request that are open at a time, here and behind."`
+	// MaxRedirects bounds the Contacts of redirections that one request follows.
+	MaxRedirects int `name:"max-redirects" group:"limits" placeholder:"N" help:"Contacts of redirections that one request follows."`
 	// MaxLookups bounds questions of the SIP side to the cluster; above it: 503.
 	MaxLookups int `name:"max-lookups" group:"limits" placeholder:"N" help:"Questions of the SIP side to the cluster at a time; above it 503."`
 	// MaxInFlight bounds the unanswered requests to one node; above it: 503.
@@ -173,6 +186,7 @@ func DefaultConfig() Config {
 		Data:            "hereis-data",
 		Durability:      "sync",
 		SIP:             []string{"0.0.0.0:5060"},
+		RingTimeout:     front.RingTimeout,
 		Digest:          []string{"SHA-256", "SHA-512-256", "MD5"},
 		NonceLife:       front.NonceLife,
 		Profile:         "lan",
@@ -185,6 +199,8 @@ func DefaultConfig() Config {
 		AnswerBytes:     tx.AnswerBytes,
 		MaxFlows:        tr.MaxFlows,
 		MaxBranches:     front.MaxBranches,
+		MaxBreadth:      front.MaxBreadth,
+		MaxRedirects:    front.MaxRedirects,
 		MaxLookups:      front.MaxLookups,
 		MaxInFlight:     cl.MaxInFlight,
 		MaxParked:       cl.MaxParked,

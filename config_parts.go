@@ -7,6 +7,7 @@ import (
 	"hereis/cluster"
 	"hereis/sipfront"
 	"hereis/sipfront/credentials"
+	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -68,7 +69,8 @@ func (c *Config) transaction() transaction.Config {
 // are added by the node.
 func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
-	fc.MaxBranches, fc.MaxLookups = c.MaxBranches, c.MaxLookups
+	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
+	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	fc.NonceLife = c.NonceLife
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
@@ -88,6 +90,13 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 		fc.Relays = append(fc.Relays, r)
 	}
 	return fc, nil
+}
+
+// resolve is that of names in SIP; the transports are added by the node.
+func (c *Config) resolve() resolve.Config {
+	rc := resolve.DefaultConfig()
+	rc.Transports, rc.Servers = nil, c.DNS
+	return rc
 }
 
 // cluster has the limits of the cluster part; who the node is is added by it.

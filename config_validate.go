@@ -80,6 +80,14 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	if c.RingTimeout <= 0 {
+		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
+	}
+	rc := c.resolve()
+	rc.Transports = sipTransports
+	if err := rc.Validate(); err != nil {
+		errs = append(errs, fieldErr("dns", "%v", err))
+	}
 	if _, err := ParseDomains(c.Domains); err != nil {
 		errs = append(errs, fieldErr("domain", "%v", err))
 	}
@@ -181,7 +189,8 @@ func (c *Config) validateLimits() error {
 		value, min int
 	}{
 		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
-		{"max-branches", c.MaxBranches, 1}, {"max-lookups", c.MaxLookups, 1}, {"max-in-flight", c.MaxInFlight, 1},
+		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
+		{"max-lookups", c.MaxLookups, 1}, {"max-in-flight", c.MaxInFlight, 1},
 		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
 		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
 		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},

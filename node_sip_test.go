@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // tcpPhone is a TCP connection to a node that speaks just enough SIP for a call.
@@ -130,5 +133,78 @@ func largeCall(t *testing.T, caller, phone *tcpPhone, user string) {
 	caller.send("", append([]string{"ACK sip:" + user + "@10.0.0.5;transport=tcp SIP/2.0", caller.via("a" + user), "CSeq: 1 ACK"}, follow...)...)
 	if head, _ = phone.read(); !strings.HasPrefix(head[0], "ACK ") {
 		t.Errorf("phone got %s", head[0])
+	}
+}
+
+// nameServer answers from records in zone-file form until the test ends.
+func nameServer(t *testing.T, lines ...string) string {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rrs []dns.RR
+	for _, line := range lines {
+		rr, err := dns.NewRR(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rrs = append(rrs, rr)
+	}
+	up, done := make(chan struct{}), make(chan struct{})
+	srv := &dns.Server{PacketConn: pc, NotifyStartedFunc: func() { close(up) }}
+	srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		res := new(dns.Msg).SetReply(q)
+		for _, rr := range rrs {
+			if h := rr.Header(); strings.EqualFold(h.Name, q.Question[0].Name) && h.Rrtype == q.Question[0].Qtype {
+				res.Answer = append(res.Answer, rr)
+			}
+		}
+		_ = w.WriteMsg(res)
+	})
+	go func() { defer close(done); _ = srv.ActivateAndServe() }()
+	<-up
+	t.Cleanup(func() { _ = srv.Shutdown(); <-done })
+	return pc.LocalAddr().String()
+}
+
+// A Contact that is a domain is called where its NAPTR and SRV records say:
+// its first server refuses the connection, the second takes the call.
+func TestRFC3263_4_3_CallsThroughDNSWithFailover(t *testing.T) {
+	cfgs := configs(t, 1)
+	at := strings.TrimPrefix(cfgs[0].SIP[0], "udp:")
+	cfgs[0].SIP, cfgs[0].Join = []string{at}, nil
+	gateway, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Close()
+	port := netip.MustParseAddrPort(gateway.Addr().String()).Port()
+	refused := netip.MustParseAddrPort(freePorts(t, 1)[0]).Port()
+	cfgs[0].DNS = []string{nameServer(t,
+		`gw.example.net. 60 IN NAPTR 10 10 "s" "SIP+D2T" "" _sip._tcp.gw.example.net.`,
+		`gw.example.net. 60 IN NAPTR 20 10 "s" "SIP+D2U" "" _sip._udp.gw.example.net.`,
+		fmt.Sprintf("_sip._tcp.gw.example.net. 60 IN SRV 0 0 %d a.gw.example.net.", refused),
+		fmt.Sprintf("_sip._tcp.gw.example.net. 60 IN SRV 1 0 %d b.gw.example.net.", port),
+		"a.gw.example.net. 60 IN A 127.0.0.1", "b.gw.example.net. 60 IN A 127.0.0.1",
+	)}
+	startAll(t, cfgs, nil)
+	caller := dialPhone(t, at)
+	caller.send("", "REGISTER sip:example.com SIP/2.0", caller.via("r"), "From: <sip:bob@example.com>;tag=r",
+		"To: <sip:bob@example.com>", "Call-ID: reg", "CSeq: 1 REGISTER", "Max-Forwards: 70", "Contact: <sip:bob@gw.example.net>")
+	if head, _ := caller.read(); head[0] != "SIP/2.0 200 OK" {
+		t.Fatal(head)
+	}
+	caller.send("", "MESSAGE sip:bob@example.com SIP/2.0", caller.via("m"), "From: <sip:alice@example.com>;tag=a",
+		"To: <sip:bob@example.com>", "Call-ID: msg", "CSeq: 1 MESSAGE", "Max-Forwards: 70")
+	_ = gateway.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+	conn, err := gateway.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer := &tcpPhone{t: t, conn: conn, in: bufio.NewReader(conn)}
+	if head, _ := peer.read(); head[0] != "MESSAGE sip:bob@gw.example.net SIP/2.0" {
+		t.Errorf("the gateway got %s", head[0])
 	}
 }

@@ -19,6 +19,8 @@ var errWay = errors.New("no way to target")
 type branch struct {
 	f       *fork
 	targets device
+	// breadth is the Max-Breadth of what it sends.
+	breadth int
 	// now is the target being tried, ways those of it that are left.
 	now  *target
 	ways []wayOut
@@ -65,6 +67,7 @@ func (b *branch) try() {
 			}
 		case len(b.targets) > 0:
 			b.now, b.targets = b.targets[0], b.targets[1:]
+			b.now.breadth = b.breadth
 			if !b.find() {
 				return
 			}
@@ -96,7 +99,7 @@ func (b *branch) find() bool {
 	u := b.now.next()
 	b.dialling = true
 	ok := s.ask(b.f.tx.Context(), func(ctx context.Context) {
-		ways, err := s.resolve(ctx, u)
+		ways, err := s.resolve(ctx, u, large(b.f.r))
 		b.f.do(func() {
 			b.dialling = false
 			b.found(ways, err)
@@ -114,6 +117,10 @@ func (b *branch) found(ways []wayOut, err error) {
 	b.ways = ways
 	if err != nil || len(ways) == 0 {
 		b.f.s.log.Debug("no way to target", "call_id", b.f.r.callID, "err", err)
+		if errors.Is(err, errLoop) {
+			b.f.best.add(b.f.ownReply(err))
+			return
+		}
 		b.dead()
 	}
 }
@@ -246,8 +253,14 @@ func (b *branch) final(r reply) {
 		b.dead()
 		b.try()
 		return
+	case r.status == 503 && b.anotherServer():
+		// RFC 3263 4.3: it may be this server alone that is overloaded or down.
+		b.f.s.count.failovers.Add(1)
+		b.try()
+		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
+	case r.status < 400 && f.redirect(&r):
 	default:
 		f.best.add(r)
 	}
@@ -325,6 +338,12 @@ func (b *branch) fireHop(n int) {
 	b.try()
 }
 
+// anotherServer tells whether RFC 3263 gave this target a further server.
+func (b *branch) anotherServer() bool {
+	b.skipSpare()
+	return len(b.ways) > 0 && !b.cancelled && !b.f.final
+}
+
 // skipSpare leaves out another way to a peer that was reached and is silent.
 func (b *branch) skipSpare() {
 	if len(b.ways) > 0 && b.ways[0].spare {
@@ -348,6 +367,19 @@ func (b *branch) cancel(reason string) {
 		b.client.Terminate()
 		b.finishQuietly()
 	}
+}
+
+// abandon leaves a branch behind that has rung for long enough.
+func (b *branch) abandon() {
+	if b.done {
+		return
+	}
+	b.targets, b.ways = nil, nil
+	b.f.best.silent = true
+	if b.client != nil {
+		b.client.Cancel("")
+	}
+	b.finishQuietly()
 }
 
 // ownReply is an answer of our own in the place of one from below.

@@ -35,6 +35,17 @@ type Config struct {
 	TimerC time.Duration
 	// MaxBranches is the number of branches that one request may have in all.
 	MaxBranches int
+	// RingTimeout bounds how long the devices of one q ring while others wait
+	// with a lower one; the last of them ring until TimerC.
+	RingTimeout time.Duration
+	// MaxBreadth bounds the branches of a request that are open at a time, here
+	// and at all proxies behind (RFC 5393 5.3.3); a request that brings a lower
+	// Max-Breadth keeps to that.
+	MaxBreadth int
+	// Recurse: the Contacts of a 300, 301 or 302 are called by this node instead
+	// of being passed on (RFC 3261 16.7 step 4), MaxRedirects for one request.
+	Recurse      bool
+	MaxRedirects int
 	// NodeHop is how long a node of ours may take to answer an INVITE with 100
 	// before its branch counts as 430 (CONSISTENCY rule 17). NodeHopOther is the
 	// same for the first answer to any other request; a node that has none to
@@ -70,6 +81,9 @@ func DefaultConfig() Config {
 		MaxForwards:   70,
 		TimerC:        200 * time.Second,
 		MaxBranches:   32,
+		RingTimeout:   20 * time.Second,
+		MaxBreadth:    60,
+		MaxRedirects:  5,
 		NodeHop:       500 * time.Millisecond,
 		NodeHopOther:  4 * time.Second,
 		LookupTimeout: 2 * time.Second,
@@ -94,6 +108,12 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("TimerC: %v is not more than 3m", c.TimerC)
 	case c.MaxBranches < 1:
 		return fmt.Errorf("MaxBranches: %d is less than 1", c.MaxBranches)
+	case c.RingTimeout <= 0:
+		return fmt.Errorf("RingTimeout: %v is not positive", c.RingTimeout)
+	case c.MaxBreadth < 1:
+		return fmt.Errorf("MaxBreadth: %d is less than 1", c.MaxBreadth)
+	case c.MaxRedirects < 0:
+		return fmt.Errorf("MaxRedirects: %d is negative", c.MaxRedirects)
 	case c.NodeHop <= 0:
 		return fmt.Errorf("NodeHop: %v is not positive", c.NodeHop)
 	case c.NodeHopOther <= 0:

@@ -1,10 +1,13 @@
 package sipfront
 
 import (
+	"errors"
 	"sync"
+	"time"
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
 
@@ -40,15 +43,19 @@ type fork struct {
 	open int
 	// asking: the cluster has been asked where the user is, and has not answered.
 	asking bool
-	// final: a final answer has been sent; failed: one other than 2xx.
-	final, failed bool
+	// final: a final answer has been sent.
+	final bool
 	// cancelled by the caller, or by a 6xx: nothing new is begun.
 	cancelled bool
 	sixth     bool
 	// mayRelocate: the first answer of the cluster may have been incomplete (CONSISTENCY rule 13).
 	mayRelocate bool
 	tried       map[string]bool
-	best        best
+	// redirects counts targets that a 3xx named.
+	redirects int
+	// timerGroup ends the ringing of a group while others wait.
+	timerGroup *time.Timer
+	best       best
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
@@ -92,7 +99,9 @@ func (f *fork) located(res *messages.Located, err error) {
 		f.next()
 	default:
 		f.mayRelocate = first && !res.GetFinal()
-		f.add(f.s.devices(res, f.r.callID))
+		devices, insecure := f.s.devices(res, f.r)
+		f.best.insecure = f.best.insecure || insecure
+		f.add(devices)
 		f.next()
 	}
 }
@@ -107,6 +116,7 @@ func (f *fork) add(devices []device) {
 		for _, t := range d {
 			if !f.tried[t.key] {
 				f.tried[t.key] = true
+				f.tried[uriKey(t.uri.text)] = true
 				fresh = append(fresh, t)
 			}
 		}
@@ -135,20 +145,75 @@ func (f *fork) next() {
 		for n < len(f.waiting) && f.waiting[n][0].q == q {
 			n++
 		}
+		room := f.s.cfg.MaxBranches - len(f.branches)
+		breadth := f.breadth()
+		if n > breadth {
+			f.s.count.breadthExceeded.Add(uint64(n - breadth))
+			n = breadth
+		}
+		if n > room {
+			n = max(room, 0)
+			f.s.count.branchesCut.Add(uint64(len(f.waiting) - n))
+			f.waiting = f.waiting[:n]
+		}
 		group := f.waiting[:n]
 		f.waiting = f.waiting[n:]
-		if room := f.s.cfg.MaxBranches - len(f.branches); n > room {
-			f.s.count.branchesCut.Add(uint64(n - max(room, 0) + len(f.waiting)))
-			group, f.waiting = group[:max(room, 0)], nil
-		}
 		// Counted first: a branch may end while it begins.
 		f.open += len(group)
-		for _, d := range group {
-			b := &branch{f: f, targets: d}
+		f.ringing()
+		for i, d := range group {
+			b := &branch{f: f, targets: d, breadth: share(breadth, n, i)}
 			f.branches = append(f.branches, b)
 			b.try()
 		}
 	}
+}
+
+// breadth is how many branches may be open at a time. Those that do not fit are
+// tried when these have ended (RFC 5393 5.3.3).
+func (f *fork) breadth() int {
+	if n := f.r.maxBreadth; n >= 0 {
+		return min(n, f.s.cfg.MaxBreadth)
+	}
+	return f.s.cfg.MaxBreadth
+}
+
+// share is what the branch i of n gets of a breadth.
+func share(breadth, n, i int) int {
+	if i < breadth%n {
+		return breadth/n + 1
+	}
+	return breadth / n
+}
+
+// ringing starts the time of a group, if others wait for it to end.
+func (f *fork) ringing() {
+	f.stopRinging()
+	if !f.invite || len(f.waiting) == 0 {
+		return
+	}
+	first := len(f.branches)
+	f.timerGroup = time.AfterFunc(f.s.cfg.RingTimeout, func() { f.do(func() { f.ranOut(first) }) })
+}
+
+func (f *fork) stopRinging() {
+	if f.timerGroup != nil {
+		f.timerGroup.Stop()
+		f.timerGroup = nil
+	}
+}
+
+// ranOut leaves the group that begins with a branch behind; a 2xx of it that
+// crosses the CANCEL is passed on all the same.
+func (f *fork) ranOut(first int) {
+	if f.final || f.cancelled || f.sixth || f.timerGroup == nil {
+		return
+	}
+	f.timerGroup = nil
+	for _, b := range f.branches[first:] {
+		b.abandon()
+	}
+	f.next()
 }
 
 // ended says that a branch has its final answer.
@@ -177,14 +242,13 @@ func (f *fork) success(from *branch, r reply) {
 	if f.final && !f.invite {
 		return
 	}
-	if f.failed {
-		// The transaction has no place for it any more, but the device that
-		// answered waits for an ACK, and the caller must hear of it.
-		f.s.pastFinal(f.tx.Message(), r)
-		return
-	}
 	f.final = true
-	f.s.send(f.tx, f.r, r.status, r.raw)
+	f.stopRinging()
+	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
+		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
+		// 7.1 leaves no transaction for. It is a call that somebody has taken.
+		f.s.late(f.tx.Message(), r)
+	}
 	for _, b := range f.branches {
 		if b != from {
 			b.cancel(elsewhere)
@@ -239,11 +303,13 @@ func (f *fork) end() {
 		// RFC 4320 4.2: nobody waits for a 408 any more.
 		f.final = true
 	case best != nil:
-		f.final, f.failed = true, true
+		f.final = true
 		r := best.with(f.best.challenges(best))
 		s.send(f.tx, f.r, r.status, r.raw)
 	case f.best.silent:
 		f.finish(f.own(errTimeout))
+	case f.best.insecure && !f.best.flowGone:
+		f.finish(f.own(errInsecure))
 	case f.best.flowGone && f.plan.marked:
 		f.finish(f.own(errFlowGone))
 	default:
@@ -258,81 +324,6 @@ func (f *fork) finish(a answer) {
 	if f.final {
 		return
 	}
-	f.final, f.failed = true, true
+	f.final = true
 	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
-}
-
-// best gathers the final answers other than 2xx.
-type best struct {
-	replies []reply
-	// flowGone: a branch ended as 430; silent: one never answered.
-	flowGone, silent bool
-}
-
-func (b *best) add(r reply) { b.replies = append(b.replies, r) }
-
-func (b *best) sixth() bool {
-	r, _ := b.choose(true)
-	return r != nil && r.status >= 600
-}
-
-// choose is RFC 3261 16.7 step 6: a 6xx if there is one, else the lowest
-// class, in it what says most about how to go on. A silent branch of an INVITE
-// counts as a 408.
-func (b *best) choose(invite bool) (r *reply, status int) {
-	for i := range b.replies {
-		if c := &b.replies[i]; r == nil || rank(c.status) < rank(r.status) {
-			r = c
-		}
-	}
-	if r == nil {
-		return nil, 0
-	}
-	if b.silent && invite && r.status >= 500 && r.status < 600 {
-		// The silent branch's 408 is of a lower class.
-		return nil, 0
-	}
-	return r, r.status
-}
-
-func rank(status int) int {
-	switch {
-	case status >= 600:
-		return 0
-	case status < 400:
-		return 1000
-	case status >= 500 && status != 503:
-		return 5000
-	case status == 503:
-		return 6000
-	}
-	switch status {
-	case 401, 407:
-		return 4000
-	case 415, 420, 484:
-		return 4001
-	case 408, 480, 487, 404:
-		return 4003
-	}
-	return 4002
-}
-
-// challenges are those of all other 401s and 407s, for a 401 or 407 that is
-// sent (RFC 3261 16.7 step 7).
-func (b *best) challenges(chosen *reply) (hs []header) {
-	if chosen.status != 401 && chosen.status != 407 {
-		return nil
-	}
-	for i := range b.replies {
-		c := &b.replies[i]
-		if c == chosen || c.status != 401 && c.status != 407 {
-			continue
-		}
-		for _, name := range []string{"WWW-Authenticate", "Proxy-Authenticate"} {
-			for _, v := range c.fields(name) {
-				hs = append(hs, header{name, v})
-			}
-		}
-	}
-	return hs
 }

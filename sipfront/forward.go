@@ -28,7 +28,7 @@ func (s *Server) forwarded(r *request) []header {
 	seen := false
 	for _, h := range r.headers {
 		switch h.name {
-		case "Via", "Route", "Content-Length", markHeader:
+		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
 			continue
 		case "Max-Forwards":
 			seen = true
@@ -50,12 +50,22 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
 	}
-	if w.node && f.plan.way != wayHop {
-		// Where the sender's own Route chose the node, nothing was accepted here.
+	if t.breadth > 0 {
+		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
+	}
+	if w.node && f.plan.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	d.via = s.viaFor(w.flow, f)
 	return d
+}
+
+// accepted tells whether this node, or one before it, has decided that the
+// request may go where it goes. Where the sender's own Route chose a node nothing
+// was decided; and a dialog's token proves itself to the next node, while the
+// sender could leave that node's Route out and write any Request-URI.
+func (p *plan) accepted() bool {
+	return p.way == wayUser || p.way == wayForeign || p.way == wayFlow && p.token.kind == tokenHop
 }
 
 // route is RFC 3261 16.6 step 6: a first Route without lr is a strict
@@ -82,17 +92,19 @@ func (s *Server) route(d *draft) {
 	}
 }
 
-// recordRouted tells whether we stay on the way of what a request begins
-// (RFC 3261 16.6 step 4): where a dialog may begin.
+// recordRouted tells whether we put ourselves on the way of what follows a
+// request (RFC 3261 16.6 step 4): where a dialog may begin, and where one is
+// refreshed, for a UA that has lost its route set.
 func recordRouted(r *request) bool {
-	if r.toTag != "" {
-		return false
-	}
 	switch r.method {
-	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "UPDATE", "CANCEL", "ACK":
+	case "INVITE", "SUBSCRIBE", "NOTIFY", "REFER":
+		return true
+	case "UPDATE":
+		return r.toTag != ""
+	case "REGISTER", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "BYE", "PRACK", "CANCEL", "ACK":
 		return false
 	}
-	return true
+	return r.toTag == ""
 }
 
 // recordRoute is our Record-Route: one value, or one for each transport if

@@ -156,3 +156,21 @@ func TestFlowTokenIsSmall(t *testing.T) {
 		t.Errorf("a Record-Route token has %d characters", n)
 	}
 }
+
+// Whatever the credentials, nothing panics, and what is read has what a digest needs.
+func FuzzAuthorization(f *testing.F) {
+	f.Add(`Digest username="u", realm="r", nonce="n", uri="sip:a", response="00", qop=auth, nc=00000001, cnonce="c", algorithm=SHA-256`)
+	f.Add(`Digest username="a, \"b", realm="", nonce="n",uri="x" , response=0`)
+	f.Fuzz(func(t *testing.T, v string) {
+		a, ok, err := parseAuthorization(v)
+		if !ok || err != nil {
+			return
+		}
+		if again, ok, err := parseAuthorization(strings.Replace(v, "Digest ", "digest\t", 1)); strings.HasPrefix(v, "Digest ") && (!ok || err != nil || again != a) {
+			t.Errorf("%q: %+v, then %+v", v, a, again)
+		}
+		if got := a.expected("ha1", &request{method: "INVITE"}); len(got) != 2*a.algorithm.Size() {
+			t.Errorf("%q: response %q", v, got)
+		}
+	})
+}

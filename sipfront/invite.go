@@ -25,6 +25,11 @@ type target struct {
 	via  viaKind
 	// edge is the node that the request goes to, for viaNode.
 	edge string
+	// only, if valid, is the one host that the URI may name: the peer of a
+	// dialog. Its token is no leave to call anybody else.
+	only netip.Addr
+	// breadth is the Max-Breadth that goes along, 0 for none (RFC 5393 5.3.3).
+	breadth int
 }
 
 // viaKind is how a target is reached.
@@ -66,7 +71,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		s.forks.Store(tx, f)
 		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
 	}
-	if !f.invite && p.marked {
+	if !f.invite && s.parts.Cluster.IsNode(r.msg.Flow.Remote()) {
 		// The node before us must know that we live, if nothing else comes.
 		time.AfterFunc(trying, func() { f.do(f.trying) })
 	}
@@ -107,6 +112,10 @@ func (s *Server) mayForward(r *request, p *plan) error {
 	if s.looped(r, p) {
 		return errLoop
 	}
+	if r.maxBreadth == 0 {
+		s.count.breadthExceeded.Add(1)
+		return errBreadth
+	}
 	return nil
 }
 
@@ -118,7 +127,13 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		return t, nil
 	}
 	out := p.token.out(r)
+	if p.target.scheme == "sips" && out.transport != "" && !secure(out.transport) {
+		return nil, errInsecure
+	}
 	t.side = *out
+	if p.token.kind == tokenDialog {
+		t.only = out.remote.Addr()
+	}
 	if p.token.edge == s.parts.Cluster.Self() {
 		if out.transport == "" {
 			t.via = viaURI
@@ -154,21 +169,23 @@ func (s *Server) around(r *request, p *plan) *target {
 		}
 		t, routes = next, routes[1:]
 	}
-	if t.out(r).bound {
+	out := t.out(r)
+	if out.bound {
 		return nil
 	}
-	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI, only: out.remote.Addr()}
 }
 
 // devices turns what the cluster located into devices, best q first. Two
-// flows of one instance are one device.
-func (s *Server) devices(located *messages.Located, callID string) []device {
-	var list []device
+// flows of one instance are one device. insecure: there are others, that a
+// sips URI must not be carried to.
+func (s *Server) devices(located *messages.Located, r *request) (list []device, insecure bool) {
 	byInstance := map[string]int{}
 	for _, m := range located.GetTargets() {
-		t, err := s.located(m)
+		t, err := s.located(m, r.target.scheme == "sips")
 		if err != nil {
-			s.log.Debug("target not usable", "call_id", callID, "err", err)
+			insecure = insecure || err == errInsecure
+			s.log.Debug("target not usable", "call_id", r.callID, "err", err)
 			continue
 		}
 		if id := m.GetInstanceId(); id != "" && m.GetRegId() != 0 {
@@ -178,19 +195,59 @@ func (s *Server) devices(located *messages.Located, callID string) []device {
 			}
 			byInstance[id] = len(list)
 		}
-		list = append(list, device{t})
+		list = append(list, s.alternatives(t, m))
 	}
+	sortByQ(list)
+	return list, insecure
+}
+
+// alternatives are a target and, where only the edge's place is in between, its
+// Contact itself: an edge that has died, or that cannot be reached from here
+// while others can, does not make a device unreachable that anybody can call.
+// The Contact comes first if the edge is known to be out of reach, which shows
+// before it is declared failed.
+func (s *Server) alternatives(t *target, m *messages.Target) device {
+	if t.via != viaNode || m.GetFlowBound() {
+		return device{t}
+	}
+	direct := *t
+	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	if !s.parts.Cluster.Up(t.edge) {
+		return device{&direct, t}
+	}
+	return device{t, &direct}
+}
+
+func sortByQ(list []device) {
 	sort.SliceStable(list, func(i, j int) bool { return list[i][0].q > list[j][0].q })
-	return list
+}
+
+// secure tells whether a transport keeps the promise of a sips URI (RFC 3261
+// 26.2.2, RFC 5630 3.1.3).
+func secure(network string) bool { return network == "tls" || network == "wss" }
+
+// mayCarry tells whether a binding may be used for a sips URI, its own or the
+// caller's: by a flow with TLS, also on the way to its edge, or by a sips Contact.
+func (s *Server) mayCarry(m *messages.Target, contact *uri) bool {
+	if _, tls := s.parts.Cluster.SIPAddr(m.GetEdge(), "tls"); !tls && m.GetEdge() != s.parts.Cluster.Self() && m.GetEdgeLive() {
+		return false
+	}
+	if m.GetFlowBound() {
+		return secure(m.GetTransport())
+	}
+	return contact.scheme == "sips"
 }
 
 // located says how a target is reached from this node: by its flow if that is
 // here, through the edge that holds it, or, where nothing binds it, by its
 // Contact from the edge, or from here while the edge is away.
-func (s *Server) located(m *messages.Target) (*target, error) {
+func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	u, err := parseURI(m.GetContact())
 	if err != nil {
 		return nil, err
+	}
+	if (sips || u.scheme == "sips") && !s.mayCarry(m, &u) {
+		return nil, errInsecure
 	}
 	t := &target{
 		key: m.GetEdge() + " " + m.GetRemote() + " " + m.GetContact(),
@@ -238,6 +295,9 @@ func (s *Server) located(m *messages.Target) (*target, error) {
 func (f *fork) locate() {
 	s := f.s
 	ok := s.ask(f.tx.Context(), func(ctx context.Context) {
+		if s.debug {
+			ctx = actors.WithCallID(ctx, f.r.callID)
+		}
 		res, err := s.parts.Locator.Locate(ctx, f.plan.aor)
 		f.do(func() { f.located(res, err) })
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -14,12 +15,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// names is a resolver with a list.
+// names is a resolver with a list; several addresses are in order of preference.
 type names map[string]string
 
 func (n names) Resolve(_ context.Context, t resolve.Target) ([]resolve.Hop, error) {
-	if a, ok := n[t.Host]; ok {
-		return []resolve.Hop{{Transport: "udp", Addr: mustAddr(a)}}, nil
+	var hops []resolve.Hop
+	for _, a := range strings.Fields(n[t.Host]) {
+		hops = append(hops, resolve.Hop{Transport: "udp", Addr: mustAddr(a)})
+	}
+	if len(hops) > 0 {
+		return hops, nil
 	}
 	return nil, errors.New("no such host")
 }

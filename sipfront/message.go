@@ -13,10 +13,6 @@ import (
 // errMessage says that a message lacks what every message must have.
 var errMessage = errors.New("malformed message")
 
-// header is one header field: its name, in the usual spelling if the core
-// knows it, and its value, unfolded.
-type header struct{ name, value string }
-
 // request is a request as the core reads it: the lines that came in, with
 // those parts split off that routing needs. Nothing in it changes after
 // parseRequest; what is sent on is a draft made from it.
@@ -39,6 +35,8 @@ type request struct {
 	cseq    uint32
 	// maxForwards is -1 if the header is absent.
 	maxForwards int
+	// maxBreadth is -1 if the header is absent.
+	maxBreadth int
 	// routes are the Route values, topmost first.
 	routes []string
 }
@@ -52,7 +50,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1}
+	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
@@ -103,6 +101,12 @@ func (r *request) take(h header) error {
 			return errMessage
 		}
 		r.maxForwards = int(min(n, 255))
+	case "Max-Breadth":
+		n, err := strconv.ParseUint(h.value, 10, 32)
+		if err != nil {
+			return errMessage
+		}
+		r.maxBreadth = int(min(n, 1<<16))
 	case "Route":
 		r.routes = splitValues(r.routes, h.value)
 	}
@@ -287,132 +291,4 @@ func cutSpace(s string) (before, after string, ok bool) {
 func cutLine(s string) (line, rest string, ok bool) {
 	line, rest, ok = strings.Cut(s, "\n")
 	return strings.TrimSuffix(line, "\r"), rest, ok
-}
-
-// splitValues appends the comma-separated values of a list header to vs. A
-// comma in quotes or angle brackets is part of a value.
-func splitValues(vs []string, value string) []string {
-	quoted, depth, begin := false, false, 0
-	for i := 0; i < len(value); i++ {
-		switch c := value[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '<':
-			depth = true
-		case c == '>':
-			depth = false
-		case c == ',' && !depth:
-			vs = appendValue(vs, value[begin:i])
-			begin = i + 1
-		}
-	}
-	return appendValue(vs, value[begin:])
-}
-
-func appendValue(vs []string, v string) []string {
-	if v = strings.TrimSpace(v); v != "" {
-		vs = append(vs, v)
-	}
-	return vs
-}
-
-// splitAddr cuts a name-addr or addr-spec (RFC 3261 20.10) into the URI and
-// the header parameters behind it. Without angle brackets all parameters are
-// the header's.
-func splitAddr(v string) (target, params string, ok bool) {
-	open := indexUnquoted(v, '<')
-	if open == len(v) {
-		v = strings.TrimSpace(v)
-		end := strings.IndexAny(v, "; \t")
-		if end < 0 {
-			end = len(v)
-		}
-		// A URI with a '?' or ',' must stand in angle brackets.
-		if end == 0 || strings.ContainsAny(v[:end], "\",?") {
-			return "", "", false
-		}
-		return v[:end], strings.TrimLeft(v[end:], " \t"), goodTail(v[end:])
-	}
-	end := strings.IndexByte(v[open:], '>')
-	if end < 0 {
-		return "", "", false
-	}
-	tail := v[open+end+1:]
-	return strings.TrimSpace(v[open+1 : open+end]), strings.TrimLeft(tail, " \t"), goodTail(tail)
-}
-
-// goodTail tells whether what follows an address is empty or begins a parameter.
-func goodTail(s string) bool {
-	s = strings.TrimLeft(s, " \t")
-	return s == "" || s[0] == ';'
-}
-
-// addrParams returns the header parameters of a name-addr.
-func addrParams(v string) string {
-	_, params, _ := splitAddr(v)
-	return params
-}
-
-// canonicalName is the usual spelling of the names that the core knows, long
-// and compact (RFC 3261 7.3.3, 20); others are kept as they are.
-func canonicalName(name string) string {
-	switch name {
-	case "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Content-Length",
-		"Record-Route", "Content-Type", "Supported", "Allow", "User-Agent", "Expires", "Path", "Server":
-		return name
-	}
-	switch lower(name) {
-	case "via", "v":
-		return "Via"
-	case "from", "f":
-		return "From"
-	case "to", "t":
-		return "To"
-	case "call-id", "i":
-		return "Call-ID"
-	case "cseq":
-		return "CSeq"
-	case "contact", "m":
-		return "Contact"
-	case "max-forwards":
-		return "Max-Forwards"
-	case "route":
-		return "Route"
-	case "record-route":
-		return "Record-Route"
-	case "content-length", "l":
-		return "Content-Length"
-	case "content-type", "c":
-		return "Content-Type"
-	case "supported", "k":
-		return "Supported"
-	case "require":
-		return "Require"
-	case "proxy-require":
-		return "Proxy-Require"
-	case "expires":
-		return "Expires"
-	case "path":
-		return "Path"
-	case "user-agent":
-		return "User-Agent"
-	case "reason":
-		return "Reason"
-	case "timestamp":
-		return "Timestamp"
-	case "www-authenticate":
-		return "WWW-Authenticate"
-	case "proxy-authenticate":
-		return "Proxy-Authenticate"
-	case "authorization":
-		return "Authorization"
-	case "proxy-authorization":
-		return "Proxy-Authorization"
-	case lower(markHeader):
-		return markHeader
-	}
-	return name
 }

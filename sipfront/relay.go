@@ -34,7 +34,8 @@ func (s *Server) ack(msg *transport.Message) {
 				s.count.dropped.Add(1)
 				return
 			}
-			for _, d := range s.devices(res, r.callID) {
+			devices, _ := s.devices(res, r)
+			for _, d := range devices {
 				s.pass(f, d[0])
 			}
 		})
@@ -54,7 +55,7 @@ func (s *Server) pass(f *fork, t *target) {
 	if err == errResolve {
 		u := t.next()
 		s.ask(context.Background(), func(ctx context.Context) {
-			if ways, err := s.resolve(ctx, u); err == nil {
+			if ways, err := s.resolve(ctx, u, large(f.r)); err == nil {
 				s.passBy(f, t, ways)
 			}
 		})
@@ -110,12 +111,11 @@ func (s *Server) stray(msg *transport.Message) {
 	s.count.strays.Add(1)
 }
 
-// pastFinal sends a 2xx after the final answer of its INVITE, without state
-// (RFC 3261 16.7 step 5).
-func (s *Server) pastFinal(req *transport.Message, r reply) {
-	flow := req.Reply
+// late passes a 2xx on beside the transaction of its request.
+func (s *Server) late(request *transport.Message, r reply) {
+	flow := request.Reply
 	if flow == nil {
-		flow = req.Flow
+		flow = request.Flow
 	}
 	if flow == nil || flow.Send(r.raw) != nil {
 		s.count.dropped.Add(1)

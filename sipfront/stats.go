@@ -12,8 +12,13 @@ type Stats struct {
 	Answers [7]uint64
 	// Acks passed on, and Strays: answers without a transaction that were.
 	Acks, Strays uint64
+	// Failovers to the next server of a name after a 503 (RFC 3263 4.3).
+	Failovers uint64
 	// BranchesCut counts devices that were not called: more than MaxBranches.
 	BranchesCut uint64
+	// BreadthExceeded counts devices that waited for breadth, and requests that
+	// came without any; RedirectsCut Contacts of redirections not followed.
+	BreadthExceeded, RedirectsCut uint64
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
 	// Overloaded questions: more than MaxLookups.
@@ -37,8 +42,9 @@ type Stats struct {
 
 type counters struct {
 	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
-	overloaded, relocated, badMarks, dropped               atomic.Uint64
+	overloaded, relocated, badMarks, dropped, failovers    atomic.Uint64
 	branchesCut, bindingsRefused                           atomic.Uint64
+	breadthExceeded, redirectsCut                          atomic.Uint64
 	answers                                                [7]atomic.Uint64
 
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
@@ -56,8 +62,9 @@ func (s *Server) Stats() Stats {
 		Branches: c.branches.Load(), DeadFlows: c.deadFlows.Load(),
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
-		BadMarks: c.badMarks.Load(), Dropped: c.dropped.Load(),
+		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
+		BreadthExceeded: c.breadthExceeded.Load(), RedirectsCut: c.redirectsCut.Load(),
 	}
 	st.DigestChallenges, st.DigestAccepted = c.digestChallenges.Load(), c.digestAccepted.Load()
 	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()

@@ -20,6 +20,8 @@ var (
 	errCancelled = errors.New("cancelled by the caller")
 	errTimeout   = errors.New("no answer in time")
 	errNoMethod  = errors.New("method not allowed")
+	errBreadth   = errors.New("no breadth left")
+	errInsecure  = errors.New("no secure way for a sips URI")
 )
 
 // badExtensionError lists option tags that are required and not supported.
@@ -66,6 +68,8 @@ func rows() []row {
 		{actors.ErrIntervalTooBrief, 423, "Interval Too Brief", false},
 		{errFlowGone, 430, "Flow Failed", false},
 		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
+		{errInsecure, 480, "Temporarily Unavailable", false},
+		{errBreadth, 440, "Max-Breadth Exceeded", false},
 		{errLoop, 482, "Loop Detected", false},
 		{errHops, 483, "Too Many Hops", false},
 		{errCancelled, 487, "Request Terminated", false},
@@ -109,6 +113,10 @@ func status(err error, retryAfter uint32) answer {
 		a.headers = append(a.headers, header{"Retry-After", seconds(after.After)})
 	} else if retry {
 		a.headers = append(a.headers, header{"Retry-After", strconv.FormatUint(uint64(retryAfter), 10)})
+	}
+	if errors.Is(err, errInsecure) {
+		// RFC 5630 7.
+		a.headers = append(a.headers, header{"Warning", `380 hereis "SIPS Not Allowed"`})
 	}
 	if a.status == 405 {
 		a.headers = append(a.headers, header{"Allow", allow})

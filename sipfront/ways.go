@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transport"
@@ -46,6 +47,8 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 		// A Contact that is another user of ours: the request comes back, as a
 		// spiral (RFC 3261 6), and is routed again.
 		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
+	} else if t.only.IsValid() && (!ok || hop.Addr.Addr() != t.only) {
+		return nil, errFlowGone
 	}
 	if !ok {
 		return nil, errResolve
@@ -87,6 +90,10 @@ func (s *Server) nodeWays(node string) ([]wayOut, error) {
 // the path MTU is not known (RFC 3261 18.1.1).
 const maxDatagram = 1300
 
+// large tells whether copies of a request will be too large for UDP: what is
+// added to it on the way out is about as long as this margin.
+func large(r *request) bool { return len(r.msg.Raw) > maxDatagram-300 }
+
 // byStream is the way that a request of this size takes instead of w, if that
 // is one that was chosen for it and not a flow that it must keep.
 func (s *Server) byStream(w wayOut, size int) (wayOut, bool) {
@@ -125,8 +132,9 @@ func numericHop(u *uri) (resolve.Hop, bool) {
 	return resolve.Hop{Transport: network, Addr: netip.AddrPortFrom(a.Unmap(), portOr(u.port, network))}, true
 }
 
-// resolve asks for the addresses of a name.
-func (s *Server) resolve(ctx context.Context, u uri) ([]wayOut, error) {
+// resolve asks for the addresses of a name (RFC 3263). A name that is not ours
+// and leads to this node would only come back.
+func (s *Server) resolve(ctx context.Context, u uri, large bool) ([]wayOut, error) {
 	if s.parts.Resolver == nil {
 		return nil, errWay
 	}
@@ -139,12 +147,16 @@ func (s *Server) resolve(ctx context.Context, u uri) ([]wayOut, error) {
 		network = lower(t)
 	}
 	hops, err := s.parts.Resolver.Resolve(ctx, resolve.Target{
-		Host: host, Port: u.port, Transport: network, Secure: u.scheme == "sips",
+		Host: host, Port: u.port, Transport: network, Secure: u.scheme == "sips", Large: large,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return s.hopWays(hops)
+	others := slices.DeleteFunc(slices.Clone(hops), func(h resolve.Hop) bool { return s.isSelf(h.Addr) })
+	if len(others) == 0 {
+		return nil, errLoop
+	}
+	return s.hopWays(others)
 }
 
 // unicast tells whether an address is one host's. A Contact must not make a

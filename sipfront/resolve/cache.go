@@ -5,18 +5,23 @@ import (
 	"time"
 )
 
-// cache remembers answers for a while. When it is full an expired entry gives
-// way, or else any: a wrong guess costs one lookup.
+// cache remembers answers for as long as they may be believed. When it is full
+// an expired entry gives way, or else any: a wrong guess costs one question.
 type cache struct {
 	limit int
 
 	mu      sync.Mutex
-	entries map[Target]entry
+	entries map[question]entry
+}
+
+// question is a name, in canonical form, and a type of record.
+type question struct {
+	name string
+	kind uint16
 }
 
 type entry struct {
-	hops    []Hop // shared by all callers, who do not change it
-	err     error
+	records Records // shared by all callers, who do not change it
 	expires time.Time
 }
 
@@ -24,33 +29,33 @@ type entry struct {
 const evictTries = 8
 
 func newCache(limit int) cache {
-	return cache{limit: limit, entries: make(map[Target]entry)}
+	return cache{limit: limit, entries: make(map[question]entry)}
 }
 
-func (c *cache) get(t Target, now time.Time) (hops []Hop, known error, ok bool) {
+func (c *cache) get(q question, now time.Time) (Records, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.entries[t]
+	e, ok := c.entries[q]
 	if !ok || !now.Before(e.expires) {
-		return nil, nil, false
+		return Records{}, false
 	}
-	return e.hops, e.err, true
+	return e.records, true
 }
 
-func (c *cache) put(t Target, hops []Hop, err error, expires, now time.Time) {
+func (c *cache) put(q question, r Records, expires, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.entries[t]; !ok && len(c.entries) >= c.limit {
+	if _, ok := c.entries[q]; !ok && len(c.entries) >= c.limit {
 		c.evict(now)
 	}
-	c.entries[t] = entry{hops, err, expires}
+	c.entries[q] = entry{r, expires}
 }
 
 func (c *cache) evict(now time.Time) {
-	var victim Target
+	var victim question
 	tries := 0
-	for t, e := range c.entries {
-		victim = t
+	for q, e := range c.entries {
+		victim = q
 		if tries++; !now.Before(e.expires) || tries == evictTries {
 			break
 		}

@@ -1,16 +1,20 @@
 package resolve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emiago/sipgo/sip"
+	"github.com/miekg/dns"
 )
 
 var (
@@ -19,56 +23,6 @@ var (
 	// ErrTransport: this node does not speak the transport that was asked for.
 	ErrTransport = errors.New("unsupported transport")
 )
-
-// DNS is what we ask; *net.Resolver is one.
-type DNS interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-	LookupSRV(ctx context.Context, service, proto, name string) (cname string, addrs []*net.SRV, err error)
-}
-
-// Config of a Resolver.
-type Config struct {
-	DNS DNS
-	// Transports that this node speaks, the preferred first: of "udp", "tcp", "tls", "ws", "wss".
-	Transports []string
-	// Network is "ip", "ip4" or "ip6": the address families to ask for.
-	Network string
-	// TTL and NegativeTTL are how long an answer and a definite "no" are
-	// believed. A failed lookup is not remembered.
-	TTL, NegativeTTL time.Duration
-	// CacheSize bounds the answers remembered.
-	CacheSize int
-	// Timeout bounds one Resolve beside its context.
-	Timeout time.Duration
-}
-
-// DefaultConfig asks the system's resolver and speaks UDP.
-func DefaultConfig() Config {
-	return Config{
-		DNS: net.DefaultResolver, Transports: []string{"udp"}, Network: "ip",
-		TTL: time.Minute, NegativeTTL: 10 * time.Second, CacheSize: 4096, Timeout: 5 * time.Second,
-	}
-}
-
-// Validate names the first field that makes no sense.
-func (c Config) Validate() error {
-	switch {
-	case c.DNS == nil:
-		return errors.New("DNS: nil")
-	case len(c.Transports) == 0:
-		return errors.New("Transports: empty")
-	case c.Network != "ip" && c.Network != "ip4" && c.Network != "ip6":
-		return fmt.Errorf("Network: %q", c.Network)
-	case c.CacheSize < 1 || c.TTL <= 0 || c.NegativeTTL <= 0 || c.Timeout <= 0:
-		return errors.New("CacheSize, TTL, NegativeTTL, Timeout: not positive")
-	}
-	for _, t := range c.Transports {
-		if defaultPort(t) == 0 {
-			return fmt.Errorf("Transports: %q", t)
-		}
-	}
-	return nil
-}
 
 // Target is what a URI or a Via says about the next hop. It is comparable.
 type Target struct {
@@ -80,6 +34,8 @@ type Target struct {
 	Transport string
 	// Secure is the sips scheme.
 	Secure bool
+	// Large: the request is too large for UDP where there is a choice (RFC 3261 18.1.1).
+	Large bool
 }
 
 // TargetOf reads the target of a sip or sips URI: maddr before host (RFC 3261 19.1.1).
@@ -104,11 +60,18 @@ type Hop struct {
 type Resolver struct {
 	cfg   Config
 	cache cache
+	hosts hosts
 }
 
 // New makes a resolver; cfg is one that Validate accepts.
 func New(cfg Config) *Resolver {
-	return &Resolver{cfg: cfg, cache: newCache(cfg.CacheSize)}
+	if cfg.DNS == nil {
+		cfg.DNS = NewClient(cfg.Servers, cfg.ResolvConf, cfg.Attempt)
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.IntN
+	}
+	return &Resolver{cfg: cfg, cache: newCache(cfg.CacheSize), hosts: hosts{file: cfg.Hosts}}
 }
 
 // ResolveNumeric answers for a host that is an address, without waiting; ok is
@@ -135,26 +98,19 @@ func (r *Resolver) Resolve(ctx context.Context, t Target) ([]Hop, error) {
 		return []Hop{{transport, netip.AddrPortFrom(addr, portOr(t.Port, transport))}}, nil
 	}
 	t.Host = strings.ToLower(strings.TrimSuffix(t.Host, "."))
-	now := time.Now()
-	if hops, err, ok := r.cache.get(t, now); ok {
-		return hops, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	hops, err := r.lookup(ctx, t)
-	switch {
-	case err == nil:
-		r.cache.put(t, hops, nil, now.Add(r.cfg.TTL), now)
-	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrTransport):
-		r.cache.put(t, nil, err, now.Add(r.cfg.NegativeTTL), now)
-	}
-	return hops, err
+	return r.lookup(ctx, t)
 }
 
-// lookup is RFC 3263 4.1 and 4.2 without NAPTR.
+// lookup is RFC 3263 4.1 and 4.2.
 func (r *Resolver) lookup(ctx context.Context, t Target) ([]Hop, error) {
-	if t.Port == 0 {
-		hops, err := r.services(ctx, t)
+	if t.Port == 0 && len(r.hosts.lookup(t.Host)) == 0 {
+		services, err := r.services(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		hops, err := r.servers(ctx, services, t.Large)
 		if err != nil || len(hops) > 0 {
 			return hops, err
 		}
@@ -166,41 +122,95 @@ func (r *Resolver) lookup(ctx context.Context, t Target) ([]Hop, error) {
 	return r.addresses(ctx, t.Host, transport, portOr(t.Port, transport))
 }
 
-// services asks the SRV records of each transport that may be used.
-func (r *Resolver) services(ctx context.Context, t Target) ([]Hop, error) {
-	for _, transport := range r.cfg.Transports {
-		if t.Transport != "" && transport != secured(t) || t.Secure && !isSecure(transport) {
-			continue
+// service is a transport and the name of its SRV records.
+type service struct{ transport, name string }
+
+// services are the SRV names to ask for, the preferred first: of the transport
+// that the URI names, else those that NAPTR records offer, else all that we speak.
+func (r *Resolver) services(ctx context.Context, t Target) ([]service, error) {
+	if t.Transport != "" {
+		transport, err := r.transport(t)
+		if err != nil {
+			return nil, err
 		}
-		service, proto, ok := srvName(transport)
-		if !ok {
-			continue
-		}
-		_, records, err := r.cfg.DNS.LookupSRV(ctx, service, proto, t.Host)
-		if err != nil && !isNotFound(err) {
-			return nil, fmt.Errorf("srv %s: %w", t.Host, err)
-		}
-		hops, err := r.records(ctx, records, transport)
-		if err != nil || len(hops) > 0 {
-			return hops, err
+		return r.guess(t, transport), nil
+	}
+	records, err := r.ask(ctx, t.Host, dns.TypeNAPTR)
+	if err != nil {
+		return nil, err
+	}
+	offered := naptrs(records)
+	var list []service
+	for _, n := range offered {
+		s := sipService(n.Service)
+		// RFC 3263 4.1: flag "s" and no regular expression.
+		if strings.EqualFold(n.Flags, "s") && n.Regexp == "" && r.speaks(s.transport, t.Secure) {
+			list = append(list, service{s.transport, n.Replacement})
 		}
 	}
-	return nil, nil
+	if len(list) == 0 {
+		if len(offered) > 0 {
+			return nil, fmt.Errorf("%s: %w", t.Host, ErrTransport)
+		}
+		list = r.guess(t, r.cfg.Transports...)
+	}
+	if t.Large {
+		slices.SortStableFunc(list, func(a, b service) int { return cmp.Compare(datagram(a.transport), datagram(b.transport)) })
+	}
+	return list, nil
+}
+
+// guess are the SRV names of a host without NAPTR records.
+func (r *Resolver) guess(t Target, transports ...string) (list []service) {
+	for _, transport := range transports {
+		if prefix, ok := srvPrefix(transport); ok && r.speaks(transport, t.Secure) {
+			list = append(list, service{transport, prefix + t.Host})
+		}
+	}
+	return list
+}
+
+func (r *Resolver) speaks(transport string, secure bool) bool {
+	return slices.Contains(r.cfg.Transports, transport) && (!secure || isSecure(transport))
+}
+
+// servers are the hops of the first service that has any; of all of them for
+// what is large, so that UDP is left where nothing else goes.
+func (r *Resolver) servers(ctx context.Context, services []service, all bool) ([]Hop, error) {
+	var hops []Hop
+	for _, s := range services {
+		records, err := r.ask(ctx, s.name, dns.TypeSRV)
+		if err != nil {
+			return nil, err
+		}
+		more, err := r.records(ctx, records, s.transport)
+		if err != nil && len(hops) == 0 {
+			return nil, err
+		}
+		if hops = append(hops, more...); len(hops) > 0 && !all {
+			break
+		}
+	}
+	return hops, nil
 }
 
 // maxRecords bounds the names that one SRV answer makes us ask for.
 const maxRecords = 8
 
-func (r *Resolver) records(ctx context.Context, records []*net.SRV, transport string) ([]Hop, error) {
+func (r *Resolver) records(ctx context.Context, list []dns.RR, transport string) ([]Hop, error) {
+	var servers []*dns.SRV
+	for _, rr := range list {
+		// RFC 2782: a target of "." says that the service is decidedly not there.
+		if srv, ok := rr.(*dns.SRV); ok && srv.Target != "." {
+			servers = append(servers, srv)
+		}
+	}
+	servers = order(servers, r.cfg.Rand)
 	var hops []Hop
 	var failed error
-	for _, rec := range records[:min(len(records), maxRecords)] {
-		// RFC 2782: a target of "." says that the service is decidedly not there.
-		name := strings.TrimSuffix(rec.Target, ".")
-		if name == "" {
-			continue
-		}
-		more, err := r.addresses(ctx, name, transport, rec.Port)
+	for _, srv := range servers[:min(len(servers), maxRecords)] {
+		host := strings.ToLower(strings.TrimSuffix(srv.Target, "."))
+		more, err := r.addresses(ctx, host, transport, srv.Port)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			failed = err
 		}
@@ -212,14 +222,30 @@ func (r *Resolver) records(ctx context.Context, records []*net.SRV, transport st
 	return hops, failed
 }
 
+// addresses asks for A and AAAA at the same time.
 func (r *Resolver) addresses(ctx context.Context, host, transport string, port uint16) ([]Hop, error) {
-	addrs, err := r.cfg.DNS.LookupNetIP(ctx, r.cfg.Network, host)
-	if err != nil && !isNotFound(err) {
-		return nil, fmt.Errorf("address of %s: %w", host, err)
+	addrs := r.hosts.lookup(host)
+	if addrs == nil {
+		var v4, v6 []netip.Addr
+		var err4, err6 error
+		var both sync.WaitGroup
+		if r.cfg.Network != "ip4" {
+			both.Go(func() { v6, err6 = r.family(ctx, host, dns.TypeAAAA) })
+		}
+		if r.cfg.Network != "ip6" {
+			v4, err4 = r.family(ctx, host, dns.TypeA)
+		}
+		both.Wait()
+		addrs = append(v4, v6...)
+		if err := cmp.Or(err4, err6); err != nil && len(addrs) == 0 {
+			return nil, fmt.Errorf("address of %s: %w", host, err)
+		}
 	}
 	hops := make([]Hop, 0, len(addrs))
 	for _, a := range addrs {
-		hops = append(hops, Hop{transport, netip.AddrPortFrom(a.Unmap(), port)})
+		if a.Is4() && r.cfg.Network != "ip6" || a.Is6() && r.cfg.Network != "ip4" {
+			hops = append(hops, Hop{transport, netip.AddrPortFrom(a, port)})
+		}
 	}
 	if len(hops) == 0 {
 		return nil, fmt.Errorf("%s: %w", host, ErrNotFound)
@@ -227,89 +253,44 @@ func (r *Resolver) addresses(ctx context.Context, host, transport string, port u
 	return hops, nil
 }
 
-// transport chooses without DNS: the one given, made secure for sips; else UDP,
-// or TLS for sips (4.1); else the first that this node speaks.
-func (r *Resolver) transport(t Target) (string, error) {
-	want := secured(t)
-	if want == "" {
-		want = "udp"
-		if t.Secure {
-			want = "tls"
-		} else if !slices.Contains(r.cfg.Transports, want) {
-			want = r.cfg.Transports[0]
+func (r *Resolver) family(ctx context.Context, host string, kind uint16) (addrs []netip.Addr, err error) {
+	list, err := r.ask(ctx, host, kind)
+	for _, rr := range list {
+		var ip net.IP
+		switch rr := rr.(type) {
+		case *dns.A:
+			ip = rr.A
+		case *dns.AAAA:
+			ip = rr.AAAA
+		}
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			addrs = append(addrs, a.Unmap())
 		}
 	}
-	if !slices.Contains(r.cfg.Transports, want) || t.Secure && !isSecure(want) {
-		return "", fmt.Errorf("%q: %w", want, ErrTransport)
-	}
-	return want, nil
+	return addrs, err
 }
 
-// secured maps the transport parameter of a sips URI: 26.2.2 has TLS under it.
-func secured(t Target) string {
-	if !t.Secure {
-		return t.Transport
+// ask is one question, from the cache if it knows.
+func (r *Resolver) ask(ctx context.Context, name string, kind uint16) ([]dns.RR, error) {
+	q, now := question{dns.CanonicalName(name), kind}, time.Now()
+	if got, ok := r.cache.get(q, now); ok {
+		return got.List, nil
 	}
-	switch t.Transport {
-	case "tcp":
-		return "tls"
-	case "ws":
-		return "wss"
+	if _, ok := dns.IsDomainName(q.name); !ok {
+		return nil, nil
 	}
-	return t.Transport
-}
-
-func isSecure(transport string) bool { return transport == "tls" || transport == "wss" }
-
-// srvName is the owner name's labels (RFC 3263 4.1; RFC 7118 has none for WebSocket).
-func srvName(transport string) (service, proto string, ok bool) {
-	switch transport {
-	case "udp", "tcp":
-		return "sip", transport, true
-	case "tls":
-		return "sips", "tcp", true
+	got, err := r.cfg.DNS.Ask(ctx, q.name, kind)
+	if err != nil {
+		return nil, err
 	}
-	return "", "", false
-}
-
-// defaultPort is RFC 3261 19.1.2 and RFC 7118 5.2.2; 0 for a transport that we do not know.
-func defaultPort(transport string) uint16 {
-	switch transport {
-	case "udp", "tcp":
-		return 5060
-	case "tls":
-		return 5061
-	case "ws":
-		return 80
-	case "wss":
-		return 443
+	ttl := min(got.TTL, r.cfg.MaxTTL)
+	if len(got.List) == 0 {
+		if ttl = min(got.TTL, r.cfg.NegativeTTL); ttl < 0 {
+			ttl = r.cfg.NegativeTTL
+		}
 	}
-	return 0
-}
-
-func portOr(port uint16, transport string) uint16 {
-	if port != 0 {
-		return port
+	if ttl > 0 {
+		r.cache.put(q, got, now.Add(ttl), now)
 	}
-	return defaultPort(transport)
-}
-
-func numeric(host string) (netip.Addr, bool) {
-	if len(host) > 2 && host[0] == '[' && host[len(host)-1] == ']' {
-		host = host[1 : len(host)-1]
-	}
-	// A name whose last label is not a number is no address: no error value is made for it.
-	if host == "" || !strings.Contains(host, ":") && (host[len(host)-1] < '0' || host[len(host)-1] > '9') {
-		return netip.Addr{}, false
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil || addr.Zone() != "" {
-		return netip.Addr{}, false
-	}
-	return addr.Unmap(), true
-}
-
-func isNotFound(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) && dns.IsNotFound
+	return got.List, nil
 }
