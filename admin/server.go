@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	Addr string
 	// Pprof serves /debug/pprof/.
 	Pprof bool
+	// Collectors are served at /metrics besides the node's Stats.
+	Collectors []prometheus.Collector
 	// Heartbeat is the silence after which a watch stream carries a sign of
 	// life; 0: 15 s.
 	Heartbeat time.Duration
@@ -153,7 +156,7 @@ func (s *Server) Handler(loopback bool) http.Handler {
 	mux.HandleFunc("DELETE /v1/aor/{aor...}", s.removeAoR)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", metricsHandler(s.node, s.log))
+	mux.Handle("GET /metrics", metricsHandler(s.node, s.cfg.Collectors, s.log))
 	if s.cfg.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

@@ -113,6 +113,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
+		s.count.breadthExceeded.Add(1)
 		return errBreadth
 	}
 	return nil
@@ -194,10 +195,27 @@ func (s *Server) devices(located *messages.Located, r *request) (list []device, 
 			}
 			byInstance[id] = len(list)
 		}
-		list = append(list, device{t})
+		list = append(list, s.alternatives(t, m))
 	}
 	sortByQ(list)
 	return list, insecure
+}
+
+// alternatives are a target and, where only the edge's place is in between, its
+// Contact itself: an edge that has died, or that cannot be reached from here
+// while others can, does not make a device unreachable that anybody can call.
+// The Contact comes first if the edge is known to be out of reach, which shows
+// before it is declared failed.
+func (s *Server) alternatives(t *target, m *messages.Target) device {
+	if t.via != viaNode || m.GetFlowBound() {
+		return device{t}
+	}
+	direct := *t
+	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	if !s.parts.Cluster.Up(t.edge) {
+		return device{&direct, t}
+	}
+	return device{t, &direct}
 }
 
 func sortByQ(list []device) {
@@ -277,6 +295,9 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 func (f *fork) locate() {
 	s := f.s
 	ok := s.ask(f.tx.Context(), func(ctx context.Context) {
+		if s.debug {
+			ctx = actors.WithCallID(ctx, f.r.callID)
+		}
 		res, err := s.parts.Locator.Locate(ctx, f.plan.aor)
 		f.do(func() { f.located(res, err) })
 	})

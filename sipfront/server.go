@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -37,6 +38,8 @@ type Cluster interface {
 	Self() string
 	// SIPAddr is the advertised SIP address of a node in the view.
 	SIPAddr(node, transport string) (netip.AddrPort, bool)
+	// Up tells whether a node of the view can be spoken to from here, now.
+	Up(node string) bool
 	// IsNode tells whether addr is exactly a SIP address of one of our nodes.
 	IsNode(addr netip.AddrPort) bool
 	// IsNodePort tells whether one of our nodes serves SIP at a port: with it,
@@ -89,6 +92,9 @@ type Parts struct {
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
+	// Observe is told how long each final answer took from the arrival of its
+	// request; nil if nobody wants to know. It must not wait.
+	Observe func(method string, took time.Duration)
 	// Rand makes branches; math/rand/v2 if nil.
 	Rand func() uint64
 	Log  *slog.Logger
@@ -102,6 +108,8 @@ type Server struct {
 	layer layer
 	rand  func() uint64
 	log   *slog.Logger
+	// debug: the life of a request is logged.
+	debug bool
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
@@ -168,6 +176,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	if parts.Credentials != nil {
 		if len(parts.Keys.Nonce) < 16 {
 			return nil, errors.New("the key of nonces is shorter than 16 bytes")
@@ -226,6 +235,9 @@ func (s *Server) request(tx serverTx) {
 		s.refuse(tx, r, err)
 		return
 	}
+	if s.debug {
+		s.log.Debug("request", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "flow", flowText(r.msg.Flow))
+	}
 	if err := s.validate(r); err != nil {
 		s.refuse(tx, r, err)
 		return
@@ -275,6 +287,14 @@ func (s *Server) options(tx serverTx, r *request) {
 	}})
 }
 
+// flowText names a flow for the log.
+func flowText(f transport.Flow) string {
+	if f == nil {
+		return ""
+	}
+	return f.Transport() + " " + f.Remote().String()
+}
+
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
 func (s *Server) refuse(tx serverTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
@@ -292,6 +312,12 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 // send gives an answer to the transaction.
 func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
+	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
+		s.parts.Observe(r.method, time.Since(r.msg.At))
+	}
+	if s.debug {
+		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.msg.At))
+	}
 	err := tx.RespondRaw(status, raw)
 	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
