@@ -44,8 +44,9 @@ type Node struct {
 	layer     *transaction.Layer
 	sip       *sipfront.Server
 	// users is nil if everybody may register.
-	users *credentials.File
-	self  cluster.Member
+	users   *credentials.File
+	self    cluster.Member
+	latency *latencies
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -55,7 +56,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log}
+	n := &Node{cfg: cfg, log: log, latency: newLatencies()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -177,6 +178,7 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	n.cluster, err = cluster.New(cc, cluster.Parts{
 		Network: n.streams, Store: n.store, Grains: grains{actors.New(limits)},
 		Flows: flows{n.transport}, Clock: n.clock, Log: n.log, Rand: rand.Uint64,
+		Observe: n.latency.ask,
 	})
 	if err != nil {
 		return err
@@ -247,7 +249,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Registrar: n.client, Locator: n.client, Cluster: n.peers,
 		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
-		Rand: rand.Uint64, Log: n.log,
+		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
@@ -274,6 +276,7 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
+		{name: "drain", run: untilDone, before: n.drainToStop},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})

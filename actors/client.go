@@ -105,7 +105,16 @@ func (c *Client) Remove(ctx context.Context, aor AoR, binding string) (*messages
 // Locate asks where a user can be called (WHEREIS). No way to call them is an
 // error: ErrNotFound, ErrUnavailable or ErrRetry (rule 15).
 func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error) {
-	return call[*messages.Located](ctx, c, string(aor), &messages.Locate{Aor: string(aor)})
+	callID, _ := ctx.Value(callIDKey{}).(string)
+	return call[*messages.Located](ctx, c, string(aor), &messages.Locate{Aor: string(aor), CallId: callID})
+}
+
+type callIDKey struct{}
+
+// WithCallID makes a Locate carry the Call-ID of the request that it is asked
+// for, for the logs of the nodes that answer. It decides nothing.
+func WithCallID(ctx context.Context, callID string) context.Context {
+	return context.WithValue(ctx, callIDKey{}, callID)
 }
 
 // Where asks for all that is known of a user, for people.

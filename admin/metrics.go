@@ -15,13 +15,14 @@ import (
 
 // metricsHandler serves the node's Stats, with the prefix hereis_, and those of
 // the process and of Go. The registry is its own: none is global.
-func metricsHandler(node Node, log *slog.Logger) http.Handler {
+func metricsHandler(node Node, more []prometheus.Collector, log *slog.Logger) http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		statsCollector{node: node},
 	)
+	reg.MustRegister(more...)
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		// One bad number must not hide the others.

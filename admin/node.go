@@ -51,6 +51,13 @@ type Node interface {
 	// Healthy is nil while the node can do its work, or says what a person must
 	// see to. A node that is not goes on as far as it can.
 	Healthy() error
+	// Drain makes the node hold nothing for others and take no new
+	// registrations and calls, or (undo) take them again.
+	Drain(undo bool) error
+	// DrainStatus tells how far a drain has come.
+	DrainStatus() Drain
+	// Forget drops a failed member everywhere; ErrNotFound if there is none.
+	Forget(name string) error
 	// Ready is nil when the node serves, or says what it waits for.
 	Ready() error
 	// Info describes the node.

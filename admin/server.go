@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	Addr string
 	// Pprof serves /debug/pprof/.
 	Pprof bool
+	// Collectors are served at /metrics besides the node's Stats.
+	Collectors []prometheus.Collector
 	// Heartbeat is the silence after which a watch stream carries a sign of
 	// life; 0: 15 s.
 	Heartbeat time.Duration
@@ -143,6 +146,9 @@ func (s *Server) Handler(loopback bool) http.Handler {
 	mux.HandleFunc("GET /v1/members", s.members)
 	mux.HandleFunc("POST /v1/send", s.send)
 	mux.HandleFunc("GET /v1/watch", s.watch)
+	mux.HandleFunc("GET /v1/drain", s.drainStatus)
+	mux.HandleFunc("POST /v1/drain", s.drain)
+	mux.HandleFunc("POST /v1/forget", s.forget)
 	mux.HandleFunc("GET /v1/version", s.version)
 	mux.HandleFunc("GET /v1/aors", s.listAoRs)
 	mux.HandleFunc("GET /v1/count", s.countAoRs)
@@ -150,7 +156,7 @@ func (s *Server) Handler(loopback bool) http.Handler {
 	mux.HandleFunc("DELETE /v1/aor/{aor...}", s.removeAoR)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("GET /metrics", metricsHandler(s.node, s.log))
+	mux.Handle("GET /metrics", metricsHandler(s.node, s.cfg.Collectors, s.log))
 	if s.cfg.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

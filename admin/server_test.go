@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,8 @@ type fakeNode struct {
 	remove func(aor, binding string) (*messages.Removed, error)
 	plan   *CallPlan
 	sick   error
+
+	draining atomic.Bool
 }
 
 func (f *fakeNode) Where(_ context.Context, aor string) (*messages.Whereabouts, error) {
@@ -64,6 +67,22 @@ func (f *fakeNode) Watch(_ context.Context, pattern string) (<-chan *messages.Us
 }
 
 func (f *fakeNode) Ready() error { return f.ready }
+
+func (f *fakeNode) Drain(undo bool) error {
+	f.draining.Store(!undo)
+	return nil
+}
+
+func (f *fakeNode) DrainStatus() Drain {
+	return Drain{Node: "node1", Draining: f.draining.Load(), Left: 3, Waiting: []string{"node2"}}
+}
+
+func (f *fakeNode) Forget(name string) error {
+	if name != "node2" {
+		return ErrNotFound
+	}
+	return nil
+}
 
 func (f *fakeNode) Info() Info {
 	return Info{Name: "node1", Incarnation: 17, Version: "1.2.3", Go: "go1", SIP: []string{"udp:127.0.0.1:5060"}, Domains: []string{"example.com"}}

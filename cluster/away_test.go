@@ -9,7 +9,7 @@ import (
 // leave is a graceful end: the disk stays, and the others do not remember the
 // node as failed.
 func (w *world) leave(n *simNode) {
-	n.disk.flush()
+	n.disk.flush(1 << 62)
 	w.crash(n)
 	for _, m := range w.nodes {
 		delete(m.knows, n.name)

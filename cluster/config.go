@@ -108,6 +108,9 @@ type Parts struct {
 	Flows   Flows
 	Clock   NodeTime
 	Log     *slog.Logger
+	// Observe is told how long each question that a caller waits for took until
+	// its answer, by the full name of its type; nil if nobody wants to know. It must not wait.
+	Observe func(kind string, took time.Duration)
 	// Rand returns 64 random bits; it is called from many goroutines.
 	Rand func() uint64
 }

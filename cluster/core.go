@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -56,6 +58,8 @@ type Core struct {
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
+	// debug: the life of a question and of a change is logged.
+	debug bool
 	// start runs a handler elsewhere; false: too many run already.
 	start func(Handler, *request) bool
 }
@@ -158,6 +162,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
 	}
+	c.debug = p.Log.Enabled(context.Background(), slog.LevelDebug)
 	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
 	c.asks.slots = make(map[int64][]*ask)

@@ -1,5 +1,7 @@
 package cluster
 
+import "github.com/zeebo/xxh3"
+
 // Rules and SwitchOff let a simulation leave rules out.
 type Rules = rules
 
@@ -7,4 +9,4 @@ type Rules = rules
 func (c *Core) SwitchOff(r Rules) { c.off = r }
 
 // ShardOf is the part of the table that an AoR is in.
-func ShardOf(c *Core, aor string) *shard { return c.shard(aor) }
+func ShardOf(aor string) uint64 { return xxh3.HashString(aor) >> 58 }

@@ -201,6 +201,9 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
+	if c.debug {
+		c.logAnswer(rq, a)
+	}
 	c.fillWhere(now, v, rq, a.Reply, complete)
 	if a.Writes.Empty() {
 		if rq.standIn && !rq.widened && negative(rq, a) {

@@ -307,7 +307,8 @@ func (g *Gossip) wake() {
 }
 
 // SetDraining tells all members that this node holds nothing new, or that it
-// does again. It waits until this has been sent, at most two seconds.
+// does again. It waits until this has been sent, at most two seconds. After
+// Run its error is ErrStopped.
 func (g *Gossip) SetDraining(draining bool) error {
 	g.mu.Lock()
 	next := proto.CloneOf(g.meta)
@@ -316,7 +317,10 @@ func (g *Gossip) SetDraining(draining bool) error {
 	ended := g.ended
 	g.mu.Unlock()
 	g.wake()
-	if g.ml == nil || ended {
+	switch {
+	case ended:
+		return ErrStopped
+	case g.ml == nil:
 		return nil
 	}
 	if err := g.ml.UpdateNode(2 * time.Second); err != nil {

@@ -360,8 +360,8 @@ func TestLeaveAndDrainAfterRunHasEnded(t *testing.T) {
 	a := startGossip(t, "a", 1, nil)
 	wantViews(t, "a", a)
 	a.stop()
-	if err := a.SetDraining(true); err != nil {
-		t.Error(err)
+	if err := a.SetDraining(true); !errors.Is(err, ErrStopped) {
+		t.Errorf("got %v, want ErrStopped", err)
 	}
 	if err := a.Leave(t.Context()); err != nil {
 		t.Error(err)

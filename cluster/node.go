@@ -145,6 +145,9 @@ func (n *Node) KeepAsync(rec *messages.Record, done func(error)) {
 // refused before a holder is asked (rule 7).
 func (n *Node) KeepErr() error { return n.parts.Store.Err() }
 
+// DrainStatus tells how far this node has handed over what it holds for others.
+func (n *Node) DrainStatus() DrainStatus { return n.core.DrainStatus() }
+
 // Settled tells whether this node knows all that it should hold (rule 14).
 func (n *Node) Settled() bool { return n.core.Settled() }
 
@@ -169,14 +172,14 @@ func (n *Node) AskAsync(aor string, msg proto.Message, deadlineMS int64, done fu
 
 // Ask is AskAsync that waits. Its error is ctx's or ErrStopped.
 func (n *Node) Ask(ctx context.Context, aor string, msg proto.Message) (proto.Message, error) {
-	return n.await(ctx, func(deadline int64, done func(proto.Message, error)) {
+	return n.await(ctx, msg, func(deadline int64, done func(proto.Message, error)) {
 		n.AskAsync(aor, msg, deadline, done)
 	})
 }
 
 // AskNode asks a node itself.
 func (n *Node) AskNode(ctx context.Context, node string, msg proto.Message) (proto.Message, error) {
-	return n.await(ctx, func(deadline int64, done func(proto.Message, error)) {
+	return n.await(ctx, msg, func(deadline int64, done func(proto.Message, error)) {
 		n.core.AskNode(n.parts.Clock.NowMS(), node, msg, deadline, done)
 	})
 }
@@ -256,10 +259,14 @@ func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.User
 }
 
 // await turns a call with a continuation into one that waits.
-func (n *Node) await(ctx context.Context, ask func(deadline int64, done func(proto.Message, error))) (proto.Message, error) {
+func (n *Node) await(ctx context.Context, msg proto.Message, ask func(deadline int64, done func(proto.Message, error))) (proto.Message, error) {
 	type answer struct {
 		reply proto.Message
 		err   error
+	}
+	if n.parts.Observe != nil {
+		began := time.Now()
+		defer func() { n.parts.Observe(messages.TypeName(msg), time.Since(began)) }()
 	}
 	var deadline int64
 	if t, ok := ctx.Deadline(); ok {

@@ -34,7 +34,7 @@ func (s *safeDisk) Put(rec *messages.Record, done func(error)) {
 		time.Sleep(time.Millisecond)
 		s.mu.Lock()
 		s.d.Put(rec, func(error) {})
-		s.d.flush()
+		s.d.flush(0)
 		s.mu.Unlock()
 		done(nil)
 	}()

@@ -264,6 +264,9 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		s.entries[aor] = e
 	}
 	c.hlc.observe(in, now)
+	if c.debug {
+		c.logChange(aor, in, o)
+	}
 	e.rec, e.hash = next, hash
 	lost := c.superseded(now, before, won, after)
 	if lost || !o.keeps {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 
 	"hereis/messages"
@@ -218,6 +219,7 @@ func (c *Core) askReports(now int64, v *view) {
 			flapping = append(flapping, &messages.Quarantine{Name: name, UntilMs: f.untilMS})
 		}
 	}
+	slices.SortFunc(flapping, func(a, b *messages.Quarantine) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range v.nodes {
 		if _, ok := st.reported[v.nodes[i].Name]; !ok && i != v.self {
 			c.event(v.nodes[i].peer, &messages.Report{

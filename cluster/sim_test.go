@@ -18,6 +18,9 @@ import (
 
 // The simulation runs the real Core with the real user grains in virtual time.
 
+// maxBindings is the limit of bindings of a user.
+const maxBindings = 4
+
 // startMS is the node time at which every simulation starts.
 const startMS = 1_800_000_000_000
 
@@ -37,25 +40,43 @@ func (g grains) Changed(before, after *messages.Record, now int64) *messages.Use
 // disk is a Store that survives its process; what is not flushed does not.
 type disk struct {
 	recs    map[string]*messages.Record
-	pending []func()
+	pending []write
+	// delay is how long from now a write takes; nil: it is done with the next step.
+	delay func() int64
+	// async: done is called before the write is.
+	async bool
+	last  int64
+}
+
+// write is a Put that is not durable before at.
+type write struct {
+	at   int64
+	rec  *messages.Record
+	done func(error)
 }
 
 func (d *disk) Put(rec *messages.Record, done func(error)) {
-	d.pending = append(d.pending, func() {
-		if rec.Empty() {
-			delete(d.recs, rec.Aor)
-		} else {
-			d.recs[rec.Aor] = proto.CloneOf(rec)
-		}
+	if d.delay != nil {
+		d.last = max(d.last, d.delay())
+	}
+	if d.async {
+		d.pending = append(d.pending, write{d.last, rec, func(error) {}})
 		done(nil)
-	})
+		return
+	}
+	d.pending = append(d.pending, write{d.last, rec, done})
 }
 
-func (d *disk) flush() {
-	for len(d.pending) > 0 {
-		f := d.pending[0]
+func (d *disk) flush(now int64) {
+	for len(d.pending) > 0 && d.pending[0].at <= now {
+		p := d.pending[0]
 		d.pending = d.pending[1:]
-		f()
+		if p.rec.Empty() {
+			delete(d.recs, p.rec.Aor)
+		} else {
+			d.recs[p.rec.Aor] = proto.CloneOf(p.rec)
+		}
+		p.done(nil)
 	}
 }
 
@@ -96,6 +117,10 @@ type simNode struct {
 	counter uint64
 	// side is the half of a partition that it is on.
 	side int
+	// blind: its membership takes these for failed.
+	blind map[string]bool
+	// draining: it is about to leave; left: it has.
+	draining, left bool
 	// knows is what its membership says, by name.
 	knows map[string]cluster.Member
 }
@@ -114,6 +139,10 @@ type world struct {
 	step  int64
 	later []event
 	cfg   func(*cluster.Config)
+	// oneWay are the pairs (from, to) between which nothing arrives.
+	oneWay map[[2]string]bool
+	// trace is told of every envelope.
+	trace func(from, to string, env *messages.Envelope)
 	off   cluster.Rules
 	// log is what went wrong; told: it has been printed.
 	log  []string
@@ -126,9 +155,9 @@ type event struct {
 }
 
 func newWorld(t testing.TB, seed uint64, n int) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS, step: 5}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS, step: 5, oneWay: map[[2]string]bool{}}
 	limits := actors.DefaultLimits()
-	limits.Policy = actors.ReplaceOldest
+	limits.Policy, limits.MaxBindings = actors.ReplaceOldest, maxBindings
 	w.user = actors.New(limits)
 	w.net = cluster.NewMemoryNetwork(w.now)
 	w.net.Decide = w.decide
@@ -139,7 +168,10 @@ func newWorld(t testing.TB, seed uint64, n int) *world {
 }
 
 func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
-	if w.node(from).side != w.node(to).side {
+	if w.trace != nil {
+		w.trace(from, to, env)
+	}
+	if w.node(from).side != w.node(to).side || w.oneWay[[2]string{from, to}] {
 		return cluster.Fate{}
 	}
 	if !w.lossy {
@@ -172,6 +204,8 @@ func (w *world) node(name string) *simNode {
 // start gives a node a new life; without its disk if lost.
 func (w *world) start(n *simNode, lost bool) {
 	n.inc = uint64(w.now)<<8 | w.rng.Uint64N(256)
+	n.draining, n.left, n.blind = false, false, map[string]bool{}
+	delete(n.knows, n.name)
 	n.up, n.flows = true, &openFlows{open: map[uint64]bool{}}
 	if n.knows == nil || lost {
 		n.knows = map[string]cluster.Member{}
@@ -196,7 +230,7 @@ func (w *world) start(n *simNode, lost bool) {
 	if err := core.Load(w.now + n.skew); err != nil {
 		w.t.Fatal(err)
 	}
-	n.disk.flush()
+	n.disk.flush(w.now)
 	w.net.Attach(n.name, func(now int64, from string, env *messages.Envelope) {
 		core.Receive(now+n.skew, from, env)
 	})
@@ -233,8 +267,15 @@ func (w *world) gossip(n, m *simNode) {
 	}
 	have, known := n.knows[m.name]
 	is := have
-	if m.up && m.side == n.side {
-		is = cluster.Member{Name: m.name, Incarnation: m.inc}
+	if m.left {
+		if known {
+			delete(n.knows, m.name)
+			n.core.Members(w.now+n.skew, w.known(n))
+		}
+		return
+	}
+	if m.up && m.side == n.side && !n.blind[m.name] {
+		is = cluster.Member{Name: m.name, Incarnation: m.inc, Draining: m.draining}
 	} else if known && have.FailedMS == 0 {
 		is.FailedMS = w.now
 	}
@@ -243,6 +284,22 @@ func (w *world) gossip(n, m *simNode) {
 	}
 	n.knows[m.name] = is
 	n.core.Members(w.now+n.skew, w.known(n))
+}
+
+// drain makes a node hand over.
+func (w *world) drain(n *simNode) {
+	n.draining = true
+	n.knows[n.name] = cluster.Member{Name: n.name, Incarnation: n.inc, Draining: true}
+	n.core.Members(w.now+n.skew, w.known(n))
+	w.spread(300)
+}
+
+// depart ends a life in order: all is on disk, and nobody takes it for failed.
+func (w *world) depart(n *simNode) {
+	n.disk.flush(1 << 62)
+	w.crash(n)
+	n.left = true
+	w.spread(300)
 }
 
 // spread lets everybody learn of all members, each at a time of its own up to within ms.
@@ -276,7 +333,7 @@ func (w *world) run(ms int64) {
 			if !n.up {
 				continue
 			}
-			n.disk.flush()
+			n.disk.flush(w.now)
 			if w.now%10 == 0 || w.step > 5 {
 				n.core.Tick(w.now + n.skew)
 			}
@@ -384,6 +441,8 @@ type device struct {
 	edge *simNode
 	flow *messages.FlowID
 	inc  uint64
+	// until is when that expires, in node time.
+	until int64
 	// state is what it may believe: 1 registered, 0 not, -1 unknown.
 	state int
 	busy  bool
@@ -417,11 +476,25 @@ func (w *world) register(d *device, n *simNode, expires uint32, done func(ok boo
 	})
 }
 
+// star removes all bindings of an AoR through an edge.
+func (w *world) star(d *device, n *simNode, done func(ok bool)) {
+	d.cseq++
+	r := &messages.Register{
+		Aor: d.aor, CallId: d.id, Cseq: d.cseq, Stamp: n.core.NewStamp(w.now + n.skew), Edge: n.name,
+		Incarnation: n.inc, Star: true, HasExpires: true,
+	}
+	w.send(d, n, r, 0, true, func(ok bool, f *messages.Failure) {
+		d.log = append(d.log, fmt.Sprintf("%d: cseq %d * at %s stamp %v: ok %v %v", w.now-startMS, r.Cseq, n.name, r.Stamp, ok, f))
+		done(ok)
+	})
+}
+
 func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32, retry bool, done func(bool, *messages.Failure)) {
 	core, began := n.core, w.now
 	finish := func(ok bool, f *messages.Failure) {
 		if ok && core == n.core && n.up {
 			d.state, d.edge, d.flow, d.inc = 1, n, r.Flow, n.inc
+			d.until = r.Stamp.Ms + int64(expires)*1000
 			if expires == 0 {
 				d.state = 0
 			}

@@ -382,8 +382,10 @@ func (x *Registered) GetCopied() bool {
 
 // Locate asks where a user is (WHEREIS). Reply: Located.
 type Locate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Aor           string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Aor   string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
+	// Call-ID of the request that asks, for logs alone; empty unless the asker logs at Debug.
+	CallId        string `protobuf:"bytes,2,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +423,13 @@ func (*Locate) Descriptor() ([]byte, []int) {
 func (x *Locate) GetAor() string {
 	if x != nil {
 		return x.Aor
+	}
+	return ""
+}
+
+func (x *Locate) GetCallId() string {
+	if x != nil {
+		return x.CallId
 	}
 	return ""
 }
@@ -902,9 +911,10 @@ const file_messages_location_proto_rawDesc = "" +
 	"\bbindings\x18\x01 \x03(\v2\r.hereis.LeaseR\bbindings\x12&\n" +
 	"\x06writes\x18\x02 \x01(\v2\x0e.hereis.RecordR\x06writes\x12\x15\n" +
 	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\x12\x16\n" +
-	"\x06copied\x18\x04 \x01(\bR\x06copied\"\x1a\n" +
+	"\x06copied\x18\x04 \x01(\bR\x06copied\"3\n" +
 	"\x06Locate\x12\x10\n" +
-	"\x03aor\x18\x01 \x01(\tR\x03aor\"I\n" +
+	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x17\n" +
+	"\acall_id\x18\x02 \x01(\tR\x06callId\"I\n" +
 	"\aLocated\x12(\n" +
 	"\atargets\x18\x01 \x03(\v2\x0e.hereis.TargetR\atargets\x12\x14\n" +
 	"\x05final\x18\x02 \x01(\bR\x05final\"\xd5\x02\n" +

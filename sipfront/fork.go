@@ -1,11 +1,13 @@
 package sipfront
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
 
@@ -41,8 +43,8 @@ type fork struct {
 	open int
 	// asking: the cluster has been asked where the user is, and has not answered.
 	asking bool
-	// final: a final answer has been sent; failed: one other than 2xx.
-	final, failed bool
+	// final: a final answer has been sent.
+	final bool
 	// cancelled by the caller, or by a 6xx: nothing new is begun.
 	cancelled bool
 	sixth     bool
@@ -145,11 +147,7 @@ func (f *fork) next() {
 		}
 		room := f.s.cfg.MaxBranches - len(f.branches)
 		breadth := f.breadth()
-		if n > breadth {
-			f.s.count.breadthExceeded.Add(uint64(n - breadth))
-			n = breadth
-		}
-		if n > room {
+		if n = min(n, breadth); n > room {
 			n = max(room, 0)
 			f.s.count.branchesCut.Add(uint64(len(f.waiting) - n))
 			f.waiting = f.waiting[:n]
@@ -240,15 +238,13 @@ func (f *fork) success(from *branch, r reply) {
 	if f.final && !f.invite {
 		return
 	}
-	if f.failed {
-		// The transaction has no place for it any more, but the device that
-		// answered waits for an ACK, and the caller must hear of it.
-		f.s.pastFinal(f.tx.Message(), r)
-		return
-	}
 	f.final = true
 	f.stopRinging()
-	f.s.send(f.tx, f.r, r.status, r.raw)
+	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
+		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
+		// 7.1 leaves no transaction for. It is a call that somebody has taken.
+		f.s.late(f.tx.Message(), r)
+	}
 	for _, b := range f.branches {
 		if b != from {
 			b.cancel(elsewhere)
@@ -303,7 +299,7 @@ func (f *fork) end() {
 		// RFC 4320 4.2: nobody waits for a 408 any more.
 		f.final = true
 	case best != nil:
-		f.final, f.failed = true, true
+		f.final = true
 		r := best.with(f.best.challenges(best))
 		s.send(f.tx, f.r, r.status, r.raw)
 	case f.best.silent:
@@ -324,6 +320,6 @@ func (f *fork) finish(a answer) {
 	if f.final {
 		return
 	}
-	f.final, f.failed = true, true
+	f.final = true
 	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
 }

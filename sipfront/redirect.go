@@ -17,11 +17,11 @@ func (f *fork) redirect(r *reply) bool {
 	for _, v := range r.fields("Contact") {
 		for _, value := range splitValues(nil, v) {
 			t, ok := f.redirected(value)
-			cut := ok && f.redirects == f.s.cfg.MaxRedirects
-			if cut {
+			if ok && f.redirects == f.s.cfg.MaxRedirects {
 				f.s.count.redirectsCut.Add(1)
+				ok = false
 			}
-			if !ok || cut {
+			if !ok {
 				left = append(left, value)
 				continue
 			}

@@ -111,12 +111,11 @@ func (s *Server) stray(msg *transport.Message) {
 	s.count.strays.Add(1)
 }
 
-// pastFinal sends a 2xx after the final answer of its INVITE, without state
-// (RFC 3261 16.7 step 5).
-func (s *Server) pastFinal(req *transport.Message, r reply) {
-	flow := req.Reply
+// late passes a 2xx on beside the transaction of its request.
+func (s *Server) late(request *transport.Message, r reply) {
+	flow := request.Reply
 	if flow == nil {
-		flow = req.Flow
+		flow = request.Flow
 	}
 	if flow == nil || flow.Send(r.raw) != nil {
 		s.count.dropped.Add(1)

@@ -69,7 +69,7 @@ type reply struct {
 func readReply(raw []byte) (r reply, next string, err error) {
 	text := string(raw)
 	start, _, ok := cutLine(text)
-	if !ok || len(start) < 12 || !strings.HasPrefix(start, "SIP/2.0 ") {
+	if !ok || len(start) < 11 || !strings.EqualFold(start[:8], "SIP/2.0 ") {
 		return r, "", errMessage
 	}
 	if r.status, err = strconv.Atoi(start[8:11]); err != nil || r.status < 100 || r.status > 699 {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -88,6 +90,9 @@ type Parts struct {
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
+	// Observe is told how long each final answer took from the arrival of its
+	// request; nil if nobody wants to know. It must not wait.
+	Observe func(method string, took time.Duration)
 	// Rand makes branches; math/rand/v2 if nil.
 	Rand func() uint64
 	Log  *slog.Logger
@@ -101,9 +106,14 @@ type Server struct {
 	layer layer
 	rand  func() uint64
 	log   *slog.Logger
+	// debug: the life of a request is logged.
+	debug bool
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+
+	// draining: no new flow or call begins here.
+	draining atomic.Bool
 
 	// lookups has one token for each question to the cluster under way, and
 	// each name lookup; it is never closed.
@@ -164,6 +174,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	if parts.Credentials != nil {
 		if len(parts.Keys.Nonce) < 16 {
 			return nil, errors.New("the key of nonces is shorter than 16 bytes")
@@ -222,6 +233,9 @@ func (s *Server) request(tx serverTx) {
 		s.refuse(tx, r, err)
 		return
 	}
+	if s.debug {
+		s.log.Debug("request", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "flow", flowText(r.msg.Flow))
+	}
 	if err := s.validate(r); err != nil {
 		s.refuse(tx, r, err)
 		return
@@ -232,6 +246,8 @@ func (s *Server) request(tx serverTx) {
 		return
 	}
 	switch {
+	case s.refusesNew(r, p):
+		s.refuse(tx, r, s.drainingError())
 	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
 		s.options(tx, r)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
@@ -269,6 +285,14 @@ func (s *Server) options(tx serverTx, r *request) {
 	}})
 }
 
+// flowText names a flow for the log.
+func flowText(f transport.Flow) string {
+	if f == nil {
+		return ""
+	}
+	return f.Transport() + " " + f.Remote().String()
+}
+
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
 func (s *Server) refuse(tx serverTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
@@ -284,11 +308,19 @@ func (s *Server) answer(tx serverTx, r *request, a answer) {
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) {
+func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
-	if err := tx.RespondRaw(status, raw); err != nil {
+	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
+		s.parts.Observe(r.method, time.Since(r.msg.At))
+	}
+	if s.debug {
+		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.msg.At))
+	}
+	err := tx.RespondRaw(status, raw)
+	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}
+	return err
 }
 
 // ask runs f beside the socket's goroutine, within the limit on questions. ctx

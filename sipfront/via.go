@@ -29,6 +29,10 @@ func parseVia(v string) (via, error) {
 		return x, errMessage
 	}
 	x.transport = lower(network)
+	if i := strings.LastIndexByte(sentBy, ':'); i > strings.LastIndexByte(sentBy, ']') && strings.ContainsAny(sentBy, " \t") {
+		// RFC 3261 25.1: COLON may stand in white space.
+		sentBy = strings.TrimRight(sentBy[:i], " \t") + ":" + strings.TrimLeft(sentBy[i+1:], " \t")
+	}
 	var err error
 	x.host, x.port, err = parseHostPort(sentBy)
 	return x, err

@@ -178,6 +178,29 @@ func (a api) PlanCall(ctx context.Context, text string) (*admin.CallPlan, error)
 // Healthy implements admin.Node.
 func (a api) Healthy() error { return a.node.Healthy() }
 
+// Drain implements admin.Node.
+func (a api) Drain(undo bool) error {
+	if undo {
+		return a.node.Undrain()
+	}
+	return a.node.Drain()
+}
+
+// DrainStatus implements admin.Node.
+func (a api) DrainStatus() admin.Drain {
+	st := a.node.DrainStatus()
+	return admin.Drain{Node: a.node.Name(), Draining: st.Draining, Done: st.Done, Left: st.Left, Waiting: st.Waiting}
+}
+
+// Forget implements admin.Node.
+func (a api) Forget(name string) error {
+	err := a.node.Forget(name)
+	if errors.Is(err, hereis.ErrNotRemembered) {
+		return fmt.Errorf("%w: %w", admin.ErrNotFound, err)
+	}
+	return err
+}
+
 // Ready implements admin.Node.
 func (a api) Ready() error { return a.node.Ready() }
 

@@ -113,6 +113,8 @@ type node struct {
 	t                               *testing.T
 	bin, name                       string
 	sip, gossip, admin, data, joins string
+	// wrap stands before the command, args after it.
+	wrap, args []string
 }
 
 // ports finds n consecutive ports, free for UDP and TCP.
@@ -145,8 +147,19 @@ func free(base, n int) bool {
 	return true
 }
 
-// startCluster runs n nodes and waits until each knows all.
-func startCluster(t *testing.T, bin string, n int) []*node {
+// startCluster runs n nodes, with further flags, and waits until each knows all.
+func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
+	t.Helper()
+	nodes := newCluster(t, bin, n, flags...)
+	for _, n := range nodes {
+		n.launch()
+	}
+	waitMembers(t, nodes)
+	return nodes
+}
+
+// newCluster makes n nodes that do not run yet; all join the first.
+func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
@@ -154,14 +167,12 @@ func startCluster(t *testing.T, bin string, n int) []*node {
 		base := ports(t, 5)
 		nodes[i] = &node{
 			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
-			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1),
+			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1), args: flags,
 		}
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
 		}
-		nodes[i].launch()
 	}
-	waitMembers(t, nodes)
 	return nodes
 }
 
@@ -176,8 +187,9 @@ func (n *node) start() {
 
 func (n *node) launch() {
 	n.t.Helper()
-	n.process = start(n.t, n.name, exec.Command(n.bin, "node", "--name", n.name, "--data", n.data,
-		"--sip", n.sip, "--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"))
+	line := slices.Concat(n.wrap, []string{n.bin, "node", "--name", n.name, "--data", n.data, "--sip", n.sip,
+		"--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"}, n.args)
+	n.process = start(n.t, n.name, exec.Command(line[0], line[1:]...))
 }
 
 func (n *node) waitReady() {
@@ -194,23 +206,25 @@ func (n *node) waitReady() {
 func (n *node) get(path string, into any) error { return getJSON("http://"+n.admin+path, into) }
 
 func getJSON(url string, into any) error {
+	body, err := getText(url)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal([]byte(body), into)
+}
+
+func getText(url string) (string, error) {
 	client := http.Client{Timeout: 3 * time.Second}
 	res, err := client.Get(url)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, res.Status, body)
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, res.Status, body)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(body, into)
+	return string(body), err
 }
 
 // within polls until f returns nil; the time is a bound, not a wait.

@@ -38,7 +38,21 @@ func TestE2E(t *testing.T) {
 		}
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
+	t.Run("Chaos", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes minutes")
+		}
+		t.Run("Kill", func(t *testing.T) { testChaosKill(t, bin) })
+		t.Run("Drain", func(t *testing.T) { testChaosDrain(t, bin) })
+		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
+		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
+		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
+		t.Run("OneWay", func(t *testing.T) { testChaosOneWay(t, bin) })
+		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
+		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
+	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
@@ -155,7 +169,7 @@ func seen(out, aor string, want map[string]bool) error {
 
 // testBaresip: a soft phone registers at node 1 and is called by SIPp through node 2.
 func testBaresip(t *testing.T, nodes []*node) {
-	phone := baresip(t, "bare", nodes[0].sip)
+	phone := baresip(t, "bare", "none", nodes[0].sip)
 	s := newSIPp(t, "bare")
 	for _, n := range nodes[1:] {
 		n.waitLive("bare", nodes[0].name)

@@ -33,6 +33,8 @@ type cli struct {
 	Where   whereCmd   `cmd:"" help:"Show where a user is: owner, backup and every lease."`
 	AoR     aorCmd     `cmd:"" name:"aor" help:"List, show, count and remove the users who are online."`
 	Members membersCmd `cmd:"" help:"List the nodes of the cluster."`
+	Drain   drainCmd   `cmd:"" help:"Make a node hand over what it holds and take nothing new."`
+	Forget  forgetCmd  `cmd:"" help:"Forget a failed node that will not come back."`
 	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
 	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
 	User    userCmd    `cmd:"" help:"Add, change, remove and list the users of a users file."`

@@ -144,6 +144,19 @@ func (f *fakeNode) Watch(ctx context.Context, pattern string) (<-chan *messages.
 
 func (f *fakeNode) Ready() error { return nil }
 
+func (f *fakeNode) Drain(bool) error { return nil }
+
+func (f *fakeNode) DrainStatus() admin.Drain {
+	return admin.Drain{Node: f.name, Draining: true, Done: true}
+}
+
+func (f *fakeNode) Forget(name string) error {
+	if name != "node2" {
+		return admin.ErrNotFound
+	}
+	return nil
+}
+
 func (f *fakeNode) Info() admin.Info {
 	return admin.Info{Name: f.name, Version: "1.0", Go: "go1", Domains: []string{"localhost"}}
 }

@@ -39,7 +39,7 @@ func serve(ctx context.Context, node *hereis.Node, cfg hereis.Config, log *slog.
 		logUp(log, node, cfg)
 		return node.Run(ctx)
 	}
-	srv, err := admin.New(admin.Config{Addr: cfg.Admin, Pprof: cfg.Pprof}, api{node}, log)
+	srv, err := admin.New(admin.Config{Addr: cfg.Admin, Pprof: cfg.Pprof, Collectors: node.Collectors()}, api{node}, log)
 	if err == nil {
 		_, err = srv.Listen(ctx)
 	}

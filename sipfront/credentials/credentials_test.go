@@ -139,13 +139,9 @@ func TestFileIsReadAgainWhenItChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	tick, done := make(chan time.Time), make(chan error, 1) // tick: from this test, unbuffered, so that the look before is over
-	go func() { done <- f.Run(ctx, tick) }()
-	look := func() { tick <- time.Time{}; tick <- time.Time{} }
 	expect := func(step string, a, b bool, want Stats) {
 		t.Helper()
-		look()
+		f.look()
 		if f.Has("sip:a@example.com") != a || f.Has("sip:b@example.com") != b || f.Stats() != want {
 			t.Errorf("%s: a %v, b %v, %+v", step, f.Has("sip:a@example.com"), f.Has("sip:b@example.com"), f.Stats())
 		}
@@ -169,6 +165,16 @@ func TestFileIsReadAgainWhenItChanges(t *testing.T) {
 	expect("gone", false, true, Stats{Count: 1, Reloads: 2, Errors: 3})
 	write(t, path, "", 0o600)
 	expect("there again and empty", false, false, Stats{Count: 0, Reloads: 3, Errors: 3})
+	// Run looks at each tick: the second is taken when the look of the first is over.
+	write(t, path, "a@example.com MD5="+md5Hash+"\n", 0o600)
+	ctx, cancel := context.WithCancel(t.Context())
+	tick, done := make(chan time.Time), make(chan error, 1) // tick: from this test, unbuffered
+	go func() { done <- f.Run(ctx, tick) }()
+	tick <- time.Time{}
+	tick <- time.Time{}
+	if !f.Has("sip:a@example.com") {
+		t.Error("Run has not looked")
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

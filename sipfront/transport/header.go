@@ -23,9 +23,9 @@ func parseVia(s string, v *sip.ViaHeader) error {
 	v.Transport = rest[:end]
 	by, params, more := strings.Cut(rest[end:], ";")
 	by = strings.Trim(by, lws)
-	if strings.ContainsAny(by, lws) {
-		// "host : 5060"
-		by = strings.NewReplacer(" ", "", "\t", "").Replace(by)
+	if i := strings.LastIndexByte(by, ':'); i > strings.LastIndexByte(by, ']') && strings.ContainsAny(by, lws) {
+		// "host : 5060"; white space anywhere else is an error.
+		by = strings.TrimRight(by[:i], lws) + ":" + strings.TrimLeft(by[i+1:], lws)
 	}
 	if hostPort(by, &v.Host, &v.Port) != nil {
 		return errHeader

@@ -1,0 +1,89 @@
+package hereis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hereis/cluster"
+)
+
+// ErrNotRemembered is the answer of Forget to a name that no failed member has.
+var ErrNotRemembered = errors.New("no failed member of that name is remembered")
+
+// drainLook is how often a drain that is waited for is looked at.
+const drainLook = 20 * time.Millisecond
+
+// Drain makes the node hold nothing for others any more, and take no new
+// registrations and calls: 503 with Retry-After. It goes on as the edge of its
+// own flows and passes on what runs through it. It returns when the other
+// members have been told; DrainStatus says when they have all that it held.
+func (n *Node) Drain() error {
+	n.sip.SetDraining(true)
+	return n.gossip.SetDraining(true)
+}
+
+// Undrain takes Drain back.
+func (n *Node) Undrain() error {
+	n.sip.SetDraining(false)
+	return n.gossip.SetDraining(false)
+}
+
+// DrainStatus tells how far a drain has come; the node may be stopped without
+// loss when it is Done.
+func (n *Node) DrainStatus() cluster.DrainStatus { return n.cluster.DrainStatus() }
+
+// Drained waits until a drain is done, or returns ctx's error.
+func (n *Node) Drained(ctx context.Context) error {
+	tick := time.NewTicker(drainLook)
+	defer tick.Stop()
+	for {
+		st := n.DrainStatus()
+		if st.Done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d records and %d members are left: %w", st.Left, len(st.Waiting), ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// Forget drops a failed member at every node: its users are unknown now and no
+// more unreachable, and nobody dials it (CONSISTENCY rules 15, 19). It may come
+// back all the same. The error is ErrNotRemembered.
+func (n *Node) Forget(name string) error {
+	if !n.gossip.Forget(name) {
+		return fmt.Errorf("%w: %q", ErrNotRemembered, name)
+	}
+	n.log.Info("member forgotten", "node", name)
+	return nil
+}
+
+// drainToStop is the drain of a node that is told to stop. A node that cannot
+// hand over in time stops all the same: the others have their copies of all
+// but what they have not acknowledged, and the disk has the rest.
+func (n *Node) drainToStop(ctx context.Context) error {
+	began := time.Now()
+	err := n.Drain()
+	switch {
+	case errors.Is(err, cluster.ErrStopped):
+		return nil // the membership has ended: that is why this node stops
+	case err != nil:
+		n.log.Warn("the others could not be told of the drain", "err", err)
+	}
+	if err := n.Drained(ctx); err != nil {
+		n.log.Warn("not everything was handed over", "took", time.Since(began), "err", err)
+		return nil
+	}
+	n.log.Info("drained", "took", time.Since(began))
+	return nil
+}
+
+// untilDone is the run of a part that does something only when it stops.
+func untilDone(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
