@@ -105,6 +105,7 @@ func TestForeignTargetsAreThoseOfTheLists(t *testing.T) {
 		}
 		for i, target := range []string{
 			"sip:x@attacker.net", "sip:x@sub.partner.net", "sip:x@198.51.100.8", "sip:x@198.51.100.20:5060", "sip:x@notpartner.net",
+			"sip:x@partner.net;maddr=192.0.2.66", "sip:x@198.51.100.7;maddr=192.0.2.66", "sip:x@partner.net;MADDR=partner.net",
 		} {
 			n.recv(alice, invite("MESSAGE", target, fmt.Sprint("g", i)))
 			expectStatus(t, target, m.status(n, alice), "403 Domain Not Served")
@@ -207,7 +208,9 @@ func TestPeers1_6_13_TrunksRegisterNobodyAndCoverNoNodes(t *testing.T) {
 		n1.recv(alice, invite("MESSAGE", "sip:bob@example.com", "via2", "Route: <sip:192.0.2.2;lr>", u.header("Proxy-Authorization", "MESSAGE", "sip:bob@example.com")))
 		m.expect(bob, "MESSAGE sip:bob@10.0.0.5:5060 SIP/2.0")
 		n1.recv(addr2, invite("MESSAGE", "sip:bob@example.com", "forged"))
-		m.pump()
+		m.expect(bob, "")
+		// A node that is seen by another address than its own is known by its Via.
+		n2.recv("192.0.2.6:40000", strings.Replace(invite("MESSAGE", "sip:bob@example.com", "nat"), "192.0.2.10:5060", addr1+";rport", 1))
 		m.expect(bob, "")
 	})
 }

@@ -17,10 +17,11 @@ func (f *fork) redirect(r *reply) bool {
 	for _, v := range r.fields("Contact") {
 		for _, value := range splitValues(nil, v) {
 			t, ok := f.redirected(value)
-			if !ok || f.redirects == f.s.cfg.MaxRedirects {
-				if ok {
-					f.s.count.redirectsLeft.Add(1)
-				}
+			cut := ok && f.redirects == f.s.cfg.MaxRedirects
+			if cut {
+				f.s.count.redirectsCut.Add(1)
+			}
+			if !ok || cut {
 				left = append(left, value)
 				continue
 			}

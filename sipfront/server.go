@@ -38,6 +38,8 @@ type Cluster interface {
 	Self() string
 	// SIPAddr is the advertised SIP address of a node in the view.
 	SIPAddr(node, transport string) (netip.AddrPort, bool)
+	// Up tells whether a node of the view can be spoken to from here, now.
+	Up(node string) bool
 	// IsNode tells whether addr is exactly a SIP address of one of our nodes.
 	IsNode(addr netip.AddrPort) bool
 	// IsNodePort tells whether one of our nodes serves SIP at a port: with it,

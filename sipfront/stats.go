@@ -16,10 +16,9 @@ type Stats struct {
 	Failovers uint64
 	// BranchesCut counts devices that were not called: more than MaxBranches.
 	BranchesCut uint64
-	// BranchesDeferred counts devices that had to wait for others: more than MaxBreadth.
-	BranchesDeferred uint64
-	// RedirectsLeft counts Contacts of redirections given to the caller: more than MaxRedirects.
-	RedirectsLeft uint64
+	// BreadthExceeded counts devices that waited for breadth, and requests that
+	// came without any; RedirectsCut Contacts of redirections not followed.
+	BreadthExceeded, RedirectsCut uint64
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
 	// Overloaded questions: more than MaxLookups.
@@ -45,7 +44,7 @@ type counters struct {
 	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
 	overloaded, relocated, badMarks, dropped, failovers    atomic.Uint64
 	branchesCut, bindingsRefused                           atomic.Uint64
-	branchesDeferred, redirectsLeft                        atomic.Uint64
+	breadthExceeded, redirectsCut                          atomic.Uint64
 	answers                                                [7]atomic.Uint64
 
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
@@ -65,7 +64,7 @@ func (s *Server) Stats() Stats {
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
-		BranchesDeferred: c.branchesDeferred.Load(), RedirectsLeft: c.redirectsLeft.Load(),
+		BreadthExceeded: c.breadthExceeded.Load(), RedirectsCut: c.redirectsCut.Load(),
 	}
 	st.DigestChallenges, st.DigestAccepted = c.digestChallenges.Load(), c.digestAccepted.Load()
 	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()

@@ -147,10 +147,10 @@ func free(base, n int) bool {
 	return true
 }
 
-// startCluster runs n nodes and waits until each knows all.
-func startCluster(t *testing.T, bin string, n int) []*node {
+// startCluster runs n nodes, with further flags, and waits until each knows all.
+func startCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
-	nodes := newCluster(t, bin, n)
+	nodes := newCluster(t, bin, n, flags...)
 	for _, n := range nodes {
 		n.launch()
 	}
@@ -159,7 +159,7 @@ func startCluster(t *testing.T, bin string, n int) []*node {
 }
 
 // newCluster makes n nodes that do not run yet; all join the first.
-func newCluster(t *testing.T, bin string, n int) []*node {
+func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	t.Helper()
 	nodes := make([]*node, n)
 	dir := t.TempDir()
@@ -167,7 +167,7 @@ func newCluster(t *testing.T, bin string, n int) []*node {
 		base := ports(t, 5)
 		nodes[i] = &node{
 			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
-			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1),
+			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1), args: flags,
 		}
 		if i > 0 {
 			nodes[i].joins = nodes[0].gossip
@@ -206,23 +206,25 @@ func (n *node) waitReady() {
 func (n *node) get(path string, into any) error { return getJSON("http://"+n.admin+path, into) }
 
 func getJSON(url string, into any) error {
+	body, err := getText(url)
+	if err != nil || into == nil {
+		return err
+	}
+	return json.Unmarshal([]byte(body), into)
+}
+
+func getText(url string) (string, error) {
 	client := http.Client{Timeout: 3 * time.Second}
 	res, err := client.Get(url)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, res.Status, body)
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, res.Status, body)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(body, into)
+	return string(body), err
 }
 
 // within polls until f returns nil; the time is a bound, not a wait.

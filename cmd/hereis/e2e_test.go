@@ -39,6 +39,7 @@ func TestE2E(t *testing.T) {
 		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
@@ -49,6 +50,7 @@ func TestE2E(t *testing.T) {
 		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
 		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
 		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
+		t.Run("OneWay", func(t *testing.T) { testChaosOneWay(t, bin) })
 		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
 		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
 	})
@@ -168,7 +170,7 @@ func seen(out, aor string, want map[string]bool) error {
 
 // testBaresip: a soft phone registers at node 1 and is called by SIPp through node 2.
 func testBaresip(t *testing.T, nodes []*node) {
-	phone := baresip(t, "bare", nodes[0].sip)
+	phone := baresip(t, "bare", "none", nodes[0].sip)
 	s := newSIPp(t, "bare")
 	for _, n := range nodes[1:] {
 		n.waitLive("bare", nodes[0].name)

@@ -36,6 +36,7 @@ type sipp struct {
 	n           int
 	contact     string // where the called devices listen
 	transport   string // SIPp's -t: u1 or t1
+	flags       []string
 }
 
 func newSIPp(t *testing.T, users ...string) *sipp {
@@ -95,6 +96,7 @@ func (s *sipp) all(name, addr string, rate int) {
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
 		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(ports(s.t, 1)), "-mp", strconv.Itoa(ports(s.t, 4)),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
+	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
 	p := start(s.t, "sipp-"+name, cmd)
 	if code := p.ended(60 * time.Second); code != 0 {
@@ -123,7 +125,7 @@ func summaryOf(out string) (lines string) {
 }
 
 // baresip runs a soft phone without sound, registered at a node and answering by itself.
-func baresip(t *testing.T, user, registrar string) *process {
+func baresip(t *testing.T, user, password, registrar string) *process {
 	t.Helper()
 	path := tool(t, "baresip", "baresip")
 	dir := t.TempDir()
@@ -134,7 +136,7 @@ func baresip(t *testing.T, user, registrar string) *process {
 	files := map[string]string{
 		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports 17000-17100\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
 			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", ports(t, 1), modules[0]),
-		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=none;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, registrar),
+		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, registrar),
 		"contacts": "",
 	}
 	for name, text := range files {
@@ -158,7 +160,13 @@ type device struct {
 
 func newDevice(t *testing.T, user, name string) *device {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return newDeviceAt(t, "127.0.0.1", user, name)
+}
+
+// newDeviceAt is a device with another address than loopback's.
+func newDeviceAt(t *testing.T, ip, user, name string) *device {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
