@@ -9,7 +9,9 @@ import (
 // testAoR: users are listed, counted and removed from any node; with a node
 // that does not answer the result is partial.
 func testAoR(t *testing.T, bin string, nodes []*node) {
-	at := func(n *node, args ...string) []string { return append([]string{"aor"}, append(args, "--admin", n.admin)...) }
+	at := func(n *node, args ...string) []string {
+		return append([]string{"aor"}, append(args, "--admin", n.admin)...)
+	}
 	first, second := newDevice(t, "olga", "one"), newDevice(t, "olga", "two")
 	first.register(nodes[0], 3600)
 	second.register(nodes[2], 3600)
