@@ -53,7 +53,8 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		return nil, err
 	}
 	q := &messages.Register{
-		Aor: string(aor), CallId: r.callID, Cseq: r.cseq,
+		// The lease keeps the Call-ID; it must not keep the text of the request with it.
+		Aor: string(aor), CallId: strings.Clone(r.callID), Cseq: r.cseq,
 		Edge: s.parts.Cluster.Self(), Path: r.values("Path"),
 	}
 	q.UserAgent, _ = r.value("User-Agent")

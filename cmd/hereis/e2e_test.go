@@ -36,6 +36,7 @@ func TestE2E(t *testing.T) {
 		for _, transport := range []string{"u1", "t1"} {
 			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
 		}
+		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
