@@ -6,6 +6,19 @@ import (
 	"hereis/cluster"
 )
 
+// leave is a graceful end: the disk stays, and the others do not remember the
+// node as failed.
+func (w *world) leave(n *simNode) {
+	n.disk.flush(1 << 62)
+	w.crash(n)
+	for _, m := range w.nodes {
+		delete(m.knows, n.name)
+		if m.up {
+			m.core.Members(w.now+m.skew, w.known(m))
+		}
+	}
+}
+
 // back starts a node again, which everybody learns of.
 func (w *world) back(n *simNode) {
 	w.t.Helper()

@@ -2,4 +2,4 @@
 
 package cluster_test
 
-const defaultSeeds = 60
+const defaultSeeds = 200

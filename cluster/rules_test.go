@@ -581,3 +581,31 @@ func TestRule21_AGateForwardsOnceWhenItDisagrees(t *testing.T) {
 		t.Errorf("forwards: got %d, want 1", n)
 	}
 }
+
+func TestRule14_QuarantineLeavesTwoHolders(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.settle()
+	d := newDevice("sip:alone@example.com", "alone")
+	w.mustRegister(d, w.nodes[0], 3600)
+	for range 2 {
+		for _, n := range w.nodes[1:] {
+			w.crash(n)
+			w.spread(0)
+			w.run(300)
+			w.start(n, false)
+			w.spread(0)
+			w.run(300)
+		}
+	}
+	w.runUntil(10_000, "settled", w.allSettled)
+	if owner, backup := w.holders(w.nodes[0], d.aor); owner == nil || backup == nil {
+		t.Errorf("holders are %v and %v", owner, backup)
+	}
+	w.crash(w.nodes[0])
+	w.run(300)
+	w.start(w.nodes[0], true)
+	w.spread(0)
+	w.runUntil(10_000, "settled after a lost disk", w.allSettled)
+	w.run(500)
+	w.mustFind(d.aor, d.id, "n1")
+}

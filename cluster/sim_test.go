@@ -294,8 +294,8 @@ func (w *world) drain(n *simNode) {
 	w.spread(300)
 }
 
-// leave ends a life in order: all is on disk, and nobody takes it for failed.
-func (w *world) leave(n *simNode) {
+// depart ends a life in order: all is on disk, and nobody takes it for failed.
+func (w *world) depart(n *simNode) {
 	n.disk.flush(1 << 62)
 	w.crash(n)
 	n.left = true

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 var (
 	seeds    = flag.Int("seeds", defaultSeeds, "how many histories TestSimulation plays")
 	fromSeed = flag.Uint64("seed", 0, "the first of them")
+	simFor   = flag.Duration("simfor", 0, "begin no history after this time; 0: play all")
 )
 
 // TestSimulation plays random histories of delay, duplication, loss, crashes
@@ -28,7 +30,7 @@ var (
 // halves and of one direction, members that leave and return, and devices that
 // move, expire and are removed, one or all. It checks in the quiet period after
 // each what docs/consistency.md promises. HEREIS_SIM_SEEDS is the number of
-// histories where the flag is not given.
+// histories where the flag is not given; with -simfor it says how many it played.
 func TestSimulation(t *testing.T) {
 	n := *seeds
 	if env, err := strconv.Atoi(os.Getenv("HEREIS_SIM_SEEDS")); err == nil && n == defaultSeeds {
@@ -37,11 +39,21 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = 10
 	}
+	began, played := time.Now(), new(atomic.Int64)
+	if *simFor > 0 {
+		t.Cleanup(func() {
+			fmt.Printf("%d of %d histories in %v\n", played.Load(), n, time.Since(began).Round(time.Second))
+		})
+	}
 	for i := range n {
 		seed := *fromSeed + uint64(i)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
+			if *simFor > 0 && time.Since(began) > *simFor {
+				t.SkipNow()
+			}
 			play(t, seed)
+			played.Add(1)
 		})
 	}
 }
@@ -138,7 +150,7 @@ func play(t *testing.T, seed uint64) uint64 {
 // idle lets a long time pass in long steps.
 func (h *history) idle(ms int64) {
 	h.note("idle %d", ms)
-	h.step = 50
+	h.step = 100
 	h.run(ms)
 	h.now -= h.now % 10
 	h.step = 5
@@ -166,8 +178,11 @@ func (h *history) act(d *device) {
 		expires = 60 + h.rng.Uint32N(30)
 	}
 	d.state = -1
-	op := d.cseq + 1
-	end := func() { d.busy = d.busy && d.cseq != op }
+	ended := false
+	end := func() {
+		d.busy = d.busy && ended
+		ended = true
+	}
 	h.register(d, n, expires, func(bool, *messages.Failure) {
 		end()
 		d.restMS = h.now + 100 + 2*h.maxSkew
@@ -195,12 +210,12 @@ func (h *history) actStar(d *device, n *simNode) {
 			o.state = -1
 		}
 	}
-	op := d.cseq + 1
-	state := d.state
+	ended := false
 	end := func() {
-		if d.cseq != op {
+		if ended {
 			return
 		}
+		ended = true
 		for _, o := range all {
 			o.busy, o.restMS = false, h.now+100+2*h.maxSkew
 		}
@@ -210,9 +225,6 @@ func (h *history) actStar(d *device, n *simNode) {
 			if ok {
 				o.state = 0
 			}
-		}
-		if !ok {
-			d.state = state
 		}
 		end()
 	})
@@ -302,7 +314,7 @@ func (h *history) leaveAndReturn(n *simNode) {
 	w.after(500+w.rng.Int64N(3000), func() {
 		if n.up && n.inc == inc {
 			w.note("leave %s", n.name)
-			w.leave(n)
+			w.depart(n)
 			w.after(w.rng.Int64N(20_000), func() { w.restart(n, false) })
 		}
 	})
@@ -333,14 +345,14 @@ func (h *history) quiet() {
 	w.lossy, w.oneWay = false, map[[2]string]bool{}
 	for _, n := range w.nodes {
 		if n.up && n.draining {
-			w.leave(n)
+			w.depart(n)
 		}
 		w.restart(n, false)
 		n.side, n.blind = 0, map[string]bool{}
 	}
 	w.spread(300)
 	w.run(1000)
-	w.step = 50
+	w.step = 100
 	// Flapping members get no placement for half a minute.
 	for end := w.now + 80_000; !h.calm(); w.run(500) {
 		if w.now > end {

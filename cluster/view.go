@@ -66,8 +66,9 @@ func newView(round uint64, self Member, list []Member, without func(name string)
 	return v
 }
 
-// placeable are the members that may hold: not draining, not flapping; if that
-// leaves nobody, then all.
+// placeable are the members that may hold: not draining, not flapping; but one
+// holder alone is worse than a flapping second one, and if that leaves nobody,
+// then all may.
 func placeable(nodes []viewNode, without func(string) bool) []int {
 	pick := func(ok func(*viewNode) bool) (is []int) {
 		for i := range nodes {
@@ -77,13 +78,11 @@ func placeable(nodes []viewNode, without func(string) bool) []int {
 		}
 		return is
 	}
-	for _, ok := range []func(*viewNode) bool{
-		func(n *viewNode) bool { return !n.Draining && !without(n.Name) },
-		func(n *viewNode) bool { return !n.Draining },
-	} {
-		if is := pick(ok); len(is) > 0 {
-			return is
-		}
+	if is := pick(func(n *viewNode) bool { return !n.Draining && !without(n.Name) }); len(is) > 1 {
+		return is
+	}
+	if is := pick(func(n *viewNode) bool { return !n.Draining }); len(is) > 0 {
+		return is
 	}
 	return pick(func(*viewNode) bool { return true })
 }

@@ -16,8 +16,9 @@
 // Calls cross nodes as SIP. A target at another edge is a Route with a flow
 // token (flowtoken.go) to that edge, and a request between nodes has a mark
 // (mark.go) that no client can make. Our Record-Route has both flows of the
-// dialog in its token, so any node finds the way.
+// dialog in its token, so any node finds the way, past a node that is gone too.
+// Such a token leads to the peer of its dialog alone, and is never a mark.
 //
-// Messages are read from their bytes (message.go, uri.go, contact.go) and
+// Messages are read from their bytes (message.go, header.go, uri.go, contact.go) and
 // written as they came but for what the RFC has a proxy change.
 package sipfront

@@ -53,12 +53,19 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if t.breadth > 0 {
 		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
-	if w.node && f.plan.way != wayHop {
-		// Where the sender's own Route chose the node, nothing was accepted here.
+	if w.node && f.plan.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	d.via = s.viaFor(w.flow, f)
 	return d
+}
+
+// accepted tells whether this node, or one before it, has decided that the
+// request may go where it goes. Where the sender's own Route chose a node nothing
+// was decided; and a dialog's token proves itself to the next node, while the
+// sender could leave that node's Route out and write any Request-URI.
+func (p *plan) accepted() bool {
+	return p.way == wayUser || p.way == wayForeign || p.way == wayFlow && p.token.kind == tokenHop
 }
 
 // route is RFC 3261 16.6 step 6: a first Route without lr is a strict

@@ -25,6 +25,9 @@ type target struct {
 	via  viaKind
 	// edge is the node that the request goes to, for viaNode.
 	edge string
+	// only, if valid, is the one host that the URI may name: the peer of a
+	// dialog. Its token is no leave to call anybody else.
+	only netip.Addr
 	// breadth is the Max-Breadth that goes along, 0 for none (RFC 5393 5.3.3).
 	breadth int
 }
@@ -68,7 +71,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		s.forks.Store(tx, f)
 		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
 	}
-	if !f.invite && p.marked {
+	if !f.invite && s.parts.Cluster.IsNode(r.msg.Flow.Remote()) {
 		// The node before us must know that we live, if nothing else comes.
 		time.AfterFunc(trying, func() { f.do(f.trying) })
 	}
@@ -110,7 +113,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
-		s.count.breadthRefused.Add(1)
+		s.count.breadthExceeded.Add(1)
 		return errBreadth
 	}
 	return nil
@@ -128,6 +131,9 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		return nil, errInsecure
 	}
 	t.side = *out
+	if p.token.kind == tokenDialog {
+		t.only = out.remote.Addr()
+	}
 	if p.token.edge == s.parts.Cluster.Self() {
 		if out.transport == "" {
 			t.via = viaURI
@@ -163,10 +169,11 @@ func (s *Server) around(r *request, p *plan) *target {
 		}
 		t, routes = next, routes[1:]
 	}
-	if t.out(r).bound {
+	out := t.out(r)
+	if out.bound {
 		return nil
 	}
-	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI, only: out.remote.Addr()}
 }
 
 // devices turns what the cluster located into devices, best q first. Two
@@ -188,10 +195,27 @@ func (s *Server) devices(located *messages.Located, r *request) (list []device, 
 			}
 			byInstance[id] = len(list)
 		}
-		list = append(list, device{t})
+		list = append(list, s.alternatives(t, m))
 	}
 	sortByQ(list)
 	return list, insecure
+}
+
+// alternatives are a target and, where only the edge's place is in between, its
+// Contact itself: an edge that has died, or that cannot be reached from here
+// while others can, does not make a device unreachable that anybody can call.
+// The Contact comes first if the edge is known to be out of reach, which shows
+// before it is declared failed.
+func (s *Server) alternatives(t *target, m *messages.Target) device {
+	if t.via != viaNode || m.GetFlowBound() {
+		return device{t}
+	}
+	direct := *t
+	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	if !s.parts.Cluster.Up(t.edge) {
+		return device{&direct, t}
+	}
+	return device{t, &direct}
 }
 
 func sortByQ(list []device) {

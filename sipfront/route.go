@@ -164,7 +164,7 @@ func (s *Server) passGone(p *plan, r *request) {
 		if !ok || t.edge == s.parts.Cluster.Self() {
 			return
 		}
-		if _, live := s.parts.Cluster.SIPAddr(t.edge, "udp"); live {
+		if _, live := s.nodeHop(t.edge); live {
 			return
 		}
 		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]

@@ -47,6 +47,8 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 		// A Contact that is another user of ours: the request comes back, as a
 		// spiral (RFC 3261 6), and is routed again.
 		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
+	} else if t.only.IsValid() && (!ok || hop.Addr.Addr() != t.only) {
+		return nil, errFlowGone
 	}
 	if !ok {
 		return nil, errResolve

@@ -173,17 +173,19 @@ func awaitAll(t *testing.T, nodes []*node, first, users uint64, limit time.Durat
 }
 
 // testChaosKill: a node is killed under load, which is owner and backup of
-// users and edge of others. Lookups at the others of users at the others go on,
-// and so do their REGISTERs; when it is back, what it acknowledged is found.
+// users and edge of others. Lookups at the others go on, also of devices at the
+// killed edge that anybody can call, and so do REGISTERs; when it is back, what it acknowledged is found.
 func testChaosKill(t *testing.T, bin string) {
 	nodes := startCluster(t, bin, 3)
 	victim, others := nodes[2], nodes[:2]
 	preload(t, []*node{victim}, 100_000, 500)
 	asking := startTraffic(t, "lookups", lookupBar, lookups(others, []*node{nodes[1], nodes[0]}, 0, 500, 300, 10*time.Second))
+	orphans := startTraffic(t, "lookups of users of the killed edge", lookupBar, lookups(others, []*node{victim}, 20_000, 300, 100, 10*time.Second))
 	renewing := startTraffic(t, "refreshes", registerBar, refreshes(others, 10_000, 500, 200, 10*time.Second))
 	victim.kill()
 	t.Logf("killed %s", victim.name)
 	asking.check()
+	orphans.check()
 	renewing.check()
 	victim.start()
 	waitMembers(t, nodes)
@@ -272,27 +274,33 @@ func testChaosDrain(t *testing.T, bin string) {
 // testChaosPause: a node stands still for ten seconds, which is longer than the
 // others wait, and goes on. Nobody says at any time that a user is unknown.
 func testChaosPause(t *testing.T, bin string) {
+	const users = 30
 	nodes := startCluster(t, bin, 3)
-	preload(t, nodes, 0, 300)
+	for i := range users {
+		user := fmt.Sprintf("u%d", i)
+		newDevice(t, user, user).register(nodes[i%3], 3600)
+	}
 	stop := make(chan struct{}) // closed by this function
 	var wg sync.WaitGroup
-	var asked, unknown atomic.Int64
+	var tally [3]struct{ found, refused, silent, unknown atomic.Int64 }
 	for i, n := range nodes {
 		d := newDevice(t, "asker", fmt.Sprintf("asker%d", i))
 		wg.Go(func() {
-			for u := 0; ; u = (u + 1) % 300 {
+			for u := 0; ; u = (u + 1) % users {
 				select {
 				case <-stop:
 					return
+				case <-time.After(2 * time.Millisecond): // a rate, not a wait
+				}
+				switch status, answered := d.peek(n, fmt.Sprintf("u%d", u)); {
+				case !answered:
+					tally[i].silent.Add(1)
+				case status == 404:
+					tally[i].unknown.Add(1)
+				case status == 200:
+					tally[i].found.Add(1)
 				default:
-				}
-				status, answered := d.peek(n, fmt.Sprintf("u%d", u))
-				if answered {
-					asked.Add(1)
-				}
-				if status == 404 {
-					unknown.Add(1)
-					t.Errorf("%s: u%d is unknown", n.name, u)
+					tally[i].refused.Add(1)
 				}
 			}
 		})
@@ -317,10 +325,17 @@ func testChaosPause(t *testing.T, bin string) {
 	}
 	waitMembers(t, nodes)
 	t.Logf("all are members and settled %v after the pause", time.Since(began).Round(time.Millisecond))
-	awaitAll(t, nodes, 0, 300, 10*time.Second)
+	awaitAll(t, nodes, 0, users, 10*time.Second)
 	close(stop)
 	wg.Wait()
-	t.Logf("%d lookups answered, %d times unknown", asked.Load(), unknown.Load())
+	for i, n := range nodes {
+		found, unknown := tally[i].found.Load(), tally[i].unknown.Load()
+		t.Logf("%s: %d lookups reached the device, %d refused, %d not answered within 500ms, %d unknown",
+			n.name, found, tally[i].refused.Load(), tally[i].silent.Load(), unknown)
+		if found == 0 || unknown > 0 {
+			t.Errorf("%s: %d found, %d unknown, want some and none", n.name, found, unknown)
+		}
+	}
 	if n := strings.Count(paused.output(), "did not run for a while"); n != 1 {
 		t.Errorf("the gap was logged %d times, want once", n)
 	}

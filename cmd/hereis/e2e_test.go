@@ -49,6 +49,7 @@ func TestE2E(t *testing.T) {
 		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
 		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
 		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
+		t.Run("OneWay", func(t *testing.T) { testChaosOneWay(t, bin) })
 		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
 		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
 	})

@@ -160,7 +160,13 @@ type device struct {
 
 func newDevice(t *testing.T, user, name string) *device {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return newDeviceAt(t, "127.0.0.1", user, name)
+}
+
+// newDeviceAt is a device with another address than loopback's.
+func newDeviceAt(t *testing.T, ip, user, name string) *device {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
