@@ -186,3 +186,15 @@ func (s *Server) admitCaller(r *request, p *plan) error {
 	}
 	return s.authenticate(r, realm, "", true)
 }
+
+// mayRedirect tells whether a call may be taken where a device says: to users
+// of ours, and where it could have been made to in the first place. Otherwise a
+// device could send others' calls to any gateway. hop is as in plan.
+func (s *Server) mayRedirect(r *request, to uri) (hop *uri, ok bool) {
+	if s.digest == nil || s.serves(&to) || s.isAddress(&to) {
+		return nil, true
+	}
+	p := plan{target: to}
+	ok = s.foreign(&p) && !(p.toTrunk && s.fromTrunk(r))
+	return p.hop, ok
+}

@@ -229,6 +229,50 @@ func TestWithoutCredentialsOnlyTrunksCallForeignDomains(t *testing.T) {
 	})
 }
 
+// A device takes a call by a 3xx only where it could have been made to.
+func TestRedirectGoesWhereACallMay(t *testing.T) {
+	guardedWith(t, func(t *testing.T, m *mesh, n *rig) {
+		n.srv.cfg.Recurse = true
+		for i, c := range []struct {
+			contact, at string
+			byTrunk     bool
+		}{
+			{"sip:carol@partner.net", partner, false}, {"sip:desk@pbx.example.net", "198.51.100.50:5099", false},
+			{"sip:+1900@198.51.100.7", gateway, false}, {"sip:+1900@203.0.113.3", "", true},
+			{"sip:x@192.0.2.66", "", false}, {"sip:x@partner.net;maddr=192.0.2.66", "", false},
+		} {
+			callID := fmt.Sprint("rd", i)
+			caller, req := alice, ""
+			if c.byTrunk {
+				caller, req = gateway, from("sip:+1555@pstn.net", "MESSAGE", "sip:bob@example.com", callID)
+			} else {
+				req = authenticated(t, m, n, "MESSAGE", "sip:bob@example.com", callID)
+			}
+			n.recv(caller, req)
+			m.pump()
+			clear(m.inbox)
+			n.answer(phone1, "302", "Contact: <"+c.contact+">\n")
+			m.pump()
+			if c.at == "" {
+				if got := m.got(caller); got != "SIP/2.0 302 Whatever" {
+					t.Errorf("%s: %s got %q", c.contact, caller, got)
+				}
+			} else if got := m.got(c.at); got != "MESSAGE "+c.contact+" SIP/2.0" {
+				t.Errorf("%s: %s got %q", c.contact, c.at, got)
+			} else {
+				n.answer(c.at, "200", "")
+				m.pump()
+			}
+			for to := range m.inbox {
+				if to != caller && len(m.inbox[to]) > 0 {
+					t.Errorf("%s: to %s:\n%s", c.contact, to, m.inbox[to])
+				}
+			}
+			clear(m.inbox)
+		}
+	})
+}
+
 func TestParseTrunkAndRelay(t *testing.T) {
 	for s, want := range map[string]string{
 		"192.0.2.1": "192.0.2.1/32 0", "192.0.2.1:5070": "192.0.2.1/32 5070", "192.0.2.77/24": "192.0.2.0/24 0",

@@ -49,7 +49,11 @@ func (f *fork) redirected(value string) (*target, bool) {
 	if err != nil || f.r.target.scheme == "sips" && u.scheme != "sips" {
 		return nil, false
 	}
-	return &target{key: uriKey(u.text), uri: u, q: c.Q, via: viaURI}, true
+	hop, ok := f.s.mayRedirect(f.r, u)
+	if !ok {
+		return nil, false
+	}
+	return &target{key: uriKey(u.text), uri: u, q: c.Q, via: viaURI, hop: hop}, true
 }
 
 // withContacts is the answer with these Contacts instead of its own.
