@@ -175,30 +175,6 @@ func (b *branch) refused(err error) {
 	b.dead()
 }
 
-// start sets the timers of an attempt.
-func (b *branch) start(w wayOut, n int) {
-	cfg := &b.f.s.cfg
-	if b.f.invite {
-		b.timerC = time.AfterFunc(cfg.TimerC, func() { b.f.do(func() { b.fireC(n) }) })
-	}
-	if w.node {
-		wait := cfg.NodeHopOther
-		if b.f.invite {
-			wait = cfg.NodeHop
-		}
-		b.timerHop = time.AfterFunc(wait, func() { b.f.do(func() { b.fireHop(n) }) })
-	}
-}
-
-func (b *branch) stop() {
-	for _, t := range []*time.Timer{b.timerC, b.timerHop} {
-		if t != nil {
-			t.Stop()
-		}
-	}
-	b.timerC, b.timerHop = nil, nil
-}
-
 // event is what the client transaction of attempt n says.
 func (b *branch) event(n int, msg *transport.Message, err error) {
 	old := n != b.attempt || b.done
@@ -306,39 +282,8 @@ func (b *branch) failed(err error) {
 	b.finish()
 }
 
-// fireC is Timer C (RFC 3261 16.8).
-func (b *branch) fireC(n int) {
-	if n != b.attempt || b.done || b.timedOut {
-		return
-	}
-	b.timedOut = true
-	if b.rung || b.answered {
-		b.client.Cancel("")
-		return
-	}
-	b.f.best.silent = true
-	b.client.Terminate()
-	b.finish()
-}
-
-// fireHop says that a node of ours has not answered in time (CONSISTENCY rule
-// 17). An INVITE may have arrived all the same: it is cancelled as soon as the
-// node says anything, and a 2xx that crosses is passed on.
-func (b *branch) fireHop(n int) {
-	if n != b.attempt || b.done || b.answered {
-		return
-	}
-	if b.f.invite {
-		b.client.Cancel("")
-	} else {
-		b.client.Terminate()
-	}
-	b.dead()
-	b.skipSpare()
-	b.try()
-}
-
-// anotherServer tells whether RFC 3263 gave this target a further server.
+// anotherServer tells whether RFC 3263 gave this target a further server; the
+// same one by another transport is none.
 func (b *branch) anotherServer() bool {
 	b.skipSpare()
 	return len(b.ways) > 0 && !b.cancelled && !b.f.final

@@ -9,9 +9,10 @@
 //
 // One INVITE: server.go → route.go: Route headers of ours are taken off, a
 // flow token is believed before any domain test → invite.go: Locate, and how
-// each target is reached from here → fork.go: the response context of 16.7 →
-// branch.go: one device, its ways tried in turn → forward.go: the copy that is
-// sent. relay.go has what needs no transaction: ACK for a 2xx, stray 2xx.
+// each target is reached from here → fork.go: the response context of 16.7, with
+// best.go and redirect.go → branch.go and timers.go: one device, its ways
+// (ways.go) tried in turn → forward.go: the copy that is sent. relay.go has what
+// needs no transaction: ACK for a 2xx, stray 2xx.
 //
 // Calls cross nodes as SIP. A target at another edge is a Route with a flow
 // token (flowtoken.go) to that edge, and a request between nodes has a mark

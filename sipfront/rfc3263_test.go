@@ -49,6 +49,22 @@ func TestRFC3263_4_3_FailoverToTheNextServer(t *testing.T) {
 	})
 }
 
+// 4.3: nobody waits for timer F at each server in turn: by then the caller has
+// given up. Each has its share of the time.
+func TestRFC3263_4_3_ServersShareTheTimeOfANonInvite(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.srv.parts.Resolver = names{"gw.example.net": phone1 + " " + phone2}
+		n.bobAt(named("gw.example.net", "1000"))
+		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "share"))
+		time.Sleep(15900 * time.Millisecond)
+		m.expect(phone2, "")
+		time.Sleep(200 * time.Millisecond)
+		m.expect(phone2, "MESSAGE sip:bob@gw.example.net SIP/2.0")
+		n.answer(phone2, "200", "")
+		m.expect(alice, "SIP/2.0 200 Whatever")
+	})
+}
+
 // 16.7 step 6: if the last server says 503 too, the caller hears 500, once.
 func TestRFC3263_4_3_NoServerLeft(t *testing.T) {
 	alone(t, func(t *testing.T, m *mesh, n *rig) {

@@ -33,6 +33,10 @@ type Stats struct {
 	// that had been used; DigestIdentity ones were right and another user's.
 	DigestChallenges, DigestAccepted, DigestRefused, DigestUnknown uint64
 	DigestStale, DigestReplays, DigestIdentity                     uint64
+	// DigestNonces whose use is remembered now, and those that gave way before
+	// their time, DigestNoncesEvicted.
+	DigestNonces        int
+	DigestNoncesEvicted uint64
 	// TrunkRequests were let in by their source; CallersRefused are requests of
 	// neither a user of ours nor a trunk.
 	TrunkRequests, CallersRefused uint64
@@ -70,6 +74,9 @@ func (s *Server) Stats() Stats {
 	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()
 	st.DigestStale, st.DigestReplays = c.digestStale.Load(), c.digestReplays.Load()
 	st.DigestIdentity = c.digestIdentity.Load()
+	if s.digest != nil {
+		st.DigestNonces, st.DigestNoncesEvicted = s.digest.nonces.stats()
+	}
 	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
