@@ -119,6 +119,9 @@ type Config struct {
 	MaxRedirects int `name:"max-redirects" group:"limits" placeholder:"N" help:"Contacts of redirections that one request follows."`
 	// MaxLookups bounds questions of the SIP side to the cluster; above it: 503.
 	MaxLookups int `name:"max-lookups" group:"limits" placeholder:"N" help:"Questions of the SIP side to the cluster at a time; above it 503."`
+	// MaxNonces bounds the digest nonces whose use is remembered, about 200 bytes
+	// each; the oldest give way, and are stale.
+	MaxNonces int `name:"max-nonces" group:"limits" placeholder:"N" help:"Digest nonces whose use is remembered; the oldest give way, and are stale."`
 	// MaxInFlight bounds the unanswered requests to one node; above it: 503.
 	MaxInFlight int `name:"max-in-flight" group:"limits" placeholder:"N" help:"Unanswered requests to one node; above it 503."`
 	// MaxParked bounds the requests that wait here for copies or completion; above it: 503.
@@ -202,6 +205,7 @@ func DefaultConfig() Config {
 		MaxBreadth:      front.MaxBreadth,
 		MaxRedirects:    front.MaxRedirects,
 		MaxLookups:      front.MaxLookups,
+		MaxNonces:       front.MaxNonces,
 		MaxInFlight:     cl.MaxInFlight,
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,

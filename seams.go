@@ -1,6 +1,7 @@
 package hereis
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ type peers struct {
 
 	mu     sync.Mutex
 	hellos map[string]*messages.Hello
+	// down are the nodes whose stream was up and is not.
+	down map[string]bool
 	// sip has the SIP addresses of all nodes heard of, replaced as a whole.
 	sip atomic.Pointer[peerAddrs]
 }
@@ -52,10 +55,11 @@ type peerAddrs struct {
 	byNode map[string]map[string]netip.AddrPort // node, transport
 	all    map[netip.AddrPort]bool
 	ports  map[uint16]bool
+	down   map[string]bool
 }
 
 func newPeers(own *messages.Hello) *peers {
-	p := &peers{self: own.Name, hellos: map[string]*messages.Hello{own.Name: own}}
+	p := &peers{self: own.Name, hellos: map[string]*messages.Hello{own.Name: own}, down: map[string]bool{}}
 	p.publish()
 	return p
 }
@@ -66,6 +70,7 @@ func (p *peers) Receive(from string, env *messages.Envelope) { p.next.Receive(fr
 func (p *peers) PeerUp(hello *messages.Hello) {
 	p.mu.Lock()
 	p.hellos[hello.Name] = hello
+	delete(p.down, hello.Name)
 	p.publish()
 	p.mu.Unlock()
 	p.next.PeerUp(hello)
@@ -73,7 +78,13 @@ func (p *peers) PeerUp(hello *messages.Hello) {
 
 // PeerDown keeps the addresses: a node whose stream is down for a moment is a
 // node of ours still.
-func (p *peers) PeerDown(name string) { p.next.PeerDown(name) }
+func (p *peers) PeerDown(name string) {
+	p.mu.Lock()
+	p.down[name] = true
+	p.publish()
+	p.mu.Unlock()
+	p.next.PeerDown(name)
+}
 
 // keepOnly forgets nodes that are no members any more.
 func (p *peers) keepOnly(members []cluster.Member) {
@@ -82,6 +93,7 @@ func (p *peers) keepOnly(members []cluster.Member) {
 	for name := range p.hellos {
 		if name != p.self && !slices.ContainsFunc(members, func(m cluster.Member) bool { return m.Name == name }) {
 			delete(p.hellos, name)
+			delete(p.down, name)
 		}
 	}
 	p.publish()
@@ -103,6 +115,7 @@ func (p *peers) publish() {
 			addrs.all[addr], addrs.ports[addr.Port()] = true, true
 		}
 	}
+	addrs.down = maps.Clone(p.down)
 	p.sip.Store(addrs)
 }
 
@@ -124,6 +137,9 @@ func (p *peers) SIPAddr(node, network string) (netip.AddrPort, bool) {
 	at, ok := p.sip.Load().byNode[node][network]
 	return at, ok
 }
+
+// Up tells whether the stream to a node is not known to be down.
+func (p *peers) Up(node string) bool { return !p.sip.Load().down[node] }
 
 // IsNode tells whether addr is exactly a SIP address of one of our nodes.
 func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr] }

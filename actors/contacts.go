@@ -101,7 +101,7 @@ func newer(l, than *messages.Lease) bool {
 // made with a reg-id is the same only for the same instance: behind NATs, two
 // devices of a user may have equal private addresses.
 func matches(l *messages.Lease, c *messages.RegisterContact) bool {
-	p := peek(l.GetPayload())
+	p := peek(l.GetPayload(), bindingInstance)
 	if isOutboundKey(l.Key) && string(p.instance) != c.InstanceId {
 		return false
 	}
@@ -131,12 +131,13 @@ type peeked struct {
 }
 
 // peek reads a few fields of a marshalled Binding without decoding the rest: a
-// REGISTER looks at every binding of the user. A malformed payload, which only
+// REGISTER looks at every binding of the user. Fields are in the order of their
+// numbers; those beyond last are not looked at. A malformed payload, which only
 // a foreign node could send, gives what was read so far.
-func peek(payload []byte) (p peeked) {
+func peek(payload []byte, last protowire.Number) (p peeked) {
 	for len(payload) > 0 {
 		num, typ, n := protowire.ConsumeTag(payload)
-		if n < 0 {
+		if n < 0 || num > last {
 			return p
 		}
 		payload = payload[n:]

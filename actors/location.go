@@ -264,7 +264,7 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 		l.ExpiresMs = t.r.Stamp.Ms + granted.Milliseconds()
 		since := t.r.Stamp.Ms
 		if wasAlive {
-			since = peek(e.have.Payload).sinceMS
+			since = peek(e.have.Payload, bindingSince).sinceMS
 		}
 		var err error
 		if l.Payload, err = bind(t.r, e.contact, since); err != nil {

@@ -87,7 +87,7 @@ func named(l *messages.Lease, text string) bool {
 		key, err := hex.DecodeString(digits)
 		return err == nil && bytes.Equal(l.Key, key)
 	}
-	return sameContact(peek(l.GetPayload()).contact, text)
+	return sameContact(peek(l.GetPayload(), bindingContact).contact, text)
 }
 
 // removed is answer for a removal: what was live and is not any more.

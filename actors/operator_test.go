@@ -24,7 +24,7 @@ func removedContacts(a *Answer) (contacts []string) {
 		return []string{showFailure(a)}
 	}
 	for _, l := range res.Removed {
-		contacts = append(contacts, string(peek(l.Payload).contact))
+		contacts = append(contacts, string(peek(l.Payload, bindingContact).contact))
 	}
 	slices.Sort(contacts)
 	return contacts

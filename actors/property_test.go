@@ -305,10 +305,10 @@ func TestProperty_PeekReadsWhatBindWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := peek(b); string(p.contact) != c.Uri || string(p.instance) != c.InstanceId || p.sinceMS != since {
+		if p := peek(b, bindingSince); string(p.contact) != c.Uri || string(p.instance) != c.InstanceId || p.sinceMS != since {
 			t.Fatalf("got %q %q %d", p.contact, p.instance, p.sinceMS)
 		}
 		garbage := rapid.SliceOf(rapid.Byte()).Draw(t, "garbage")
-		peek(garbage)
+		peek(garbage, bindingSince)
 	})
 }

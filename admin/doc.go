@@ -6,6 +6,10 @@
 //	GET  /v1/members         the nodes of the cluster, as this one knows them
 //	POST /v1/send            a message of any registered type, to a node, a user or all
 //	GET  /v1/watch?pattern=  users going online and offline, as lines of JSON or as SSE
+//	GET  /v1/aors?pattern=&cursor=&limit=  users online, as lines of JSON; the last is {"end":…}
+//	GET  /v1/count?pattern=  how many, per node and in all
+//	GET  /v1/aor/{aor}       where, and what a call would do now
+//	DELETE /v1/aor/{aor}     removes all bindings; ?binding=KEY or CONTACT: one
 //	GET  /v1/version         this node
 //	GET  /healthz, /readyz   alive; serving
 //	GET  /metrics            Prometheus

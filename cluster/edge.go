@@ -107,7 +107,10 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	v := c.view.Load()
 	s := c.shard(rec.Aor)
 	s.mu.Lock()
-	e, _ := c.apply(now, v, s, rec.Aor, rec, origin{reply: true, keeps: true}, &after)
+	e := s.entries[rec.Aor]
+	if e == nil || !holds(e.rec, rec) {
+		e, _ = c.apply(now, v, s, rec.Aor, rec, origin{reply: true, keeps: true}, &after)
+	}
 	if e == nil {
 		// Something else has won already: there is nothing to keep.
 		after.add(func() { done(nil) })
@@ -141,6 +144,17 @@ func (c *Core) keptHere(v *view, e *entry) *keptAck {
 	return &keptAck{v.nodes[owner].peer, &messages.AckItem{
 		Aor: e.rec.Aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
 	}}
+}
+
+// holds tells whether all of part is in rec already, by identity: what this node
+// decided itself, or took from the answer, is the same lease.
+func holds(rec, part *messages.Record) bool {
+	for _, l := range part.Leases {
+		if !slices.Contains(rec.Leases, l) {
+			return false
+		}
+	}
+	return (part.Floor == nil || part.Floor == rec.Floor) && len(part.Ended) == 0
 }
 
 // EndFlow ends what is registered over a flow of this node.

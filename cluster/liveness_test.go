@@ -282,3 +282,42 @@ func TestRule22_AboveTheCapOfTheGateWritesAreRefusedAndLookupsAreNot(t *testing.
 	w.mustRegister(d, owner, 600)
 	w.mustFind(d.aor, d.id, owner.name)
 }
+
+func TestRule12_AnOwnerThatLearnsOfALeaseLateAsksItsRestartedEdgeToVouch(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.settle()
+	var devices []*device
+	edge := w.nodes[2]
+	for i := range 30 {
+		d := newDevice(fmt.Sprintf("sip:v%d@example.com", i), fmt.Sprintf("v%d", i))
+		w.mustRegister(d, edge, 3600)
+		devices = append(devices, d)
+	}
+	w.run(1000)
+	// The edge comes back without its disk in the moment that new nodes take
+	// over as holders of some of its users.
+	w.crash(edge)
+	w.spread(0)
+	w.run(3000)
+	fresh := map[string]bool{}
+	for _, name := range []string{"n4", "n5", "n6"} {
+		n := &simNode{name: name, disk: &disk{recs: map[string]*messages.Record{}}}
+		w.nodes = append(w.nodes, n)
+		w.start(n, false)
+		fresh[name] = true
+	}
+	w.start(edge, true)
+	decide := w.net.Decide
+	w.net.Decide = func(from, to string, env *messages.Envelope) cluster.Fate {
+		if fresh[to] && env.Type == "hereis.Push" {
+			return cluster.Fate{DelayMS: []int64{1200}}
+		}
+		return decide(from, to, env)
+	}
+	w.spread(0)
+	w.runUntil(8000, "settled", w.allSettled)
+	w.run(1000)
+	for _, d := range devices {
+		w.mustFind(d.aor, d.id, edge.name)
+	}
+}

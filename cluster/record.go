@@ -381,6 +381,20 @@ func (c *Core) spread(now int64, v *view, s *shard, e *entry, in *messages.Recor
 			c.addTarget(now, s, e, target{peer: p, tell: true}, o)
 		}
 	}
+	if !o.gate && !o.reply && owner == v.self {
+		c.askToVouch(now, v, s, e, in, o)
+	}
+}
+
+// askToVouch offers leases that have come from others to edges that have
+// restarted since they vouched: they may have lost them with their disk (rule 12).
+func (c *Core) askToVouch(now int64, v *view, s *shard, e *entry, in *messages.Record, o origin) {
+	for _, l := range in.Leases {
+		if p := v.peer(l.Edge); p != nil && l.Edge != o.from && l.Vouch < p.incarnation && e.rec.Alive(l, now) &&
+			slices.Contains(e.rec.Leases, l) {
+			c.addTarget(now, s, e, target{peer: p, light: true}, o)
+		}
+	}
 }
 
 // changed publishes what a change of a record means to watchers.

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -127,4 +129,46 @@ func parsersAgree(t *testing.T, p *transport.Parser, raw []byte) {
 	if len(req.Body()) != len(r.body) {
 		t.Fatalf("%q: body of %d and %d bytes", raw, len(req.Body()), len(r.body))
 	}
+}
+
+// A device that answers with anything at all hurts nobody else: the caller
+// hears what the other device says, or that nobody answers in time.
+func TestHostileDevice(t *testing.T) {
+	p := transport.NewParser(transport.DefaultLimits())
+	r := rand.New(rand.NewPCG(17, 6))
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.bobAt(here(phone1, 1000), here(phone2, 1000))
+		taken := 0
+		for i := range 40 {
+			id := "hostile" + strconv.Itoa(i)
+			n.recv(alice, invite("INVITE", "sip:bob@example.com", id))
+			m.pump()
+			for range 8 {
+				status := []string{"100", "183", "199", "200", "302", "401", "430", "486", "503", "603", "699"}[r.IntN(11)]
+				raw := []byte("SIP/2.0 " + status + " Any\r\n" + n.lastReq[phone1][strings.Index(n.lastReq[phone1], "Via:"):])
+				for range r.IntN(3) {
+					at := r.IntN(len(raw))
+					raw = append(raw[:at:at], raw[min(len(raw), at+r.IntN(12)):]...)
+				}
+				req, res, err := p.Parse(raw)
+				if err != nil || req != nil {
+					continue
+				}
+				taken++
+				n.layer.Receive(&transport.Message{Response: res, Raw: raw, Flow: n.net.flow(netip.MustParseAddrPort(phone1))})
+			}
+			n.answer(phone2, "486", "")
+			time.Sleep(240 * time.Second) // a device may ring until Timer C, and be cancelled then
+			got := m.got(alice)
+			if !strings.Contains(got, "SIP/2.0 2") && !strings.Contains(got, "SIP/2.0 3") && !strings.Contains(got, "SIP/2.0 4") &&
+				!strings.Contains(got, "SIP/2.0 5") && !strings.Contains(got, "SIP/2.0 6") {
+				t.Fatalf("call %d had no final answer:\n%s", i, got)
+			}
+			m.inbox = map[string][]string{}
+		}
+		if taken < 100 {
+			t.Errorf("only %d answers were well-formed enough to matter", taken)
+		}
+		m.nobodyElse(phone1, phone2)
+	})
 }

@@ -113,7 +113,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 		return errLoop
 	}
 	if r.maxBreadth == 0 {
-		s.count.breadthRefused.Add(1)
+		s.count.breadthExceeded.Add(1)
 		return errBreadth
 	}
 	return nil
@@ -195,7 +195,7 @@ func (s *Server) devices(located *messages.Located, r *request) (list []device, 
 			}
 			byInstance[id] = len(list)
 		}
-		list = append(list, t.alternatives(m))
+		list = append(list, s.alternatives(t, m))
 	}
 	sortByQ(list)
 	return list, insecure
@@ -204,12 +204,17 @@ func (s *Server) devices(located *messages.Located, r *request) (list []device, 
 // alternatives are a target and, where only the edge's place is in between, its
 // Contact itself: an edge that has died, or that cannot be reached from here
 // while others can, does not make a device unreachable that anybody can call.
-func (t *target) alternatives(m *messages.Target) device {
+// The Contact comes first if the edge is known to be out of reach, which shows
+// before it is declared failed.
+func (s *Server) alternatives(t *target, m *messages.Target) device {
 	if t.via != viaNode || m.GetFlowBound() {
 		return device{t}
 	}
 	direct := *t
 	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	if !s.parts.Cluster.Up(t.edge) {
+		return device{&direct, t}
+	}
 	return device{t, &direct}
 }
 

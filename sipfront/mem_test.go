@@ -145,6 +145,14 @@ type memCluster struct {
 	nodes map[string]netip.AddrPort
 	// tcp are the nodes that serve TCP at the same address, noUDP those that serve nothing else.
 	tcp, noUDP map[string]bool
+	// down are the nodes that cannot be spoken to.
+	down map[string]bool
+}
+
+func (c *memCluster) Up(node string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.down[node]
 }
 
 func (c *memCluster) Self() string { return c.self }

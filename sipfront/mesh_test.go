@@ -215,6 +215,30 @@ func TestRule17_DeadEdgeCountsAs430(t *testing.T) {
 	})
 }
 
+// A Contact that anybody can call is called past an edge that does not answer,
+// and at once if the edge is known to be out of reach.
+func TestRule17_ADeviceThatAnybodyCanCallOutlivesItsEdge(t *testing.T) {
+	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
+		const phone = "192.0.2.20:5060"
+		m.dead[addr2] = true
+		n1.loc.set("sip:bob@example.com", `{"targets":[{"contact":"sip:bob@192.0.2.20:5060","q":1000,"edge":"n2","edgeLive":true,`+
+			`"transport":"udp","local":"192.0.2.2:5060","remote":"192.0.2.20:5060"}],"final":true}`, t)
+		n1.recv(alice, invite("INVITE", "sip:bob@example.com", "c8"))
+		time.Sleep(499 * time.Millisecond)
+		m.expect(phone, "")
+		time.Sleep(2 * time.Millisecond)
+		m.expect(phone, "INVITE sip:bob@192.0.2.20:5060 SIP/2.0")
+		n1.answer(phone, "486", "")
+		m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 486 Whatever")
+
+		n1.zone.mu.Lock()
+		n1.zone.down = map[string]bool{"n2": true}
+		n1.zone.mu.Unlock()
+		n1.recv(alice, invite("INVITE", "sip:bob@example.com", "c9"))
+		m.expect(phone, "ACK sip:bob@192.0.2.20:5060 SIP/2.0\nINVITE sip:bob@192.0.2.20:5060 SIP/2.0")
+	})
+}
+
 // Two reg-ids of one instance are alternatives: the second is tried when the
 // first one's flow is gone, and both never ring.
 func TestRFC5626_5_3_FlowsOfAnInstanceAreAlternatives(t *testing.T) {

@@ -30,6 +30,7 @@ type nonces struct {
 	// floorMS: a nonce of then or before that is not in used may have been, so
 	// it is stale. It begins with the process, and rises when an entry gives way.
 	floorMS int64
+	evicted uint64
 }
 
 // window has the nonce counts that were used with a nonce: the highest, and
@@ -128,6 +129,7 @@ func (n *nonces) add(nonce string, w *window) {
 				break
 			}
 			n.floorMS = max(n.floorMS, old.madeMS)
+			n.evicted++
 		}
 		delete(n.used, n.order[n.head])
 		n.order[n.head] = ""
@@ -139,4 +141,11 @@ func (n *nonces) add(nonce string, w *window) {
 	}
 	n.order = append(n.order, nonce)
 	n.used[nonce] = w
+}
+
+// stats are the nonces that are remembered, and the number of those that gave way.
+func (n *nonces) stats() (used int, evicted uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.used), n.evicted
 }

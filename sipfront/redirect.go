@@ -17,11 +17,11 @@ func (f *fork) redirect(r *reply) bool {
 	for _, v := range r.fields("Contact") {
 		for _, value := range splitValues(nil, v) {
 			t, ok := f.redirected(value)
-			if ok && f.redirects == f.s.cfg.MaxRedirects {
+			cut := ok && f.redirects == f.s.cfg.MaxRedirects
+			if cut {
 				f.s.count.redirectsCut.Add(1)
-				ok = false
 			}
-			if !ok {
+			if !ok || cut {
 				left = append(left, value)
 				continue
 			}

@@ -111,7 +111,8 @@ func framed(raw []byte) []byte {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
 		name, value, _ := bytes.Cut(line, []byte{':'})
-		if canonicalName(string(bytes.TrimRight(name, " \t"))) != "Content-Length" {
+		name = bytes.TrimRight(name, " \t")
+		if !bytes.EqualFold(name, []byte("Content-Length")) && !bytes.EqualFold(name, []byte("l")) {
 			continue
 		}
 		if n, err := strconv.Atoi(string(bytes.TrimSpace(value))); err == nil && n >= 0 && n < len(raw)-body {

@@ -38,6 +38,8 @@ type Cluster interface {
 	Self() string
 	// SIPAddr is the advertised SIP address of a node in the view.
 	SIPAddr(node, transport string) (netip.AddrPort, bool)
+	// Up tells whether a node of the view can be spoken to from here, now.
+	Up(node string) bool
 	// IsNode tells whether addr is exactly a SIP address of one of our nodes.
 	IsNode(addr netip.AddrPort) bool
 	// IsNodePort tells whether one of our nodes serves SIP at a port: with it,
@@ -119,6 +121,14 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
+	// workers are the goroutines of questions. Those that have none wait at idle,
+	// which ask sends to, unbuffered and never closed, until Run closes stop.
+	workers sync.WaitGroup
+	idle    chan question
+	stop    chan struct{}
+	running atomic.Bool
+	// idling counts those that wait, maxIdle at most.
+	idling atomic.Int64
 	// forks has the response context of each INVITE by its server transaction.
 	forks sync.Map
 	count counters
@@ -167,6 +177,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		cfg: cfg, parts: parts, rand: parts.Rand, log: parts.Log,
 		ports:   map[uint16]bool{},
 		lookups: make(chan struct{}, cfg.MaxLookups),
+		idle:    make(chan question), stop: make(chan struct{}),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64
@@ -201,8 +212,12 @@ func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
 
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
+	s.running.Store(true)
 	<-ctx.Done()
+	s.running.Store(false)
+	close(s.stop)
 	s.wg.Wait()
+	s.workers.Wait()
 	return nil
 }
 
@@ -333,11 +348,49 @@ func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
 		return false
 	}
 	s.wg.Add(1)
-	go func() {
-		defer func() { <-s.lookups; s.wg.Done() }()
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.LookupTimeout)
-		defer cancel()
-		f(ctx)
-	}()
+	q := question{ctx, f}
+	select {
+	case s.idle <- q:
+	default:
+		s.workers.Go(func() { s.work(q) })
+	}
 	return true
+}
+
+// maxIdle is how many goroutines wait for questions.
+const maxIdle = 64
+
+// question is one call of ask.
+type question struct {
+	ctx context.Context
+	f   func(ctx context.Context)
+}
+
+// work answers a question, and while the server runs waits for more of them: a
+// goroutine that has been through one has the stack for the next, which to
+// grow anew would cost a tenth of a REGISTER.
+func (s *Server) work(q question) {
+	for {
+		s.answerQuestion(q)
+		if !s.running.Load() {
+			return
+		}
+		if s.idling.Add(1) > maxIdle {
+			s.idling.Add(-1)
+			return
+		}
+		select {
+		case q = <-s.idle:
+			s.idling.Add(-1)
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+func (s *Server) answerQuestion(q question) {
+	defer func() { <-s.lookups; s.wg.Done() }()
+	ctx, cancel := context.WithTimeout(q.ctx, s.cfg.LookupTimeout)
+	defer cancel()
+	q.f(ctx)
 }

@@ -14,12 +14,11 @@ type Stats struct {
 	Acks, Strays uint64
 	// Failovers to the next server of a name after a 503 (RFC 3263 4.3).
 	Failovers uint64
-	// BreadthRefused requests were answered 440: more devices than their
-	// Max-Breadth (RFC 5393); RedirectsCut counts Contacts of redirections that
-	// were not followed: more than MaxRedirects.
-	BreadthRefused, RedirectsCut uint64
 	// BranchesCut counts devices that were not called: more than MaxBranches.
 	BranchesCut uint64
+	// BreadthExceeded counts devices that waited for breadth, and requests that
+	// came without any; RedirectsCut Contacts of redirections not followed.
+	BreadthExceeded, RedirectsCut uint64
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
 	// Overloaded questions: more than MaxLookups.
@@ -34,6 +33,10 @@ type Stats struct {
 	// that had been used; DigestIdentity ones were right and another user's.
 	DigestChallenges, DigestAccepted, DigestRefused, DigestUnknown uint64
 	DigestStale, DigestReplays, DigestIdentity                     uint64
+	// DigestNonces whose use is remembered now, and those that gave way before
+	// their time, DigestNoncesEvicted.
+	DigestNonces        int
+	DigestNoncesEvicted uint64
 	// TrunkRequests were let in by their source; CallersRefused are requests of
 	// neither a user of ours nor a trunk.
 	TrunkRequests, CallersRefused uint64
@@ -45,7 +48,7 @@ type counters struct {
 	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
 	overloaded, relocated, badMarks, dropped, failovers    atomic.Uint64
 	branchesCut, bindingsRefused                           atomic.Uint64
-	breadthRefused, redirectsCut                           atomic.Uint64
+	breadthExceeded, redirectsCut                          atomic.Uint64
 	answers                                                [7]atomic.Uint64
 
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
@@ -64,13 +67,16 @@ func (s *Server) Stats() Stats {
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
-		BreadthRefused: c.breadthRefused.Load(), RedirectsCut: c.redirectsCut.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
+		BreadthExceeded: c.breadthExceeded.Load(), RedirectsCut: c.redirectsCut.Load(),
 	}
 	st.DigestChallenges, st.DigestAccepted = c.digestChallenges.Load(), c.digestAccepted.Load()
 	st.DigestRefused, st.DigestUnknown = c.digestRefused.Load(), c.digestUnknown.Load()
 	st.DigestStale, st.DigestReplays = c.digestStale.Load(), c.digestReplays.Load()
 	st.DigestIdentity = c.digestIdentity.Load()
+	if s.digest != nil {
+		st.DigestNonces, st.DigestNoncesEvicted = s.digest.nonces.stats()
+	}
 	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()

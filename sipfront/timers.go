@@ -21,8 +21,28 @@ func (b *branch) start(w wayOut, n int) {
 		if b.f.invite {
 			wait = cfg.NodeHop
 		}
-		b.timerHop = time.AfterFunc(wait, func() { b.f.do(func() { b.fireHop(n) }) })
+		b.watchHop(n, wait)
 	}
+}
+
+// hopLook is how often a node that has not answered is looked at: one that has
+// died is not waited for.
+const hopLook = 100 * time.Millisecond
+
+// watchHop gives a node of ours some time for its first answer.
+func (b *branch) watchHop(n int, left time.Duration) {
+	wait := min(left, hopLook)
+	b.timerHop = time.AfterFunc(wait, func() {
+		b.f.do(func() {
+			switch {
+			case n != b.attempt || b.done || b.answered:
+			case left <= wait || !b.f.s.parts.Cluster.Up(b.now.edge):
+				b.fireHop(n)
+			default:
+				b.watchHop(n, left-wait)
+			}
+		})
+	})
 }
 
 func (b *branch) stop() {

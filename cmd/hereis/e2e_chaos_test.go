@@ -173,17 +173,19 @@ func awaitAll(t *testing.T, nodes []*node, first, users uint64, limit time.Durat
 }
 
 // testChaosKill: a node is killed under load, which is owner and backup of
-// users and edge of others. Lookups at the others of users at the others go on,
-// and so do their REGISTERs; when it is back, what it acknowledged is found.
+// users and edge of others. Lookups at the others go on, also of devices at the
+// killed edge that anybody can call, and so do REGISTERs; when it is back, what it acknowledged is found.
 func testChaosKill(t *testing.T, bin string) {
 	nodes := startCluster(t, bin, 3)
 	victim, others := nodes[2], nodes[:2]
 	preload(t, []*node{victim}, 100_000, 500)
 	asking := startTraffic(t, "lookups", lookupBar, lookups(others, []*node{nodes[1], nodes[0]}, 0, 500, 300, 10*time.Second))
+	orphans := startTraffic(t, "lookups of users of the killed edge", lookupBar, lookups(others, []*node{victim}, 20_000, 300, 100, 10*time.Second))
 	renewing := startTraffic(t, "refreshes", registerBar, refreshes(others, 10_000, 500, 200, 10*time.Second))
 	victim.kill()
 	t.Logf("killed %s", victim.name)
 	asking.check()
+	orphans.check()
 	renewing.check()
 	victim.start()
 	waitMembers(t, nodes)
