@@ -147,7 +147,11 @@ func (f *fork) next() {
 		}
 		room := f.s.cfg.MaxBranches - len(f.branches)
 		breadth := f.breadth()
-		if n = min(n, breadth); n > room {
+		if n > breadth {
+			f.s.count.breadthExceeded.Add(uint64(n - breadth))
+			n = breadth
+		}
+		if n > room {
 			n = max(room, 0)
 			f.s.count.branchesCut.Add(uint64(len(f.waiting) - n))
 			f.waiting = f.waiting[:n]
