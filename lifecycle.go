@@ -20,7 +20,8 @@ type part struct {
 }
 
 // runParts runs all parts until ctx ends or one of them fails, then stops them
-// in reverse order, each bounded by stopTimeout, and joins their errors.
+// in reverse order, and joins their errors. Saying good-bye and ending are each
+// bounded by stopTimeout.
 func runParts(ctx context.Context, parts []part, stopTimeout time.Duration, log *slog.Logger) error {
 	type running struct {
 		part
@@ -60,17 +61,19 @@ func runParts(ctx context.Context, parts []part, stopTimeout time.Duration, log 
 	}
 	for i := len(started) - 1; i >= 0; i-- {
 		r := started[i]
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		if r.before != nil {
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			fail(r.name, r.before(stop))
+			cancel()
 		}
 		r.cancel()
+		late := time.NewTimer(stopTimeout)
 		select {
 		case <-r.done:
-		case <-stop.Done():
+		case <-late.C:
 			fail(r.name, errors.New("did not stop in time"))
 		}
-		cancel()
+		late.Stop()
 	}
 	mu.Lock()
 	defer mu.Unlock()
