@@ -29,7 +29,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// opencensus and glog come with Badger's and proto.actor's dependencies and start at import.
 		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"),
-		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"))
+		goleak.IgnoreTopFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
+		// memberlist cannot be waited for: its last probe ends by itself within a second.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // member is a node that runs in this process.

@@ -42,10 +42,13 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		http.DefaultClient.CloseIdleConnections()
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m,
+		// memberlist cannot be waited for: its last probe ends by itself within a second.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
+		goleak.Cleanup(func(code int) {
+			http.DefaultClient.CloseIdleConnections()
+			os.Exit(code)
+		}))
 }
 
 func documentationIP() (netip.Addr, error) { return netip.MustParseAddr("192.0.2.7"), nil }
