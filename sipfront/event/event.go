@@ -24,6 +24,10 @@ type Package interface {
 	// Check tells whether a body may be published: nil, ErrMediaType or
 	// ErrDocument, possibly wrapped. It bounds size and depth itself.
 	Check(mediaType string, body []byte) error
+	// Changed tells whether a watcher who was told of one state must be told of
+	// the other: NowMS alone is no change, nor is anything that no document of
+	// this package shows.
+	Changed(told, now *State) bool
 	// Compose makes the document for one watcher. It returns a Document without
 	// body where the package has nothing to say (a NOTIFY without body), and
 	// depends on its argument alone: equal states give equal bodies.
@@ -80,6 +84,9 @@ type Device struct {
 	InstanceID string
 	RegID      uint32
 	UserAgent  string
+	// From is the network address and transport that it registered from, as
+	// "udp 192.0.2.1:5060"; a publication with the same From is this device's.
+	From string
 	// SinceMS and ExpiresMS are node times in ms.
 	SinceMS, ExpiresMS int64
 }
@@ -90,6 +97,8 @@ type Publication struct {
 	ID        string
 	MediaType string
 	Body      []byte
+	// From is as in Device; empty if it is not known.
+	From string
 	// StampMS is the node time, in ms, of its last change, not of a refresh.
 	StampMS   int64
 	ExpiresMS int64
