@@ -324,7 +324,7 @@ func testCommandLine(t *testing.T, bin string, nodes []*node) {
 		}
 	}
 	must(t, bin, "version")
-	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(ports(t, 1))); code != 1 || stderr == "" {
+	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(port(t))); code != 1 || stderr == "" {
 		t.Errorf("members of no node: exit %d and %q, want 1 and a reason", code, stderr)
 	}
 }
@@ -338,7 +338,7 @@ func parse(t *testing.T, out string, into any) {
 
 // testPortTaken: a node does not share its port with another process by accident.
 func testPortTaken(t *testing.T, bin string) {
-	base := ports(t, 5)
+	base := port(t)
 	taken, err := net.ListenPacket("udp", local(base))
 	if err != nil {
 		t.Fatal(err)

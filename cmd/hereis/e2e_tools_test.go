@@ -58,9 +58,9 @@ func userNames(n int) (users []string) {
 // answer starts the called devices: all users on one port, until the test ends.
 func (s *sipp) answer() {
 	s.t.Helper()
-	port := ports(s.t, 1)
-	s.contact = local(port)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(port), "-mp", strconv.Itoa(ports(s.t, 4)), "-nostdin")
+	at := port(s.t)
+	s.contact = local(at)
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -68,13 +68,13 @@ func (s *sipp) answer() {
 // them, and registers it at a node. The process ends well if every run succeeds.
 func (s *sipp) device(name, transport string, at *node) *process {
 	s.t.Helper()
-	port := ports(s.t, 1)
-	s.contact = local(port)
+	base := port(s.t)
+	s.contact = local(base)
 	if transport == "t1" {
 		s.contact += ";transport=tcp"
 	}
-	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(port),
-		"-mp", strconv.Itoa(ports(s.t, 4)), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(base),
+		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
 }
@@ -92,9 +92,9 @@ func well(t *testing.T, devices ...*process) {
 // all runs a scenario once for each user against a node and expects every one to succeed.
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()
-	dir := s.t.TempDir()
+	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
-		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(ports(s.t, 1)), "-mp", strconv.Itoa(ports(s.t, 4)),
+		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
@@ -128,14 +128,14 @@ func summaryOf(out string) (lines string) {
 func baresip(t *testing.T, user, password, registrar string) *process {
 	t.Helper()
 	path := tool(t, "baresip", "baresip")
-	dir := t.TempDir()
+	dir, at := t.TempDir(), port(t)
 	modules, err := filepath.Glob("/usr/lib*/baresip/modules")
 	if err != nil || len(modules) == 0 {
 		t.Fatal("the modules of baresip are not in a place known here")
 	}
 	files := map[string]string{
-		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports 17000-17100\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
-			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", ports(t, 1), modules[0]),
+		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports %d-%d\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
+			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", at, at+2, at+8, modules[0]),
 		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, registrar),
 		"contacts": "",
 	}
