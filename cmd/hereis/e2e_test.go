@@ -45,14 +45,17 @@ func TestE2E(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes minutes")
 		}
-		t.Run("Kill", func(t *testing.T) { testChaosKill(t, bin) })
-		t.Run("Drain", func(t *testing.T) { testChaosDrain(t, bin) })
-		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
-		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
-		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
-		t.Run("OneWay", func(t *testing.T) { testChaosOneWay(t, bin) })
-		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
-		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
+		c := &chaosSuite{bin: bin}
+		t.Cleanup(func() { c.publish(t) })
+		for name, row := range map[string]func(*testing.T, *chaosSuite){
+			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
+			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				row(t, c)
+			})
+		}
 	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })

@@ -215,9 +215,8 @@ func (d *device) register(n *node, expires int) {
 	}
 }
 
-// tryRegister sends a REGISTER to a node and returns status and Retry-After.
-func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
-	d.t.Helper()
+// registration is the device's next REGISTER.
+func (d *device) registration(expires int) *sipmsg.Builder {
 	d.cseq++
 	var w sipmsg.Builder
 	aor := "sip:" + d.user + "@localhost"
@@ -230,19 +229,29 @@ func (d *device) tryRegister(n *node, expires int) (status int, retryAfter strin
 	w.Header("Contact", contact)
 	w.Int("Expires", uint64(expires), "")
 	w.End("", "")
-	m := d.ask(n, &w)
+	return &w
+}
+
+// tryRegister sends a REGISTER to a node and returns status and Retry-After.
+func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
+	d.t.Helper()
+	m := d.ask(n, d.registration(expires))
 	return m.Status, string(m.Get("Retry-After"))
+}
+
+// tryOnce is tryRegister that gives up after a while.
+func (d *device) tryOnce(n *node, expires int, within time.Duration) (status int, answered bool) {
+	m := d.askWithin(n, d.registration(expires), within)
+	if m == nil {
+		return 0, false
+	}
+	return m.Status, true
 }
 
 // peek is one OPTIONS for a user, sent once, and its answer within half a second.
 func (d *device) peek(n *node, user string) (status int, answered bool) {
 	d.t.Helper()
-	d.cseq++
-	var w sipmsg.Builder
-	to := "sip:" + user + "@localhost"
-	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
-	w.End("", "")
-	if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
+	if _, err := d.conn.WriteToUDPAddrPort(d.options(user).Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
 		return 0, false
 	}
 	over := time.After(500 * time.Millisecond)
@@ -261,13 +270,27 @@ func (d *device) peek(n *node, user string) (status int, answered bool) {
 // probe asks a node for a user with OPTIONS and returns the final status and the device that answered.
 func (d *device) probe(n *node, user string) (status int, answeredBy string) {
 	d.t.Helper()
+	m := d.ask(n, d.options(user))
+	return m.Status, string(m.Get("X-Device"))
+}
+
+// probeOnce is probe that gives up after a while.
+func (d *device) probeOnce(n *node, user string, within time.Duration) (status int, answeredBy string, answered bool) {
+	m := d.askWithin(n, d.options(user), within)
+	if m == nil {
+		return 0, "", false
+	}
+	return m.Status, string(m.Get("X-Device")), true
+}
+
+// options is an OPTIONS for a user.
+func (d *device) options(user string) *sipmsg.Builder {
 	d.cseq++
 	var w sipmsg.Builder
 	to := "sip:" + user + "@localhost"
 	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
 	w.End("", "")
-	m := d.ask(n, &w)
-	return m.Status, string(m.Get("X-Device"))
+	return &w
 }
 
 func (d *device) head(w *sipmsg.Builder, method, uri, from, to string) {
@@ -291,11 +314,20 @@ func (d *device) callID(method string) string {
 // ask sends a request, again if need be, until its final answer comes.
 func (d *device) ask(n *node, w *sipmsg.Builder) *sipmsg.Message {
 	d.t.Helper()
+	m := d.askWithin(n, w, 10*time.Second)
+	if m == nil {
+		d.t.Fatalf("%s: no answer from %s", d.name, n.name)
+	}
+	return m
+}
+
+// askWithin is ask that gives up after a while, with nil.
+func (d *device) askWithin(n *node, w *sipmsg.Builder, limit time.Duration) *sipmsg.Message {
 	to := netip.MustParseAddrPort(n.sip)
-	deadline := time.Now().Add(10 * time.Second)
-	for interval := 500 * time.Millisecond; time.Now().Before(deadline); interval *= 2 {
+	over := time.After(limit)
+	for interval := 500 * time.Millisecond; ; interval *= 2 {
 		if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), to); err != nil {
-			d.t.Fatal(err)
+			return nil // the test is over, and the socket closed
 		}
 		again := time.After(interval)
 	waiting:
@@ -307,9 +339,9 @@ func (d *device) ask(n *node, w *sipmsg.Builder) *sipmsg.Message {
 				}
 			case <-again:
 				break waiting
+			case <-over:
+				return nil
 			}
 		}
 	}
-	d.t.Fatalf("%s: no answer from %s", d.name, n.name)
-	return nil
 }
