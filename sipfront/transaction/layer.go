@@ -163,9 +163,12 @@ func (l *Layer) request(msg *transport.Message) {
 		return
 	}
 	if a, ok := s.answers.byKey[string(key)]; ok {
+		raw := a.raw
 		s.mu.Unlock()
 		l.count.repeats.Add(1)
-		_ = a.reply.Send(a.raw) // counted by the transport; the client repeats
+		if raw != nil {
+			_ = a.reply.Send(raw) // counted by the transport; the client repeats
+		}
 		return
 	}
 	if l.pending.Load() >= int64(l.cfg.MaxPending) {
