@@ -45,7 +45,7 @@ func (n *Node) Drained(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d records and %d members are left: %w", st.Left, len(st.Waiting), ctx.Err())
+			return fmt.Errorf("%d records are left, and members %q: %w", st.Left, st.Waiting, ctx.Err())
 		case <-tick.C:
 		}
 	}

@@ -46,10 +46,12 @@ func TestE2E(t *testing.T) {
 			t.Skip("takes minutes")
 		}
 		c := &chaosSuite{bin: bin}
+		c.watchMachine(t)
 		t.Cleanup(func() { c.publish(t) })
 		for name, row := range map[string]func(*testing.T, *chaosSuite){
 			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
