@@ -51,7 +51,7 @@ func TestE2E(t *testing.T) {
 		for name, row := range map[string]func(*testing.T, *chaosSuite){
 			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
-			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk,
+			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
