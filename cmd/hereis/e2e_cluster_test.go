@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -182,6 +183,8 @@ func (n *node) waitReady() {
 		return n.get("/readyz", nil)
 	})
 }
+
+func (n *node) addr() netip.AddrPort { return netip.MustParseAddrPort(n.sip) }
 
 // get asks the node's admin address.
 func (n *node) get(path string, into any) error { return getJSON("http://"+n.admin+path, into) }
