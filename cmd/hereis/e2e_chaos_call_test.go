@@ -56,7 +56,7 @@ func newCall(t *testing.T, name string, callee *device) *call {
 }
 
 // send sends a request of the dialog, or the one that makes it, and its ACK; it
-// returns the final status.
+// returns the final status, 0 for none.
 func (c *call) send(to *node, method string, within bool) int {
 	c.t.Helper()
 	c.cseq++
@@ -66,7 +66,10 @@ func (c *call) send(to *node, method string, within bool) int {
 	}
 	var w sipmsg.Builder
 	c.request(&w, method, uri)
-	m := c.ask(to, &w)
+	m := c.askWithin(to, &w, 12*time.Second)
+	if m == nil {
+		return 0
+	}
 	if !within {
 		m.Values("Record-Route", func(v []byte) { c.routes = append(c.routes, string(v)) })
 		slices.Reverse(c.routes)

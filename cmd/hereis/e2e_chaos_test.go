@@ -101,6 +101,26 @@ func (tr *traffic) check() {
 	}
 }
 
+// refusals waits for the end of refreshes at a node with a broken disk: all are
+// answered, some with 503, and the node lives.
+func (tr *traffic) refusals(n *node) {
+	tr.t.Helper()
+	<-tr.done
+	if !n.running() {
+		tr.t.Fatalf("%s has ended:\n%s", n.name, n.tail())
+	}
+	if tr.err != nil {
+		tr.t.Fatalf("%s: %v", tr.what, tr.err)
+	}
+	m := tr.res.Measured
+	refused := m.Codes["503"]
+	tr.row.count("REGISTERs", m.OK+m.Failed, m.Failed-refused, 0)
+	tr.row.note(tr.t, "%s: %d with 200, %d with 503, %d otherwise: %v", tr.what, m.OK, refused, m.Failed-refused, m.Codes)
+	if m.Failed > refused {
+		tr.row.late(tr.t, tr.began, "%s: %v", tr.what, m.Codes)
+	}
+}
+
 func addrs(nodes ...*node) (out []netip.AddrPort) {
 	for _, n := range nodes {
 		out = append(out, netip.MustParseAddrPort(n.sip))
@@ -219,7 +239,7 @@ func testChaosKill(t *testing.T, c *chaosSuite) {
 	orphans := startTraffic(t, row, "lookups of users of the killed edge", lookupBar, lookups(others, []*node{victim}, 20_000, 300, 100, 10*time.Second))
 	renewing := startTraffic(t, row, "refreshes", registerBar, refreshes(others, 10_000, 500, 200, 10*time.Second))
 	victim.kill()
-	t.Logf("killed %s", victim.name)
+	detected(t, row, others, victim, time.Now(), 30*time.Second)
 	asking.check()
 	orphans.check()
 	renewing.check()
@@ -229,6 +249,39 @@ func testChaosKill(t *testing.T, c *chaosSuite) {
 	awaitAll(t, row, nodes, 100_000, 500, 15*time.Second)
 	awaitAll(t, row, nodes, 10_000, 500, 15*time.Second)
 	moved()
+}
+
+// detected waits until all of some nodes have another as failed.
+func detected(t *testing.T, row *chaosRow, at []*node, gone *node, since time.Time, limit time.Duration) {
+	t.Helper()
+	for _, n := range at {
+		within(t, limit, n.name+" has "+gone.name+" as failed", func() error {
+			members, err := n.members()
+			for _, m := range members {
+				if m.Name == gone.name && m.State == "failed" {
+					return nil
+				}
+			}
+			return fmt.Errorf("%v %v", members, err)
+		})
+	}
+	row.note(t, "%s was taken for failed by all after %v", gone.name, time.Since(since).Round(10*time.Millisecond))
+}
+
+// testChaosWAN: the timers for regions that are far apart. A killed node is
+// found later than at one site, and no lookup waits for that.
+func testChaosWAN(t *testing.T, c *chaosSuite) {
+	row := c.row(t)
+	nodes := startCluster(t, c.bin, 3, "--profile", "wan")
+	victim, others := nodes[2], nodes[:2]
+	asking := startTraffic(t, row, "lookups", lookupBar, lookups(others, []*node{nodes[1], nodes[0]}, 0, 300, 100, 15*time.Second))
+	victim.kill()
+	detected(t, row, others, victim, time.Now(), 2*time.Minute)
+	asking.check()
+	began := time.Now()
+	victim.start()
+	waitMembers(t, nodes)
+	row.note(t, "it was back and all were settled %v after its start", time.Since(began).Round(10*time.Millisecond))
 }
 
 // testChaosRollingRestart: five nodes are stopped and started in turn under
@@ -344,16 +397,7 @@ func testChaosPause(t *testing.T, c *chaosSuite) {
 		t.Fatal(err)
 	}
 	stopped := time.Now()
-	within(t, 20*time.Second, "the others have it as failed", func() error {
-		members, err := nodes[0].members()
-		for _, m := range members {
-			if m.Name == paused.name && m.State == "failed" {
-				return nil
-			}
-		}
-		return fmt.Errorf("%v %v", members, err)
-	})
-	row.note(t, "the pause was noticed after %v", time.Since(stopped).Round(time.Millisecond))
+	detected(t, row, nodes[:2], paused, stopped, 20*time.Second)
 	time.Sleep(time.Until(stopped.Add(15 * time.Second))) // the pause is the subject, not a wait for something
 	began := time.Now()
 	if err := paused.cmd.Process.Signal(syscall.SIGCONT); err != nil {

@@ -55,7 +55,7 @@ func TestE2E(t *testing.T) {
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
 			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
 			"LongPartition": testChaosLongPartition, "CallOutlivesItsNode": testChaosCallOutlivesItsNode,
-			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin,
+			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin, "WAN": testChaosWAN,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
