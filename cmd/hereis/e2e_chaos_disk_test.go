@@ -175,6 +175,51 @@ func mustWhere(t *testing.T, n *node, user string) *whereabouts {
 	return w
 }
 
+// testChaosLevels: what each level of durability is worth. One node killed
+// costs nothing at any of them; all killed cost everything at "memory".
+func testChaosLevels(t *testing.T, c *chaosSuite) {
+	const users = 3000
+	row := c.row(t)
+	for _, level := range []string{"memory", "async", "sync"} {
+		nodes := startCluster(t, c.bin, 3, "--durability", level)
+		preload(t, nodes, 0, users)
+		nodes[2].kill()
+		nodes[2].start()
+		waitMembers(t, nodes)
+		awaitAll(t, row, nodes, 0, users, 15*time.Second)
+		for _, n := range nodes {
+			within(t, 10*time.Second, "what waits is written", func() error {
+				if waiting := n.metric("hereis_store_waiting"); waiting > 0 {
+					return fmt.Errorf("%v records wait", waiting)
+				}
+				return nil
+			})
+		}
+		for _, n := range nodes {
+			n.kill()
+		}
+		for _, n := range nodes {
+			n.launch()
+		}
+		waitMembers(t, nodes)
+		listed, partial, err := nodes[0].list()
+		if err != nil || partial {
+			t.Errorf("%s: listed in part (%v): %v", level, partial, err)
+		}
+		row.note(t, "%s: one of three killed: all of %d are found; all killed: %d are found", level, users, len(listed))
+		want := users
+		if level == "memory" {
+			want = 0
+		}
+		if len(listed) != want {
+			t.Errorf("%s: all killed: %d found, want %d", level, len(listed), want)
+		}
+		for _, n := range nodes {
+			n.kill()
+		}
+	}
+}
+
 // testChaosLostDisk: a node loses its disk and comes back empty, under its
 // name. No lookup fails that its peers can answer, and what its peers hold of
 // its users it has again: they need not register anew.

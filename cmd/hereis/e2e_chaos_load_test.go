@@ -160,6 +160,15 @@ func testChaosJoin(t *testing.T, c *chaosSuite) {
 	before.check()
 	during := startTraffic(t, row, "lookups while a node joins", lookupBar, lookups(old, []*node{old[1], old[2], old[0]}, 0, 500, 200, 8*time.Second))
 	caller := newDevice(t, "caller", "caller")
+	cost := func() (sum [5]float64) {
+		for _, n := range nodes {
+			for i, name := range []string{"pulls", "broadcasts", "hedges", "ask_retries", "relayed"} {
+				sum[i] += n.metric("hereis_cluster_" + name + "_total")
+			}
+		}
+		return sum
+	}
+	spent := cost()
 	began := time.Now()
 	joiner.launch()
 	// From its first answer on it must be right, settled or not.
@@ -187,6 +196,9 @@ func testChaosJoin(t *testing.T, c *chaosSuite) {
 		}
 		return nil
 	})
+	now := cost()
+	row.note(t, "of %d lookups during the join %.0f were completed from holders, %.0f asked of all nodes, %.0f hedged, %.0f asked again; %.0f messages went by a third node",
+		during.res.Measured.OK, now[0]-spent[0], now[1]-spent[1], now[2]-spent[2], now[3]-spent[3], now[4]-spent[4])
 	held := joiner.metric("hereis_table_owned") + joiner.metric("hereis_table_backup")
 	bytes := joiner.metric("hereis_stream_received_bytes_total")
 	share := float64(2*(users+500)) / 4
