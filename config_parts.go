@@ -71,6 +71,7 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
+	fc.RecordRoute = c.RecordRoute
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hereis/sipfront"
 )
 
 // maxNameLen keeps a member's metadata within memberlist's 512 bytes
@@ -79,6 +81,9 @@ func (c *Config) validateSIP() error {
 		errs = append(errs, fieldErr("advertise", "%q is not IP or IP:PORT", c.Advertise))
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
+	}
+	if !sipfront.ValidRecordRoute(c.RecordRoute) {
+		errs = append(errs, fieldErr("record-route", "%q is not HOST or HOST:PORT", c.RecordRoute))
 	}
 	if c.RingTimeout <= 0 {
 		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hereis/cluster"
@@ -20,14 +22,31 @@ const drainLook = 20 * time.Millisecond
 // own flows and passes on what runs through it. It returns when the other
 // members have been told; DrainStatus says when they have all that it held.
 func (n *Node) Drain() error {
-	n.sip.SetDraining(true)
-	return n.gossip.SetDraining(true)
+	n.duty.drained.Store(true)
+	return n.goOnDuty()
 }
 
 // Undrain takes Drain back.
 func (n *Node) Undrain() error {
-	n.sip.SetDraining(false)
-	return n.gossip.SetDraining(false)
+	n.duty.drained.Store(false)
+	return n.goOnDuty()
+}
+
+// duty is why a node would take nothing new.
+type duty struct {
+	// mu makes telling the others one at a time; the last word is the right one.
+	mu sync.Mutex
+	// drained: somebody wants it so. clockOff: see judgeClock.
+	drained, clockOff atomic.Bool
+}
+
+// goOnDuty takes new things, or not any more, and tells the others.
+func (n *Node) goOnDuty() error {
+	n.duty.mu.Lock()
+	defer n.duty.mu.Unlock()
+	off := n.duty.drained.Load() || n.duty.clockOff.Load()
+	n.sip.SetDraining(off)
+	return n.gossip.SetDraining(off)
 }
 
 // DrainStatus tells how far a drain has come; the node may be stopped without
@@ -45,7 +64,7 @@ func (n *Node) Drained(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d records and %d members are left: %w", st.Left, len(st.Waiting), ctx.Err())
+			return fmt.Errorf("%d records are left, and members %q: %w", st.Left, st.Waiting, ctx.Err())
 		case <-tick.C:
 		}
 	}

@@ -45,6 +45,7 @@ type Node struct {
 	users   *credentials.File
 	self    cluster.Member
 	latency *latencies
+	duty    duty
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -324,25 +325,6 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// watchClock ends the time in which node time may still step to what the first
-// peers say, when the node is settled.
-func (n *Node) watchClock(ctx context.Context) error {
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if n.cluster.Settled() {
-				n.clock.Settled()
-				<-ctx.Done()
-				return nil
-			}
-		}
-	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {
