@@ -41,7 +41,7 @@ type Config struct {
 	Worker, Workers int
 	// Barrier is called before and after each part and returns when all
 	// workers have come there; nil for a single process.
-	Barrier func(ctx context.Context, at string) error
+	Barrier func(ctx context.Context, at string) error `json:"-"`
 	// Targets are the nodes that take the measured requests.
 	Targets []netip.AddrPort
 	// Registrars are the nodes at which users register before a run of Refresh,
@@ -77,12 +77,12 @@ type Config struct {
 	// SampleEvery is how often processes and nodes' metrics are looked at meanwhile; 0: not.
 	SampleEvery time.Duration
 	// Events are done to the servers during the measured part, in order.
-	Events []Event
+	Events []Event `json:"-"`
 	// Hold is the time between the ACK and the BYE of a call.
 	Hold time.Duration
 	// Prepare registers the users first, where the scenario needs it.
 	Prepare bool
-	// Check asks every target for every user after the measured part.
+	// Check asks every node, targets and registrars, for every user after the measured part.
 	Check bool
 	// AskAll asks every target for the users while they register.
 	AskAll bool
@@ -142,6 +142,17 @@ func (c *Config) Validate() error {
 		return errors.New("bind: is no address")
 	}
 	return nil
+}
+
+// everyone is all nodes that a user may be asked for at: targets, then registrars that are no targets.
+func (c *Config) everyone() []netip.AddrPort {
+	all := slices.Clone(c.Targets)
+	for _, r := range c.Registrars {
+		if !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // slots is how many units one socket may have outstanding.

@@ -115,7 +115,8 @@ func (r *run) phases(ctx context.Context) (err error) {
 	if r.result.Measured, err = r.phase(ctx, cfg.Scenario, r.measured()...); err != nil || !cfg.Check {
 		return err
 	}
-	w := &work{scenario: asking{}, requests: cfg.Users * uint64(len(cfg.Targets)), slots: max(cfg.Window, 1)}
+	nodes := cfg.everyone()
+	w := &work{scenario: asking{nodes: nodes}, requests: cfg.Users * uint64(len(nodes)), slots: max(cfg.Window, 1)}
 	r.result.Checked, err = r.phase(ctx, "check", crew{endpoints: r.checkers, work: w}, crew{endpoints: r.devices})
 	return err
 }
@@ -143,7 +144,7 @@ func (r *run) measured() []crew {
 	case Locate:
 		w.scenario = locating{}
 	case Everywhere:
-		w.scenario = asking{}
+		w.scenario = asking{nodes: cfg.Targets}
 	case Call:
 		w.scenario = calling{}
 	case Presence:
@@ -156,7 +157,7 @@ func (r *run) measured() []crew {
 		crews = append(crews, crew{endpoints: r.devices})
 	}
 	if cfg.AskAll {
-		ask := &work{scenario: asking{begun: &w.begun}, slots: max(cfg.Window, 1)}
+		ask := &work{scenario: asking{nodes: cfg.Targets, begun: &w.begun}, slots: max(cfg.Window, 1)}
 		crews = append(crews, crew{endpoints: r.checkers, work: ask, beside: true})
 	}
 	return crews
@@ -299,35 +300,42 @@ func (r *run) accompany(ctx context.Context, p *Phase, m *proc.Meter) (finish fu
 	if p.Scenario != r.cfg.Scenario {
 		return func() error { return nil }
 	}
+	endEvents := Play(ctx, r.cfg.Events)
+	endSamples := r.sample(ctx, p, m)
+	return func() (err error) {
+		endSamples()
+		p.Marks, err = endEvents()
+		return err
+	}
+}
+
+// sample looks at the measured processes and the nodes' metrics until the returned function is called.
+func (r *run) sample(ctx context.Context, p *Phase, m *proc.Meter) (end func()) {
+	if r.cfg.SampleEvery <= 0 {
+		return func() {}
+	}
 	until, cancel := context.WithCancel(ctx)
-	var group sync.WaitGroup
-	var failed error
-	group.Go(func() { p.Marks, failed = play(ctx, until, r.cfg.Events) })
-	if every := r.cfg.SampleEvery; every > 0 {
-		start := time.Now()
-		group.Go(func() {
-			for {
-				if wait(until, every); until.Err() != nil {
-					return
-				}
-				s := Sample{At: time.Since(start)}
-				for _, u := range m.Read() {
-					s.CPU += u.CPU
-					s.RSS += u.RSS
-				}
-				// A node that is down just now is no reason to end the run.
-				if counters, err := metrics.Read(ctx, r.cfg.Admins); err == nil {
-					s.Counters = counters
-				}
-				p.Samples = append(p.Samples, s)
+	done := make(chan struct{}) // closed by the sampler when it ends
+	start := time.Now()
+	go func() {
+		defer close(done)
+		for {
+			if wait(until, r.cfg.SampleEvery); until.Err() != nil {
+				return
 			}
-		})
-	}
-	return func() error {
-		cancel()
-		group.Wait()
-		return failed
-	}
+			s := Sample{At: time.Since(start)}
+			for _, u := range m.Read() {
+				s.CPU += u.CPU
+				s.RSS += u.RSS
+			}
+			// A node that is down just now is no reason to end the run.
+			if counters, err := metrics.Read(until, r.cfg.Admins); err == nil {
+				s.Counters = counters
+			}
+			p.Samples = append(p.Samples, s)
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -175,20 +175,23 @@ func (locating) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
 func (locating) held(*endpoint, *unit, time.Time) {}
 func (locating) ready(*endpoint) bool             { return true }
 
-// asking asks every target for every user, in turn. With begun it follows a
+// asking asks every node for every user, in turn. With begun it follows a
 // work beside it: it asks for users as they register, and then "not found" is
 // an answer as good as any.
-type asking struct{ begun *atomic.Uint64 }
+type asking struct {
+	nodes []netip.AddrPort
+	begun *atomic.Uint64
+}
 
 func (s asking) ready(e *endpoint) bool {
 	nth := e.next*uint64(e.work.endpoints) + uint64(e.index)
-	return s.begun == nil || nth/uint64(len(e.cfg.Targets)) < s.begun.Load()
+	return s.begun == nil || nth/uint64(len(s.nodes)) < s.begun.Load()
 }
 
 func (s asking) begin(e *endpoint, u *unit) {
-	targets := uint64(len(e.cfg.Targets))
-	u.user = e.cfg.First + u.nth/targets%e.cfg.Users
-	e.options(u, e.cfg.Targets[u.nth%targets])
+	nodes := uint64(len(s.nodes))
+	u.user = e.cfg.First + u.nth/nodes%e.cfg.Users
+	e.options(u, s.nodes[u.nth%nodes])
 }
 
 func (asking) build(e *endpoint, u *unit) { locating{}.build(e, u) }

@@ -62,6 +62,24 @@ type Mark struct {
 	Err         string `json:",omitempty"`
 }
 
+// Play does events in order, beside what goes on; end lets the one that has
+// begun go on to its end, leaves the others out, and tells how each went.
+func Play(ctx context.Context, events []Event) (end func() ([]Mark, error)) {
+	until, stop := context.WithCancel(ctx)
+	done := make(chan struct{}) // closed by the goroutine when it has nothing more to do
+	var marks []Mark
+	var err error
+	go func() {
+		defer close(done)
+		marks, err = play(ctx, until, events)
+	}()
+	return func() ([]Mark, error) {
+		stop()
+		<-done
+		return marks, err
+	}
+}
+
 // play does events in order until until ends, and says how each went. One that
 // has begun is let go on.
 func play(ctx, until context.Context, events []Event) (marks []Mark, err error) {
@@ -81,4 +99,22 @@ func play(ctx, until context.Context, events []Event) (marks []Mark, err error) 
 		marks = append(marks, m)
 	}
 	return marks, err
+}
+
+// Between is what was due between two times of the timeline, whose intervals are that long.
+func (p *Phase) Between(from, to, interval time.Duration) (latency *hdrhistogram.Histogram, failed uint64) {
+	for i, b := range p.Timeline {
+		if at := time.Duration(i) * interval; at+interval <= from || at >= to {
+			continue
+		}
+		failed += b.Failed
+		switch {
+		case b.Latency == nil:
+		case latency == nil:
+			latency = b.Latency.Clone()
+		default:
+			latency.Merge(b.Latency)
+		}
+	}
+	return latency, failed
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hereis/bench/load"
+	"hereis/bench/report"
 	"hereis/bench/rig"
 )
 
@@ -117,7 +118,9 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-func (s Spread) String() string { return fmt.Sprintf("%.3g [%.3g-%.3g]", s.Median, s.Min, s.Max) }
+func (s Spread) String() string {
+	return fmt.Sprintf("%s [%s-%s]", report.Number(s.Median), report.Number(s.Min), report.Number(s.Max))
+}
 
 // SpreadOf is the spread of a value over runs; zero for none.
 func SpreadOf(runs []*Run, value func(*Run) float64) Spread {

@@ -94,10 +94,19 @@ func (s *Stand) Converge(ctx context.Context) error {
 // Config is a load of the stand's nodes with users that were not used before.
 func (s *Stand) Config(scenario string, users uint64) load.Config {
 	cfg := load.DefaultConfig()
-	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.next
+	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.Take(users)
 	cfg.Targets, cfg.Domain = s.Cluster.Targets(), s.Cluster.Spec.Domain
-	s.next += users
+	if s.Cluster.Spec.TCP {
+		cfg.Transport = load.TCP
+	}
 	return cfg
+}
+
+// Take reserves users that were not used before, and tells the first.
+func (s *Stand) Take(users uint64) (first uint64) {
+	first = s.next
+	s.next += users
+	return first
 }
 
 func (s *Stand) measureIdle(ctx context.Context) error {
