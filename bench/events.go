@@ -74,8 +74,9 @@ func (c *failoverCmd) run(ctx context.Context, _ string, stdout, stderr io.Write
 				s.targets = append(s.targets, n.SIP())
 			}
 		}
-		// Metrics of a node that is down cannot be read.
+		// A node that is down can be neither read nor measured.
 		s.admins = nil
+		delete(s.pids, node.Name)
 	} else if c.Kill == 0 {
 		return errors.New("--kill: the process to kill is needed, or --server")
 	}
