@@ -137,3 +137,44 @@ func (c *scaleCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) 
 	}
 	return nil
 }
+
+// fillCmd is bench fill.
+type fillCmd struct {
+	Steps     []uint64      `name:"users" short:"u" sep:"," default:"10000,500000,1000000" help:"Populations at which the cluster is looked at."`
+	Server    string        `short:"S" default:"hereis" placeholder:"[LABEL=]KIND[@PROGRAM]" help:"What to start."`
+	Nodes     int           `short:"N" default:"3" help:"Nodes."`
+	Cores     int           `default:"2" help:"Worker threads or processes of each node."`
+	Sockets   int           `short:"s" default:"8" help:"Sockets of each process of the generator."`
+	Window    int           `short:"w" default:"32" help:"Units outstanding per socket while it is filled."`
+	Processes int           `default:"1" help:"Processes of the generator."`
+	ProbeRate float64       `default:"2000" help:"REGISTERs per second of new users, at each population."`
+	ProbeTime time.Duration `default:"10s" help:"How long."`
+	Settle    time.Duration `default:"10s" help:"Quiet time before memory is read."`
+	Restart   bool          `help:"Kill a node in the end, start it again, and wait for its registrations (hereis-async, hereis-sync)."`
+	output
+}
+
+func (c *fillCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
+	spec, done, err := serverSpec(ctx, c.Server)
+	defer done()
+	if err != nil {
+		return err
+	}
+	spec.Nodes, spec.Workers = c.Nodes, c.Cores
+	shape := load.DefaultConfig()
+	shape.Sockets, shape.Window = c.Sockets, c.Window
+	say, progress := c.voice(stderr)
+	filled, err := trial.Fill(ctx, trial.Filling{
+		Server: spec, Steps: c.Steps, Shape: shape, Processes: c.Processes, ProbeRate: c.ProbeRate, ProbeTime: c.ProbeTime, Settle: c.Settle, Restart: c.Restart,
+	}, say, progress)
+	if err != nil {
+		return err
+	}
+	if err := c.write(stdout, filled.Report(facts())); err != nil {
+		return err
+	}
+	if err := filled.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errFailed, err)
+	}
+	return nil
+}

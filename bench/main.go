@@ -35,6 +35,7 @@ type cli struct {
 
 	Compare  compareCmd  `cmd:"" help:"Start Hereis and its peers, load them in turn, and print ratios."`
 	Scale    scaleCmd    `cmd:"" help:"The cost of a REGISTER as nodes are added."`
+	Fill     fillCmd     `cmd:"" help:"Memory, latency and idle cost as users become many, and a restart with them."`
 	Simulate simulateCmd `cmd:"" help:"Placement and hand-over on paper, for clusters larger than a machine."`
 	Users    usersCmd    `cmd:"" help:"Print a users file of Hereis for the users of a load with --password."`
 	Worker   workerCmd   `cmd:"" hidden:""`

@@ -329,10 +329,10 @@ func (r *run) sample(ctx context.Context, p *Phase, m *proc.Meter) (end func()) 
 				s.RSS += u.RSS
 			}
 			// A node that is down just now is no reason to end the run.
-			if counters, err := metrics.Read(until, r.cfg.Admins); err == nil {
+			if counters, err := metrics.Read(ctx, r.cfg.Admins); err == nil {
 				s.Counters = counters
+				p.Samples = append(p.Samples, s)
 			}
-			p.Samples = append(p.Samples, s)
 		}
 	}()
 	return func() { cancel(); <-done }

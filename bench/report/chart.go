@@ -82,7 +82,7 @@ func (a axis) ticks(n int) (ts []Tick) {
 			break
 		}
 	}
-	for k := math.Ceil(a.low/step - 1e-9); k*step <= a.high*1.0000001; k++ {
+	for k := math.Ceil(a.low/step-1e-9) + 0; k*step <= a.high*1.0000001; k++ {
 		ts = append(ts, Tick{k * step, short(k * step)})
 	}
 	return ts
@@ -192,8 +192,12 @@ func (c *Chart) lines(b *strings.Builder, x, y axis) {
 	}
 	for _, m := range c.Marks {
 		at := x.at(m.At)
-		fmt.Fprintf(b, `<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text class="marked" x="%.1f" y="%g">%s</text>`,
-			at, at, top, chartH-foot, at+4, top+10, html.EscapeString(m.Text))
+		beside, anchor := at+4, "start"
+		if at > chartW-right-80 { // no room to the right of it
+			beside, anchor = at-4, "end"
+		}
+		fmt.Fprintf(b, `<line class="mark" x1="%.1f" x2="%.1f" y1="%g" y2="%g"/><text class="marked" x="%.1f" y="%g" text-anchor="%s">%s</text>`,
+			at, at, top, chartH-foot, beside, top+10, anchor, html.EscapeString(m.Text))
 	}
 	for i, s := range c.Series {
 		var path, band strings.Builder

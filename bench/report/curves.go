@@ -13,7 +13,7 @@ import (
 var quantiles = []struct {
 	q    float64
 	text string
-}{{0, "0"}, {50, ""}, {75, ""}, {90, "90 %"}, {95, ""}, {98, ""}, {99, "99 %"}, {99.5, ""}, {99.8, ""}, {99.9, "99.9 %"}, {99.95, ""}, {99.98, ""}, {99.99, "99.99 %"}}
+}{{0, "least"}, {50, "50 %"}, {75, ""}, {90, "90 %"}, {95, ""}, {98, ""}, {99, "99 %"}, {99.5, ""}, {99.8, ""}, {99.9, "99.9 %"}, {99.95, ""}, {99.98, ""}, {99.99, "99.99 %"}}
 
 // Percentiles draws the latencies of phases, by name.
 func Percentiles(title string, phases map[string]*load.Phase) Chart {

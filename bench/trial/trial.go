@@ -18,11 +18,12 @@ import (
 const (
 	// warmUsers register before anything is measured.
 	warmUsers = 1000
-	// idleTime is how long the quiet cluster is watched.
-	idleTime = 3 * time.Second
 	// convergeTimeout is how long nodes may take to find each other's users.
 	convergeTimeout = 2 * time.Minute
 )
+
+// How long the quiet cluster is left alone, and then watched. Tests have less.
+var quietTime, idleTime = time.Second, 3 * time.Second
 
 // Stand is a running cluster that is being measured.
 type Stand struct {
@@ -114,7 +115,7 @@ func (s *Stand) measureIdle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Second):
+	case <-time.After(quietTime):
 	}
 	before, err := metrics.Read(ctx, s.Cluster.Admins())
 	if err != nil {
