@@ -48,7 +48,7 @@ type failoverCmd struct {
 }
 
 func (c *failoverCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
-	s, err := c.open(ctx, c.shape.Transport, nil)
+	s, err := c.open(ctx, &c.shape, nil)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ type joinCmd struct {
 }
 
 func (c *joinCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
-	s, err := c.open(ctx, c.shape.Transport, nil)
+	s, err := c.open(ctx, &c.shape, nil)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (c *soakCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) e
 	if c.Interval == 0 {
 		c.Interval = max(time.Second, c.Duration/300)
 	}
-	s, err := c.open(ctx, c.shape.Transport, nil)
+	s, err := c.open(ctx, &c.shape, nil)
 	if err != nil {
 		return err
 	}
@@ -246,7 +246,8 @@ type connectionsCmd struct{ scenarioCmd }
 
 func (c *connectionsCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
 	// Everybody comes from one address here.
-	s, err := c.open(ctx, load.TCP, []string{"--max-connections-per-source", "1000000"})
+	c.Transport = load.TCP
+	s, err := c.open(ctx, &c.shape, []string{"--max-connections-per-source", "1000000"})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ type scenarioCmd struct {
 }
 
 func (c *scenarioCmd) run(ctx context.Context, name string, stdout, stderr io.Writer) error {
-	s, err := c.open(ctx, c.shape.Transport, nil)
+	s, err := c.open(ctx, &c.shape, nil)
 	if err != nil {
 		return err
 	}
@@ -121,10 +121,10 @@ func (s *site) close() {
 	}
 }
 
-// open finds the targets, or starts servers; transport and args are for those.
-func (p *place) open(ctx context.Context, transport string, args []string) (s *site, err error) {
+// open finds the targets, or starts servers for a load, with further args for Hereis.
+func (p *place) open(ctx context.Context, load *shape, args []string) (s *site, err error) {
 	if p.Server != "" {
-		return p.start(ctx, transport, args)
+		return p.start(ctx, load, args)
 	}
 	s = &site{pids: map[string]int{}, admins: p.Admin}
 	if len(p.Target) == 0 {
@@ -147,7 +147,10 @@ func (p *place) open(ctx context.Context, transport string, args []string) (s *s
 	return s, nil
 }
 
-func (p *place) start(ctx context.Context, transport string, args []string) (*site, error) {
+// spareUsers are those that a stand uses before the load, to find that nodes have converged and to warm them up.
+const spareUsers = 20000
+
+func (p *place) start(ctx context.Context, sh *shape, args []string) (*site, error) {
 	s := &site{}
 	spec, done, err := serverSpec(ctx, p.Server)
 	s.done = append(s.done, done)
@@ -155,9 +158,20 @@ func (p *place) start(ctx context.Context, transport string, args []string) (*si
 		s.close()
 		return nil, err
 	}
-	spec.Nodes, spec.Workers, spec.Domain, spec.TCP = p.Nodes, p.Cores, p.Domain, transport == load.TCP
+	spec.Nodes, spec.Workers, spec.Domain, spec.TCP = p.Nodes, p.Cores, p.Domain, sh.Transport == load.TCP
 	if rig.IsHereis(spec.Kind) {
 		spec.Args = args
+		if spec.Password = sh.Password; spec.Password != "" {
+			file, remove, err := temporary("users", func(w io.Writer) error {
+				return load.WriteUsers(w, 0, sh.Users+spareUsers, p.Domain, spec.Password)
+			})
+			s.done = append(s.done, remove)
+			if err != nil {
+				s.close()
+				return nil, err
+			}
+			spec.Users = file
+		}
 	}
 	if s.stand, err = trial.Open(ctx, spec); err != nil {
 		s.close()

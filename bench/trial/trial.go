@@ -97,6 +97,7 @@ func (s *Stand) Config(scenario string, users uint64) load.Config {
 	cfg := load.DefaultConfig()
 	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.Take(users)
 	cfg.Targets, cfg.Domain = s.Cluster.Targets(), s.Cluster.Spec.Domain
+	cfg.Password = s.Cluster.Spec.Password
 	if s.Cluster.Spec.TCP {
 		cfg.Transport = load.TCP
 	}
