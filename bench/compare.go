@@ -30,13 +30,14 @@ type compareCmd struct {
 	Settle    time.Duration `help:"Time after a run that still counts; default: 1s for registrations at one node, else 6.5s."`
 	Check     bool          `default:"true" negatable:"" help:"Ask every node for every user after the last round of register."`
 	AskAll    bool          `help:"Ask every node for the users while they register."`
+	Near      bool          `help:"Users register at the node that is asked for them, instead of the next (locate, call)."`
 	output
 }
 
 func (c *compareCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
 	shape := load.DefaultConfig()
 	shape.Users, shape.Requests, shape.Sockets, shape.Window, shape.Rate = c.Users, c.Requests, c.Sockets, c.Window, c.Rate
-	shape.Transport, shape.AskAll = c.Transport, c.AskAll
+	shape.Transport, shape.AskAll, shape.Near = c.Transport, c.AskAll, c.Near
 	comparison := trial.Comparison{Scenarios: c.Scenario, Rounds: c.Rounds, Shape: shape, Settle: c.Settle, Check: c.Check}
 	done, err := c.servers(ctx, &comparison, stderr)
 	defer done()

@@ -36,6 +36,7 @@ type shape struct {
 	Accept    []int         `placeholder:"CODE" help:"Status that counts as success; default 200 (locate: 200, 302)."`
 	Hold      time.Duration `help:"Time from ACK to BYE of a call."`
 	Prepare   bool          `default:"true" negatable:"" help:"Register the users first, where the scenario needs it."`
+	Near      bool          `help:"Users register at the node that is asked for them, instead of the next (locate, call)."`
 	Check     bool          `help:"Ask every node for every user in the end."`
 	AskAll    bool          `help:"Ask every node for the users while they register."`
 	Retry     bool          `help:"Come again when a 503 to a REGISTER says (storm, mix, soak: always)."`
@@ -215,6 +216,7 @@ func (c *shape) config(scenario string, s *site) (load.Config, error) {
 	cfg.Requests, cfg.Duration, cfg.Sockets, cfg.Window = c.Requests, c.Duration, c.Sockets, c.Window
 	cfg.Rate, cfg.MaxInFlight, cfg.Expires, cfg.Accept = c.Rate, c.InFlight, c.Expires, c.Accept
 	cfg.Hold, cfg.Prepare, cfg.Run, cfg.Check, cfg.AskAll = c.Hold, c.Prepare, c.Run, c.Check, c.AskAll
+	cfg.Near = c.Near
 	cfg.Retry = c.Retry || scenario == load.Storm || scenario == load.Mix
 	cfg.Interval, cfg.Settle = c.Interval, c.Settle
 	if cfg.Interval == 0 && (c.Rate > 0 || scenario == load.Storm) {

@@ -48,6 +48,8 @@ type Config struct {
 	// Locate or Call. Empty: the targets, but for Locate and Call each user
 	// registers at the one after the target that is asked for it.
 	Registrars []netip.AddrPort
+	// Near lets each user register, for Locate and Call, at the node that is asked for them.
+	Near bool
 	// Domain of the users' addresses of record.
 	Domain string
 	// Users is their number; First is the index of the first, so that several
@@ -190,7 +192,7 @@ func (c *Config) registrar(user uint64) netip.AddrPort {
 	if len(c.Registrars) > 0 {
 		return c.Registrars[user%uint64(len(c.Registrars))]
 	}
-	if c.Scenario == Locate || c.Scenario == Call {
+	if (c.Scenario == Locate || c.Scenario == Call) && !c.Near {
 		user++
 	}
 	return c.target(user)

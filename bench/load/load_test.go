@@ -325,6 +325,9 @@ func TestUsersRegisterAtTheNextTarget(t *testing.T) {
 			t.Errorf("user %d is looked up where it registers", user)
 		}
 	}
+	if cfg.Near = true; cfg.target(4) != cfg.registrar(4) {
+		t.Error("near users are not where they are looked up")
+	}
 }
 
 func TestValidate(t *testing.T) {
