@@ -44,7 +44,7 @@ type Series struct {
 // The drawing's size and its margins, in units of the view box.
 const (
 	chartW, chartH         = 720.0, 340.0
-	left, right, top, foot = 64.0, 16.0, 16.0, 52.0
+	left, right, top, foot = 64.0, 28.0, 16.0, 52.0
 )
 
 // axis maps values to places.

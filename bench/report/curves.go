@@ -15,16 +15,19 @@ var quantiles = []struct {
 	text string
 }{{0, "least"}, {50, "50 %"}, {75, ""}, {90, "90 %"}, {95, ""}, {98, ""}, {99, "99 %"}, {99.5, ""}, {99.8, ""}, {99.9, "99.9 %"}, {99.95, ""}, {99.98, ""}, {99.99, "99.99 %"}}
 
-// Percentiles draws the latencies of phases, by name.
-func Percentiles(title string, phases map[string]*load.Phase) Chart {
+// Percentiles draws the latencies of phases, in the order of their names.
+func Percentiles(title string, names []string, phases map[string]*load.Phase) Chart {
 	c := Chart{Title: title, X: "percentile", Y: "ms", LogX: true, LogY: true}
 	for _, q := range quantiles {
 		if q.text != "" {
 			c.Ticks = append(c.Ticks, Tick{100 / (100 - q.q), q.text})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(phases)) {
+	for _, name := range names {
 		p := phases[name]
+		if p == nil {
+			continue
+		}
 		for _, what := range slices.Sorted(maps.Keys(p.Latency)) {
 			h := p.Latency[what]
 			if name != "" && what != MainLatency(p.Scenario) {

@@ -172,7 +172,7 @@ func OfRun(r *load.Result, facts []Fact) *Document {
 	if len(p.Marks) > 0 {
 		d.Tables = append(d.Tables, marksTable(r))
 	}
-	d.Charts = append(d.Charts, Percentiles("Latency by percentile", map[string]*load.Phase{"": p}))
+	d.Charts = append(d.Charts, Percentiles("Latency by percentile", []string{""}, map[string]*load.Phase{"": p}))
 	if len(p.Timeline) > 1 {
 		d.Charts = append(d.Charts, timeline(p, c.Interval)...)
 	}

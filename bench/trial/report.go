@@ -114,7 +114,7 @@ func (c *Compared) Report(facts []report.Fact) *report.Document {
 		if len(ratios.Rows) > 0 {
 			d.Tables = append(d.Tables, ratios)
 		}
-		d.Charts = append(d.Charts, report.Percentiles(title(scenario)+": latency by percentile, last round", latencies))
+		d.Charts = append(d.Charts, report.Percentiles(title(scenario)+": latency by percentile, last round", names, latencies))
 	}
 	d.Charts = append(c.cpuChart(), d.Charts...)
 	idle := report.Table{Title: "Without load", Columns: []string{"", "% of a core, all nodes"}, Note: "Subtracted from the CPU of the runs."}
