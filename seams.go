@@ -27,6 +27,10 @@ func (g grains) Changed(before, after *messages.Record, nowMS int64) *messages.U
 	return g.user.Changed(before, after, nowMS)
 }
 
+func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	return g.user.Tell(before, after, nowMS)
+}
+
 // flows tells the cluster what the front end knows of this edge's flows.
 type flows struct{ transport *transport.Transport }
 

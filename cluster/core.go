@@ -58,6 +58,10 @@ type Core struct {
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
+	// hearers take events of other types, by full name; they do not change once the node runs.
+	hearers map[string]Hearer
+	// deaf are the nodes that could not be told of a change (tell.go).
+	deaf deafTable
 	// debug: the life of a question and of a change is logged.
 	debug bool
 	// start runs a handler elsewhere; false: too many run already.
@@ -154,6 +158,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
+		hearers:   make(map[string]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -208,6 +213,7 @@ func (c *Core) Tick(now int64) {
 	c.tickDigests(now)
 	c.tickBulk(now)
 	c.tickWatches(now)
+	c.tickDeaf()
 }
 
 // tickShard is Tick for one shard.
@@ -287,7 +293,7 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 	case *messages.UserEvent:
 		c.onUserEvent(m)
 	default:
-		c.stats.BadMessages.Add(1)
+		c.deliver(from, m)
 	}
 }
 

@@ -109,6 +109,10 @@ type Grains interface {
 	// node makes or learns of as owner, to publish online and offline. before
 	// and after are the record around the change.
 	Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent
+	// Tell is told of every change of a record, expiries apart, that this node
+	// makes or learns of as owner, or makes as stand-in. It says which nodes
+	// are to hear what of it; nil: nobody.
+	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).

@@ -36,6 +36,9 @@ type Stats struct {
 	DeadEvicted atomic.Int64
 	// Events for watchers sent, and dropped because a watcher was slow.
 	Events, WatchDrops atomic.Int64
+	// Changes of a user's state told to nodes that have an interest in it: one
+	// for each such node.
+	Tells atomic.Int64
 	// Buckets found different by digests.
 	Differing atomic.Int64
 	// View changes, and rounds.
