@@ -40,6 +40,8 @@ func (c *Config) limits() actors.Limits {
 	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
 	l.Jitter = float64(c.ExpiresJitter) / 100
 	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
+	l.DefaultPublish, l.MinPublish, l.MaxPublish = c.PublishDefault, c.PublishMin, c.PublishMax
+	l.MaxPublications, l.MaxSubscribe = c.MaxPublications, c.SubscribeMax
 	return l
 }
 
@@ -72,6 +74,9 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
+	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault
+	fc.MaxPublication, fc.MaxSubscriptions, fc.MaxWatchers = c.MaxPublication, c.MaxSubscriptions, c.MaxWatchers
+	fc.MaxNotifies, fc.NotifyInterval = c.MaxNotifies, c.NotifyInterval
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
 	}
