@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hereis/sipfront/event"
 )
 
 // maxNameLen keeps a member's metadata within memberlist's 512 bytes
@@ -205,6 +207,12 @@ func (c *Config) validatePresence() error {
 	if c.NotifyInterval < 0 || c.NotifyInterval > time.Hour {
 		errs = append(errs, fieldErr("notify-interval", "%s is not within 0s and 1h", c.NotifyInterval))
 	}
+	switch policy := c.presencePolicy(); {
+	case c.PresencePolicy != "" && !policy.Valid():
+		errs = append(errs, fieldErr("presence-policy", "%q is not open, authenticated or confirm", c.PresencePolicy))
+	case policy != event.Open && c.Users == "":
+		errs = append(errs, fieldErr("presence-policy", "%s needs users: without passwords nobody shows one", policy))
+	}
 	return errors.Join(errs...)
 }
 
@@ -215,7 +223,7 @@ func (c *Config) validateLimits() error {
 		value, min int
 	}{
 		{"max-publications", c.MaxPublications, 1}, {"max-publication", c.MaxPublication, 256},
-		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1},
+		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1}, {"max-list-members", c.MaxListMembers, 1},
 		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},

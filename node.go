@@ -18,6 +18,7 @@ import (
 	"hereis/messages"
 	"hereis/sipfront"
 	"hereis/sipfront/credentials"
+	"hereis/sipfront/event"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,9 +43,12 @@ type Node struct {
 	layer     *transaction.Layer
 	sip       *sipfront.Server
 	// users is nil if everybody may register.
-	users   *credentials.File
-	self    cluster.Member
-	latency *latencies
+	users *credentials.File
+	// authorizer decides who may watch whom; lists are the resource lists, nil if there are none.
+	authorizer *authorizer
+	lists      *followed[event.Lists]
+	self       cluster.Member
+	latency    *latencies
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -240,6 +244,9 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 			rc.Transports = append(rc.Transports, a.Transport)
 		}
 	}
+	if err := n.openWatching(); err != nil {
+		return err
+	}
 	sc, err := n.cfg.front()
 	if err != nil {
 		return err
@@ -252,6 +259,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
 		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
+		Authorizer: n.authorizer, List: n.list,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
@@ -282,6 +290,12 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
+	}
+	if n.authorizer.rules != nil {
+		parts = append(parts, part{name: "presence rules", run: n.authorizer.rules.run})
+	}
+	if n.lists != nil {
+		parts = append(parts, part{name: "lists", run: n.lists.run})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})

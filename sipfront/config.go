@@ -80,6 +80,8 @@ type Config struct {
 	// MaxSubscriptions bounds those that this node serves, above it 503;
 	// MaxWatchers those to one user, above it 403.
 	MaxSubscriptions, MaxWatchers int
+	// MaxListMembers bounds the members of a resource list; above it 403.
+	MaxListMembers int
 	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
 	MaxNotifies int
 	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
@@ -114,6 +116,7 @@ func DefaultConfig() Config {
 		SubscribeMax:     2 * time.Hour,
 		MaxSubscriptions: 200_000,
 		MaxWatchers:      20_000,
+		MaxListMembers:   100,
 		MaxNotifies:      1024,
 		NotifyInterval:   time.Second,
 	}
@@ -160,6 +163,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("MaxSubscriptions: %d is less than 1", c.MaxSubscriptions)
 	case c.MaxWatchers < 1:
 		return fmt.Errorf("MaxWatchers: %d is less than 1", c.MaxWatchers)
+	case c.MaxListMembers < 1:
+		return fmt.Errorf("MaxListMembers: %d is less than 1", c.MaxListMembers)
 	case c.MaxNotifies < 1:
 		return fmt.Errorf("MaxNotifies: %d is less than 1", c.MaxNotifies)
 	case c.NotifyInterval < 0:

@@ -97,6 +97,8 @@ type Parts struct {
 	// Authorizer decides who may watch whom. Nil: everybody where no credentials
 	// are asked for, otherwise whoever has shown some.
 	Authorizer Authorizer
+	// List is the members of a resource list of an address, if it is one; nil: there are none.
+	List func(aor string) ([]event.Resource, bool)
 	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
 	Owner func(aor string) string
 	Round func() uint64
