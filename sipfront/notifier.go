@@ -290,10 +290,12 @@ func (n *notifier) stateChanged(m *messages.StateChanged) {
 	}
 	u.rec.Merge(m.Delta)
 	if actors.Sum(u.rec, m.NowMs) != m.Sum {
+		// What is here now may never have been so: nobody is told of it.
 		n.s.count.stateGaps.Add(1)
 		n.ask(u)
+	} else {
+		n.changed(u)
 	}
-	n.changed(u)
 	n.poke()
 }
 

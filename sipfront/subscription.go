@@ -145,7 +145,7 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 		return nil
 	}
 	n.fileExpiry(sub)
-	n.due(sub, now)
+	sub.user.refreshed = append(sub.user.refreshed, sub)
 	n.ask(sub.user)
 	done := make(chan error, 1)
 	n.store(sub, func(err error) { done <- err })
