@@ -55,6 +55,10 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// streams says of nodes by name, in whatever life, whether there is a stream
+	// to them; relays counts what went by a third node, to take turns.
+	streams sync.Map // string: bool
+	relays  atomic.Uint64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -197,6 +201,8 @@ func (c *Core) peerOf(m Member) *neighbor {
 	p := c.peers[m.Name]
 	if p == nil || p.incarnation != m.Incarnation {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
+		up, known := c.streams.Load(m.Name)
+		p.down.Store(known && up == false)
 		c.peers[m.Name] = p
 	}
 	return p
@@ -292,6 +298,8 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onInterest(now, from, m)
 	case *messages.UserEvent:
 		c.onUserEvent(m)
+	case *messages.Relay:
+		c.onRelay(now, from, m)
 	default:
 		c.deliver(from, m)
 	}
@@ -306,7 +314,7 @@ func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg,
 
 func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
 	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
-	if err != nil || !by(p.name, env) {
+	if err != nil || !by(p.name, env) && !c.relay(p.name, env) {
 		c.stats.SendDrops.Add(1)
 		return false
 	}
@@ -315,6 +323,7 @@ func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.En
 
 // PeerUp is told when a stream to a member is usable: what was lost is sent again.
 func (c *Core) PeerUp(now int64, hello *messages.Hello) {
+	c.streams.Store(hello.GetName(), true)
 	c.viewMu.Lock()
 	v := c.view.Load()
 	c.settling.waitMS = 0
@@ -330,6 +339,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // PeerDown is told when a stream is gone: what was asked there is asked
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
+	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
 		for i := range c.shards {
