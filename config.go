@@ -132,6 +132,10 @@ type Config struct {
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
 
+	// MaxWatchBacklog bounds the users of whom a watcher may have changes unread;
+	// above it the watcher is given a list of all who are online instead.
+	MaxWatchBacklog int `name:"max-watch-backlog" group:"limits" placeholder:"N" help:"Users of whom a watcher may have changes unread; above it a list of all takes their place."`
+
 	// MaxPending bounds the requests without a final answer, ringing calls among
 	// them; above it: 503.
 	MaxPending int `name:"max-pending" group:"limits" placeholder:"N" help:"Requests without a final answer at a time; above it 503."`
@@ -210,6 +214,7 @@ func DefaultConfig() Config {
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
+		MaxWatchBacklog: 65536,
 		MaxPending:      tx.MaxPending,
 		SourceRate:      tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
 		MaxSources:     tr.Sources.Table,

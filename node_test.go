@@ -336,24 +336,26 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 		cfgs[i].Durability = "sync"
 	}
 	nodes := startAll(t, cfgs, nil)
-	events, err := nodes[1].Watch(t.Context(), "*")
+	w, err := nodes[1].Watch(t.Context(), "*", hereis.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer w.Close()
 	p := newPhone(t)
 	if got := p.register(nodes[0], "alice", 600); !strings.HasPrefix(got, "SIP/2.0 200 ") || !strings.Contains(got, p.addr()) {
 		t.Fatalf("REGISTER: got %s", got)
 	}
 	expect := func(online bool, edge string) {
 		t.Helper()
-		for end := time.After(10 * time.Second); ; {
-			select {
-			case e := <-events:
-				if e.Aor == "sip:alice@example.com" && e.Changed && e.Online == online && (edge == "" || e.Edge == edge) {
-					return
-				}
-			case <-end:
-				t.Fatalf("no event: online %v at %s", online, edge)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for {
+			e, err := w.Next(ctx)
+			if err != nil {
+				t.Fatalf("no event: online %v at %s: %v", online, edge, err)
+			}
+			if e.AoR == "sip:alice@example.com" && e.Online == online && (edge == "" || e.Device.GetEdge() == edge) {
+				return
 			}
 		}
 	}

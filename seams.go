@@ -23,9 +23,11 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
 }
 
-func (g grains) Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent {
+func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
 }
+
+func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
 
 // flows tells the cluster what the front end knows of this edge's flows.
 type flows struct{ transport *transport.Transport }

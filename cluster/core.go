@@ -55,6 +55,9 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// changes counts the changes that could be seen; it is raised with the lock
+	// of the user's shard held.
+	changes atomic.Uint64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -225,7 +228,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 // Stats are the counters; they go on counting.
 func (c *Core) Stats() *Stats { return &c.stats }
 
-// Stop answers every open question with ErrStopped and closes the watches.
+// Stop answers every open question with ErrStopped and ends every Follow.
 func (c *Core) Stop() {
 	c.stopAsks()
 	c.stopWatches()
@@ -282,10 +285,8 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onDigests(now, from, m)
 	case *messages.Differs:
 		c.onDiffers(now, from, m)
-	case *messages.WatchInterest:
-		c.onInterest(now, from, m)
 	case *messages.UserEvent:
-		c.onUserEvent(m)
+		c.onUserEvent(now, from, m)
 	default:
 		c.stats.BadMessages.Add(1)
 	}
@@ -314,7 +315,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.settling.waitMS = 0
 	c.askReports(now, v)
 	c.viewMu.Unlock()
-	c.shareInterest(now, hello.GetName())
+	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		c.reviveBulk(now, p)

@@ -130,8 +130,7 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
 	case *messages.WatchInterest:
-		c.onInterest(now, rq.asker, m)
-		rq.reply(m)
+		rq.reply(c.onInterest(now, rq.asker, m))
 	case *messages.Count:
 		rq.reply(c.counted(now, m))
 	case *messages.Ping:
