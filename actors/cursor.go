@@ -14,12 +14,26 @@ import (
 type Cursor struct {
 	// Feed and Seq are of the feed that gave it.
 	Feed, Seq uint64
-	// MS is the node time up to which all that had reached the node was told.
+	// MS is the node time up to which all that had reached the node was told; 0
+	// if nobody but the feed knows the way from here.
 	MS int64
 	// Pattern is the pattern's hash.
 	Pattern uint32
-	// Edges are hashes of the edges that were within reach, with their incarnations.
+	// Edges are hashes of the edges that were within reach, with their
+	// incarnations, sorted.
 	Edges []uint32
+}
+
+// within tells whether all edges that were within reach are so now: otherwise
+// there may be users of whom only those on the other side of a cut know.
+func (c *Cursor) within(live map[string]uint64) bool {
+	now := edgeHashes(live)
+	for _, e := range c.Edges {
+		if _, found := slices.BinarySearch(now, e); !found {
+			return false
+		}
+	}
+	return true
 }
 
 // cursorVersion is the first byte of a cursor.

@@ -1,12 +1,15 @@
 package actors
 
 import (
+	"maps"
+
 	"hereis/messages"
 )
 
 // Event is one thing that a watcher is told.
 type Event struct {
-	// ID is where to go on after this event, at any node: a Cursor.
+	// ID is where to go on after this event, at any node: a Cursor. Within a sync
+	// it is one from which there is nothing but another sync.
 	ID   string
 	Kind EventKind
 	// AoR is the user; empty for the two marks of a sync.
@@ -54,6 +57,10 @@ type Feed struct {
 	ring []change
 	// nowMS is the highest node time heard of.
 	nowMS int64
+	// live are the edges within reach at the last change, lives counts how often
+	// they were others.
+	live  map[string]uint64
+	lives uint64
 }
 
 // change is a step of the copy, noted at node time ms.
@@ -62,6 +69,8 @@ type change struct {
 	seq           uint64
 	ms            int64
 	before, after Sight
+	// lives is Feed.lives before it.
+	lives uint64
 }
 
 // NewFeed makes a feed with an id that no other has, which remembers that many
@@ -77,7 +86,11 @@ func (f *Feed) Changed(aor string, before, after Sight) {
 	}
 	f.seq++
 	f.nowMS = max(f.nowMS, after.MS)
-	c := change{aor: aor, seq: f.seq, ms: f.nowMS, before: before, after: after}
+	c := change{aor: aor, seq: f.seq, ms: f.nowMS, before: before, after: after, lives: f.lives}
+	if !maps.Equal(f.live, after.Live) {
+		f.live = after.Live
+		f.lives++
+	}
 	f.ring[f.seq%uint64(len(f.ring))] = c
 	for w := range f.watches {
 		w.note(c)
@@ -124,13 +137,3 @@ func (f *Feed) Watch(now int64, users Users, cfg WatchConfig) *Watch {
 
 // Unwatch ends a watcher.
 func (f *Feed) Unwatch(w *Watch) { delete(f.watches, w) }
-
-// cursor is the position before what front (nil: nothing) still has to tell.
-func (f *Feed) cursor(now int64, live map[string]uint64, front *pending) *Cursor {
-	c := &Cursor{Feed: f.id, Seq: f.seq, MS: now, Pattern: patternHash(f.pattern)}
-	if front != nil {
-		c.Seq, c.MS, live = front.seq-1, min(now, front.ms), front.base.Live
-	}
-	c.Edges = edgeHashes(live)
-	return c
-}

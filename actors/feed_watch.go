@@ -20,6 +20,12 @@ type Watch struct {
 	partial bool
 	// incomplete: the last list was not of everybody.
 	incomplete bool
+	// from is where the watcher goes on in a partial list.
+	from *Cursor
+	// edges are those within reach when what is first in order came to be
+	// pending, lives is Feed.lives at that time.
+	edges []uint32
+	lives uint64
 }
 
 type syncState int
@@ -107,7 +113,12 @@ func (w *Watch) begin(now int64, users Users) {
 		for seq := c.Seq + 1; seq <= f.seq; seq++ {
 			w.note(f.ring[seq%uint64(len(f.ring))])
 		}
-	case users.Synced() && c.MS-slackMS >= now-resumeMS && c.MS <= now+slackMS:
+	case users.Synced() && c.MS-slackMS >= now-resumeMS && c.MS <= now+slackMS && c.within(users.Live()):
+		// Whoever may have been seen from there can be seen from here.
+		w.from = &Cursor{Pattern: c.Pattern}
+		if len(c.Edges) == len(users.Live()) {
+			w.from.MS, w.from.Edges = c.MS, c.Edges
+		}
 		w.sync, w.partial = syncListing, true
 		users.Each(func(aor string, s Sight) {
 			if s.touched(c.MS-slackMS, c.reach) {
@@ -123,6 +134,9 @@ func (w *Watch) begin(now int64, users Users) {
 func (w *Watch) note(c change) {
 	if w.sync == syncWanted {
 		return // the list will have it
+	}
+	if w.order.front(true) == nil {
+		w.edges, w.lives = edgeHashes(c.before.Live), c.lives
 	}
 	p := w.pending[c.aor]
 	if p == nil {
@@ -241,16 +255,29 @@ func (w *Watch) nextOfSync(now int64, users Users) *Event {
 	return &Event{Kind: SyncEnds, MS: now, Complete: !w.incomplete, ID: w.position(now, users)}
 }
 
-// position is where a watcher that has been told all but what is pending goes
-// on. Within a list there is none but its beginning.
+// position is where a watcher that has been told all but what is pending goes on.
 func (w *Watch) position(now int64, users Users) string {
-	if w.sync == syncListing {
-		if w.partial {
-			return w.cfg.From
+	f := w.feed
+	c := &Cursor{Feed: f.id, Seq: f.seq, MS: now, Pattern: patternHash(f.pattern)}
+	switch front := w.order.front(true); {
+	case w.sync == syncListing && w.partial:
+		c = w.from
+	case w.sync == syncListing, w.incomplete:
+		c = &Cursor{Pattern: c.Pattern}
+	case front != nil:
+		c.Seq, c.MS, c.Edges = front.seq-1, min(now, front.ms), w.edges
+		if w.lives != f.lives {
+			// What has been told since was seen by others: this feed alone knows
+			// the way from there.
+			c.MS, c.Edges = 0, nil
 		}
-		return ""
+	default:
+		c.Edges = edgeHashes(users.Live())
 	}
-	return w.feed.cursor(now, users.Live(), w.order.front(true)).String()
+	if !users.Synced() {
+		c.MS, c.Edges = 0, nil
+	}
+	return c.String()
 }
 
 // Position is where a watcher that has been told everything so far goes on, or

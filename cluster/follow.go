@@ -314,9 +314,9 @@ func (f *Follow) tick(now int64, v *view) {
 			s = &sweep{node: v.nodes[i].Name}
 			f.sweeps[s.node] = s
 		}
-		key, told, clean := f.core.heardFrom(v, i, f.generation)
+		key, told, clean := f.core.heardFrom(now, v, i, f.generation)
 		good := told && s.good == key
-		synced, listed = synced && good, listed && s.listed
+		synced, listed = synced && good && clean, listed && s.listed
 		if told && !good && !s.running && now >= s.nextMS && (clean || !s.listed) {
 			s.begin(now, key, f.marks)
 		}
@@ -417,8 +417,9 @@ func (s *sweep) begin(now int64, key heardKey, mark uint64) {
 }
 
 // heardFrom tells how node i is heard: under what, whether it tells this node
-// of what interests the generation, and whether its listing would be good.
-func (c *Core) heardFrom(v *view, i int, generation uint64) (key heardKey, told, clean bool) {
+// of what interests the generation, and whether it has said lately that it
+// knows all, in the view of this node.
+func (c *Core) heardFrom(now int64, v *view, i int, generation uint64) (key heardKey, told, clean bool) {
 	if i == v.self {
 		// Its own round is enough: it misses nothing of itself.
 		return heardKey{incarnation: c.cfg.Incarnation, own: v.round}, true, c.settled.Load()
@@ -431,7 +432,7 @@ func (c *Core) heardFrom(v *view, i int, generation uint64) (key heardKey, told,
 		return key, false, false
 	}
 	key = heardKey{incarnation: h.incarnation, epoch: h.epoch, gaps: h.gaps, round: h.round, own: v.round}
-	return key, true, h.settled && h.digest == v.digest
+	return key, true, h.settled && h.digest == v.digest && now < h.heardMS+deafMS
 }
 
 // askPage asks a member for a page of its users. s is asked: nothing else changes it.

@@ -107,18 +107,10 @@ func playFollowed(t *testing.T, seed uint64) {
 	h.run(4000)
 	for _, d := range h.devices {
 		owner, _ := h.holders(h.nodes[0], d.aor)
-		expiring := func(l *messages.Lease) bool {
-			left := l.ExpiresMs - h.now - owner.skew
-			return left > -3000 && left < 3000
+		if h.expiring(owner, d.aor) {
+			continue
 		}
-		if slices.ContainsFunc(owner.core.Record(d.aor).GetLeases(), expiring) {
-			continue // within a second owners tell of it
-		}
-		live := map[string]uint64{}
-		for _, n := range h.nodes {
-			live[n.name] = n.inc
-		}
-		want := seesOnline(cluster.Sight{Record: owner.core.Record(d.aor), MS: h.now + owner.skew, Live: live})
+		want := seesOnline(cluster.Sight{Record: owner.core.Record(d.aor), MS: h.now + owner.skew, Live: h.edges()})
 		for _, n := range h.nodes {
 			c := copies[n.core]
 			if got := c.online[d.aor]; got != want {
@@ -140,4 +132,21 @@ func playFollowed(t *testing.T, seed uint64) {
 	if t.Failed() {
 		t.Logf("replay with: -run 'TestSimulationFollow/%d$' -seeds 1 -seed %d\n%s", seed-100_000, seed-100_000, strings.Join(h.log, "\n"))
 	}
+}
+
+// expiring: something ends within seconds of now, and owners tell of it within one.
+func (h *history) expiring(owner *simNode, aor string) bool {
+	return slices.ContainsFunc(owner.core.Record(aor).GetLeases(), func(l *messages.Lease) bool {
+		left := l.ExpiresMs - h.now - owner.skew
+		return left > -3000 && left < 3000
+	})
+}
+
+// edges are the nodes with their incarnations, when all are up.
+func (h *history) edges() map[string]uint64 {
+	live := map[string]uint64{}
+	for _, n := range h.nodes {
+		live[n.name] = n.inc
+	}
+	return live
 }

@@ -165,6 +165,8 @@ type hearing struct {
 	// acknowledged, asked the one that it was last told, at askedMS.
 	knows, asked uint64
 	askedMS      int64
+	// heardMS is when it last said where it is.
+	heardMS int64
 	// epoch and incarnation are the member's. next is the event expected, seen
 	// the last that is known to have been sent, ahead those that overtook others.
 	epoch, next, seen uint64
@@ -187,6 +189,8 @@ const (
 	askAgainMS     = 1000
 	positionMS     = 2000
 	positionSoonMS = 200
+	// deafMS is how long the word of a member counts that all has arrived.
+	deafMS = 6000
 	// answerMS is how long a member may take to answer, the distance of two
 	// clocks that are off in either direction included.
 	answerMS = 2500
@@ -246,7 +250,7 @@ func (h *hearing) tick(now int64) {
 
 // position takes a member's answer to the interest of a generation.
 func (h *hearing) position(now int64, generation uint64, m *messages.WatchPosition) {
-	h.knows = max(h.knows, generation)
+	h.knows, h.heardMS = max(h.knows, generation), now
 	h.round, h.digest, h.settled = m.Round, m.Digest, m.Settled
 	if h.epoch != m.Epoch {
 		h.begin(m.Epoch, m.Sent)
