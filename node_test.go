@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"hereis"
 	"hereis/actors"
+	"hereis/bench/ports"
 	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/messages/messagestest"
@@ -50,9 +50,9 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	out := make([]hereis.Config, n)
 	var join []string
-	ports := freePorts(t, 3*n)
+	addrs := ports.Addrs(t, 3*n)
 	for i := range out {
-		free := ports[3*i:]
+		free := addrs[3*i:]
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}
@@ -67,29 +67,6 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	for i := range out {
 		out[i].Join = join
-	}
-	return out
-}
-
-// freePorts finds addresses that are free for UDP and TCP now: at a loopback
-// address of the test's own, so that no other process takes one meanwhile.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	ip := fmt.Sprintf("127.%d.%d.%d", 2+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
-	var out []string
-	for len(out) < n {
-		at := fmt.Sprintf("%s:%d", ip, 10000+rand.IntN(20000))
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", at)
-		if err != nil {
-			continue
-		}
-		defer u.Close()
-		out = append(out, at)
 	}
 	return out
 }

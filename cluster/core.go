@@ -58,6 +58,10 @@ type Core struct {
 	// changes counts the changes that could be seen; it is raised with the lock
 	// of the user's shard held.
 	changes atomic.Uint64
+	// streams says of nodes by name, in whatever life, whether there is a stream
+	// to them; relays counts what went by a third node, to take turns.
+	streams sync.Map // string: bool
+	relays  atomic.Uint64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -195,6 +199,8 @@ func (c *Core) peerOf(m Member) *neighbor {
 	p := c.peers[m.Name]
 	if p == nil || p.incarnation != m.Incarnation {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
+		up, known := c.streams.Load(m.Name)
+		p.down.Store(known && up == false)
 		c.peers[m.Name] = p
 	}
 	return p
@@ -287,6 +293,8 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onDiffers(now, from, m)
 	case *messages.UserEvent:
 		c.onUserEvent(now, from, m)
+	case *messages.Relay:
+		c.onRelay(now, from, m)
 	default:
 		c.stats.BadMessages.Add(1)
 	}
@@ -301,7 +309,7 @@ func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg,
 
 func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
 	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
-	if err != nil || !by(p.name, env) {
+	if err != nil || !by(p.name, env) && !c.relay(p.name, env) {
 		c.stats.SendDrops.Add(1)
 		return false
 	}
@@ -310,6 +318,7 @@ func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.En
 
 // PeerUp is told when a stream to a member is usable: what was lost is sent again.
 func (c *Core) PeerUp(now int64, hello *messages.Hello) {
+	c.streams.Store(hello.GetName(), true)
 	c.viewMu.Lock()
 	v := c.view.Load()
 	c.settling.waitMS = 0
@@ -325,6 +334,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // PeerDown is told when a stream is gone: what was asked there is asked
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
+	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
 		for i := range c.shards {

@@ -64,7 +64,7 @@ func (c *Core) sendReply(rq *request, msg proto.Message) {
 		return
 	}
 	env.Incarnation, env.Id, env.Aor, env.StandIn = rq.env.Incarnation, rq.env.Id, rq.env.Aor, rq.standIn
-	if !c.parts.Network.Send(rq.asker, env) {
+	if !c.parts.Network.Send(rq.asker, env) && !c.relay(rq.asker, env) {
 		c.stats.SendDrops.Add(1)
 	}
 }
@@ -112,7 +112,7 @@ func (c *Core) forward(v *view, owner int, rq *request) {
 		Incarnation: rq.env.Incarnation, Id: rq.env.Id, Aor: rq.env.Aor, Grain: rq.env.Grain,
 		ForwardedFor: rq.asker,
 	}
-	if !c.parts.Network.Send(v.nodes[owner].Name, env) {
+	if to := v.nodes[owner].Name; !c.parts.Network.Send(to, env) && !c.relay(to, env) {
 		c.stats.SendDrops.Add(1)
 		rq.standIn = false
 		rq.reply(fail(messages.FailureCode_FAILURE_CODE_NOT_HOLDER, "owner cannot be reached from here"))

@@ -30,6 +30,8 @@ type Stats struct {
 	BroadcastsRefused atomic.Int64
 	// Messages that the network would not take.
 	SendDrops atomic.Int64
+	// Messages that went by a third node for want of a stream, here first or on their way.
+	Relayed atomic.Int64
 	// Requests that wait at the gate.
 	Parked atomic.Int64
 	// Dead keys dropped before their time because an AoR had too many (rule 4).

@@ -24,6 +24,10 @@ type Package interface {
 	// Check tells whether a body may be published: nil, ErrMediaType or
 	// ErrDocument, possibly wrapped. It bounds size and depth itself.
 	Check(mediaType string, body []byte) error
+	// Changed tells whether a watcher who was told of one state must be told of
+	// the other: NowMS alone is no change, nor is anything that no document of
+	// this package shows.
+	Changed(told, now *State) bool
 	// Compose makes the document for one watcher. It returns a Document without
 	// body where the package has nothing to say (a NOTIFY without body), and
 	// depends on its argument alone: equal states give equal bodies.
@@ -63,6 +67,8 @@ type State struct {
 	Devices []Device
 	// Publications are the live ones of the composed package, oldest first.
 	Publications []Publication
+	// Dialogs are calls of the user that Hereis itself has seen, oldest first.
+	Dialogs []Dialog
 	// Watchers are the subscriptions to this user in the package that a winfo
 	// package speaks of (RFC 3857), nil for others.
 	Watchers []Watcher
@@ -80,6 +86,11 @@ type Device struct {
 	InstanceID string
 	RegID      uint32
 	UserAgent  string
+	// DisplayName of the Contact, unquoted.
+	DisplayName string
+	// From is the network address and transport that it registered from, as
+	// "udp 192.0.2.1:5060"; a publication with the same From is this device's.
+	From string
 	// SinceMS and ExpiresMS are node times in ms.
 	SinceMS, ExpiresMS int64
 }
@@ -90,9 +101,24 @@ type Publication struct {
 	ID        string
 	MediaType string
 	Body      []byte
+	// From is as in Device; empty if it is not known.
+	From string
 	// StampMS is the node time, in ms, of its last change, not of a refresh.
 	StampMS   int64
 	ExpiresMS int64
+}
+
+// Dialog is one call of the user (RFC 4235 4.1).
+type Dialog struct {
+	ID string
+	// CallID and tags as the user's device has them; RemoteTag may not be known yet.
+	CallID, LocalTag, RemoteTag string
+	// Direction is "initiator" if the user called, else "recipient".
+	Direction string
+	// State is "trying", "proceeding", "early", "confirmed" or "terminated".
+	State string
+	// Remote is the URI of the other side.
+	Remote string
 }
 
 // Watcher is one subscription (RFC 3857 4.7).
