@@ -29,6 +29,10 @@ func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 
 func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
 
+func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	return g.user.Tell(before, after, nowMS)
+}
+
 // flows tells the cluster what the front end knows of this edge's flows.
 type flows struct{ transport *transport.Transport }
 

@@ -75,6 +75,18 @@ func (u *User) Answer(q *Question) *Answer {
 			return &Answer{Reply: ToFailure(err)}
 		}
 		return a
+	case *messages.Publish:
+		a, err := u.publish(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.Subscribe:
+		a, err := u.subscribe(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
 	case *messages.Locate:
 		return u.locate(q, msg)
 	case *messages.Where:

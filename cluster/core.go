@@ -65,6 +65,10 @@ type Core struct {
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
+	// hearers take events of other types, by full name; they do not change once the node runs.
+	hearers map[string]Hearer
+	// deaf are the nodes that could not be told of a change (tell.go).
+	deaf deafTable
 	// debug: the life of a question and of a change is logged.
 	debug bool
 	// start runs a handler elsewhere; false: too many run already.
@@ -161,6 +165,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
+		hearers:   make(map[string]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -217,6 +222,7 @@ func (c *Core) Tick(now int64) {
 	c.tickDigests(now)
 	c.tickBulk(now)
 	c.tickWatches(now)
+	c.tickDeaf()
 }
 
 // tickShard is Tick for one shard.
@@ -296,7 +302,7 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 	case *messages.Relay:
 		c.onRelay(now, from, m)
 	default:
-		c.stats.BadMessages.Add(1)
+		c.deliver(from, m)
 	}
 }
 

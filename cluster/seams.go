@@ -112,6 +112,10 @@ type Grains interface {
 	// Shown is what followers are given of a record: the leases, live or dead,
 	// of the kinds that can be seen, the floor, and ended flows.
 	Shown(rec *messages.Record) *messages.Record
+	// Tell is told of every change of a record, expiries apart, that this node
+	// makes or learns of as owner, or makes as stand-in. It says which nodes
+	// are to hear what of it; nil: nobody.
+	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).

@@ -38,6 +38,10 @@ func (g grains) Changed(before, after *messages.Record, now int64) bool {
 
 func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
 
+func (g grains) Tell(before, after *messages.Record, now int64) (*messages.StateChanged, []string) {
+	return g.user.Tell(before, after, now)
+}
+
 // disk is a Store that survives its process; what is not flushed does not.
 type disk struct {
 	recs    map[string]*messages.Record

@@ -39,6 +39,9 @@ type Stats struct {
 	// Events sent to nodes that follow users, and listings by which a node's
 	// copy was made or mended.
 	Events, Listings atomic.Int64
+	// Changes of a user's state told to nodes that have an interest in it: one
+	// for each such node.
+	Tells atomic.Int64
 	// Buckets found different by digests.
 	Differing atomic.Int64
 	// View changes, and rounds.

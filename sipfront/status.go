@@ -63,6 +63,8 @@ func rows() []row {
 		{actors.ErrForeignDomain, 404, "Not Found", false},
 		{actors.ErrNotFound, 404, "Not Found", false},
 		{errNoMethod, 405, "Method Not Allowed", false},
+		{actors.ErrConditionFailed, 412, "Conditional Request Failed", false},
+		{actors.ErrTooManyPublications, 403, "Too Many Publications", false},
 		{errTimeout, 408, "Request Timeout", false},
 		{errScheme, 416, "Unsupported URI Scheme", false},
 		{actors.ErrIntervalTooBrief, 423, "Interval Too Brief", false},
