@@ -39,6 +39,7 @@ func (c *Config) limits() actors.Limits {
 	l := actors.DefaultLimits()
 	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
 	l.Jitter = float64(c.ExpiresJitter) / 100
+	l.MaxMessages, l.MessageTTL = c.MaxStoredPerUser, c.MessageTTL
 	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
 	return l
 }
@@ -71,6 +72,7 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
+	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)

@@ -253,10 +253,17 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	if n.users != nil {
 		parts.Credentials = n.users
 	}
+	if n.cfg.StoreMessages {
+		parts.Mailbox = mailbox{n.client, n.cluster}
+	}
 	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
+		n.sip.StateChanged(actors.AoR(msg.(*messages.StateChanged).GetAor()))
+	})
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
 	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
 	return nil

@@ -192,7 +192,13 @@ func (p *phone) send(n *member, method, uri, user string, extra ...string) strin
 		fmt.Sprintf("CSeq: %d %s", p.cseq, method),
 		"Max-Forwards: 70",
 	}, extra...)
-	msg := strings.Join(lines, "\r\n") + "\r\nContent-Length: 0\r\n\r\n"
+	return p.exchange(n, strings.Join(lines, "\r\n")+"\r\nContent-Length: 0\r\n\r\n")
+}
+
+// exchange sends a request until there is a final answer.
+func (p *phone) exchange(n *member, msg string) string {
+	p.t.Helper()
+	method, _, _ := strings.Cut(msg, " ")
 	_, at, _ := strings.Cut(n.SIPAddrs()[0], ":")
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at))
 	buf := make([]byte, 8192)

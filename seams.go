@@ -33,6 +33,21 @@ func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.Sta
 	return g.user.Tell(before, after, nowMS)
 }
 
+// mailbox keeps messages as leases of this node.
+type mailbox struct {
+	*actors.Client
+	cluster *cluster.Node
+}
+
+// Mail implements sipfront.Mailbox.
+func (m mailbox) Mail() map[actors.AoR]int {
+	mail := make(map[actors.AoR]int)
+	for aor, n := range m.cluster.Own(messages.LeaseKind_LEASE_KIND_MESSAGE) {
+		mail[actors.AoR(aor)] = n
+	}
+	return mail
+}
+
 // flows tells the cluster what the front end knows of this edge's flows.
 type flows struct{ transport *transport.Transport }
 

@@ -66,7 +66,7 @@ type Core struct {
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
 	// hearers take events of other types, by full name; they do not change once the node runs.
-	hearers map[string]Hearer
+	hearers map[string][]Hearer
 	// deaf are the nodes that could not be told of a change (tell.go).
 	deaf deafTable
 	// debug: the life of a question and of a change is logged.
@@ -165,7 +165,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
-		hearers:   make(map[string]Hearer),
+		hearers:   make(map[string][]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -418,4 +418,22 @@ func (c *Core) Record(aor string) *messages.Record {
 		return e.rec
 	}
 	return nil
+}
+
+// Own counts this edge's live leases of a kind, by AoR. It looks at every record.
+func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
+	own := make(map[string]int)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			for _, l := range e.rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && e.rec.Alive(l, now) {
+					own[aor]++
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return own
 }

@@ -253,6 +253,8 @@ func adds(msg proto.Message) messages.LeaseKind {
 		return messages.LeaseKind_LEASE_KIND_BINDING
 	case *messages.Publish:
 		return messages.LeaseKind_LEASE_KIND_PUBLICATION
+	case *messages.StoreMessage:
+		return messages.LeaseKind_LEASE_KIND_MESSAGE
 	}
 	return messages.LeaseKind_LEASE_KIND_UNSPECIFIED
 }

@@ -154,6 +154,11 @@ func (n *Node) Members() []MemberStatus { return n.core.MemberStatus(n.parts.Clo
 // Stats are the counters of this node; they go on counting.
 func (n *Node) Stats() *Stats { return &n.core.stats }
 
+// Own counts the live leases of a kind that this node is the edge of, by AoR.
+func (n *Node) Own(kind messages.LeaseKind) map[string]int {
+	return n.core.Own(n.parts.Clock.NowMS(), kind)
+}
+
 // Tables counts what this node holds; it looks at every record.
 func (n *Node) Tables() Tables { return n.core.Tables(n.parts.Clock.NowMS()) }
 

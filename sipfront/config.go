@@ -71,6 +71,14 @@ type Config struct {
 	// that users of ours, and trunks, may call. All else that is foreign is refused.
 	Trunks []Trunk
 	Relays []Relay
+	// MessageTTL is how long a message is kept at most for a user who is offline,
+	// if Parts.Mailbox is there; MaxMessageSize, in bytes, the largest body that is
+	// kept; MaxStoredMessages how many this node keeps.
+	MessageTTL        time.Duration
+	MaxMessageSize    int
+	MaxStoredMessages int
+	// MessageWait is how long devices may be silent before a message is kept.
+	MessageWait time.Duration
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -92,6 +100,11 @@ func DefaultConfig() Config {
 		Digest:        []credentials.Algorithm{credentials.SHA256, credentials.SHA512256, credentials.MD5},
 		NonceLife:     10 * time.Minute,
 		MaxNonces:     1 << 17,
+
+		MessageTTL:        24 * time.Hour,
+		MaxMessageSize:    8192,
+		MaxStoredMessages: 10_000,
+		MessageWait:       8 * time.Second,
 	}
 }
 
@@ -126,6 +139,14 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("NonceLife: %v is less than 1s", c.NonceLife)
 	case c.MaxNonces < 1:
 		return fmt.Errorf("MaxNonces: %d is less than 1", c.MaxNonces)
+	case c.MessageTTL < time.Minute:
+		return fmt.Errorf("MessageTTL: %v is less than 1m", c.MessageTTL)
+	case c.MaxMessageSize < 1:
+		return fmt.Errorf("MaxMessageSize: %d is less than 1", c.MaxMessageSize)
+	case c.MaxStoredMessages < 1:
+		return fmt.Errorf("MaxStoredMessages: %d is less than 1", c.MaxStoredMessages)
+	case c.MessageWait < time.Second || c.MessageWait > 30*time.Second:
+		return fmt.Errorf("MessageWait: %v is not in 1s..30s", c.MessageWait)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}

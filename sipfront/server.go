@@ -89,6 +89,8 @@ type Parts struct {
 	Resolver  Resolver
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
+	// Mailbox keeps messages for users who are offline; nil: nobody does.
+	Mailbox Mailbox
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -113,6 +115,8 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+	// mail is nil if no messages are kept.
+	mail *mailroom
 
 	// draining: no new flow or call begins here.
 	draining atomic.Bool
@@ -195,6 +199,9 @@ func New(cfg Config, parts Parts) (*Server, error) {
 			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
 		}
 	}
+	if parts.Mailbox != nil {
+		s.mail = newMailroom(s)
+	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}
@@ -213,6 +220,9 @@ func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
+	if s.mail != nil {
+		s.mail.run(ctx)
+	}
 	<-ctx.Done()
 	s.running.Store(false)
 	close(s.stop)
@@ -232,6 +242,21 @@ func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
 
 // Stray implements transaction.User.
 func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// StateChanged tells that something about a user has changed that interests
+// this node: messages that it keeps for the user are tried.
+func (s *Server) StateChanged(aor actors.AoR) {
+	if s.mail != nil {
+		s.mail.changed(aor)
+	}
+}
+
+// StateLost tells that any number of calls of StateChanged may be missing.
+func (s *Server) StateLost() {
+	if s.mail != nil {
+		s.mail.lost()
+	}
+}
 
 // FlowsOpen tells whether a flow of this process is open.
 func (s *Server) FlowsOpen(id *messages.FlowID) bool {
