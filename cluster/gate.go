@@ -130,8 +130,7 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
 	case *messages.WatchInterest:
-		c.onInterest(now, rq.asker, m)
-		rq.reply(m)
+		rq.reply(c.onInterest(now, rq.asker, m))
 	case *messages.Count:
 		rq.reply(c.counted(now, m))
 	case *messages.Ping:
@@ -254,6 +253,8 @@ func adds(msg proto.Message) messages.LeaseKind {
 		return messages.LeaseKind_LEASE_KIND_BINDING
 	case *messages.Publish:
 		return messages.LeaseKind_LEASE_KIND_PUBLICATION
+	case *messages.StoreMessage:
+		return messages.LeaseKind_LEASE_KIND_MESSAGE
 	}
 	return messages.LeaseKind_LEASE_KIND_UNSPECIFIED
 }

@@ -277,6 +277,9 @@ func (n *notifier) reauthorize() {
 // stateChanged takes in what an owner tells of a user who is watched here.
 func (n *notifier) stateChanged(m *messages.StateChanged) {
 	n.s.count.stateChanges.Add(1)
+	if !slices.Contains(m.Watching, n.s.parts.Cluster.Self()) {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	u := n.users[m.Aor]
