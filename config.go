@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"hereis/actors"
 	"hereis/cluster"
 	"hereis/sipfront"
 	"hereis/sipfront/transaction"
@@ -68,6 +69,12 @@ type Config struct {
 	// Relays are foreign domains that authenticated users, and trunks, may call,
 	// as DOMAIN or DOMAIN=HOST:PORT. All others are refused.
 	Relays []string `name:"relay" group:"sip" placeholder:"D" help:"Foreign domain that authenticated users and trunks may call, DOMAIN or DOMAIN=HOST:PORT; repeatable."`
+
+	// StoreMessages keeps a MESSAGE for a user who is offline, and delivers it when
+	// the user registers at any node (RFC 3428); the sender gets a 202.
+	StoreMessages bool `name:"store-messages" group:"sip" help:"Keep a MESSAGE for a user who is offline, and deliver it when the user registers."`
+	// MessageTTL is how long such a message is kept at most. 1 min to 30 days.
+	MessageTTL time.Duration `name:"message-ttl" group:"sip" placeholder:"T" help:"How long a MESSAGE for a user who is offline is kept at most."`
 
 	// Cluster is the ip:port of gossip (UDP and TCP). Empty: port 7060 at
 	// the advertised address with a secret, at 127.0.0.1 without.
@@ -167,6 +174,16 @@ type Config struct {
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
 
+	// MaxStored bounds the messages that this node keeps for users who are
+	// offline, MaxStoredPerUser those of one user at all nodes, MaxStoredBytes the
+	// body of one; above them the sender is told that the user is unavailable.
+	MaxStored        int `name:"max-stored" group:"limits" placeholder:"N" help:"Messages kept at this node for users who are offline (--store-messages); above it 480."`
+	MaxStoredPerUser int `name:"max-stored-per-user" group:"limits" placeholder:"N" help:"Messages kept for one user who is offline, at all nodes; above it 480."`
+	MaxStoredBytes   int `name:"max-stored-bytes" group:"limits" placeholder:"BYTES" help:"Body of a message that is kept; above it 480."`
+	// MaxWatchBacklog bounds the users of whom a watcher may have changes unread;
+	// above it the watcher is given a list of all who are online instead.
+	MaxWatchBacklog int `name:"max-watch-backlog" group:"limits" placeholder:"N" help:"Users of whom a watcher may have changes unread; above it a list of all takes their place."`
+
 	// MaxPending bounds the requests without a final answer, ringing calls among
 	// them; above it: 503.
 	MaxPending int `name:"max-pending" group:"limits" placeholder:"N" help:"Requests without a final answer at a time; above it 503."`
@@ -253,8 +270,12 @@ func DefaultConfig() Config {
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
-		MaxPending:      tx.MaxPending,
-		SourceRate:      tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
+		MaxWatchBacklog: 65536,
+		MessageTTL:      front.MessageTTL,
+		MaxStored:       front.MaxStoredMessages, MaxStoredPerUser: actors.DefaultLimits().MaxMessages,
+		MaxStoredBytes: front.MaxMessageSize,
+		MaxPending:     tx.MaxPending,
+		SourceRate:     tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
 		MaxSources:     tr.Sources.Table,
 		MaxConnections: tr.Streams.Connections, MaxConnectionsPerSource: tr.Streams.PerSource,
 		MaxDatagram: tr.Limits.Datagram, MaxMessage: tr.Streams.Message, MaxBody: tr.Limits.Body,

@@ -107,6 +107,9 @@ func (c *Config) validateTrust() error {
 	if len(c.Digest) == 0 {
 		errs = append(errs, fieldErr("digest", "at least one algorithm is needed"))
 	}
+	if c.MessageTTL < time.Minute || c.MessageTTL > 30*24*time.Hour {
+		errs = append(errs, fieldErr("message-ttl", "%s is not within 1m and 720h", c.MessageTTL))
+	}
 	if c.NonceLife < time.Second || c.NonceLife > 24*time.Hour {
 		errs = append(errs, fieldErr("nonce-life", "%s is not within 1s and 24h", c.NonceLife))
 	}
@@ -228,6 +231,8 @@ func (c *Config) validateLimits() error {
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},
 		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
+		{"max-watch-backlog", c.MaxWatchBacklog, 1},
+		{"max-stored", c.MaxStored, 1}, {"max-stored-per-user", c.MaxStoredPerUser, 1}, {"max-stored-bytes", c.MaxStoredBytes, 1},
 		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
 		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},
 		{"max-connections", c.MaxConnections, 1}, {"max-connections-per-source", c.MaxConnectionsPerSource, 1},

@@ -48,6 +48,7 @@ type Node struct {
 	authorizer *authorizer
 	lists      *followed[event.Lists]
 	self       cluster.Member
+	feeds      feeds
 	latency    *latencies
 }
 
@@ -58,7 +59,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log, latency: newLatencies()}
+	n := &Node{cfg: cfg, log: log, latency: newLatencies(), feeds: feeds{byPattern: make(map[string]*feed)}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -264,6 +265,9 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	if n.users != nil {
 		parts.Credentials = n.users
 	}
+	if n.cfg.StoreMessages {
+		parts.Mailbox = mailbox{n.client, n.cluster}
+	}
 	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
@@ -328,6 +332,7 @@ func (n *Node) runGossip(ctx context.Context) error {
 // Close gives back what New took. Run calls it; so does who never ran the node.
 func (n *Node) Close() error {
 	var errs []error
+	n.feeds.stop()
 	if n.transport != nil {
 		n.transport.Close()
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"hereis/bench/ports"
 )
 
 // tcpPhone is a TCP connection to a node that speaks just enough SIP for a call.
@@ -180,7 +182,7 @@ func TestRFC3263_4_3_CallsThroughDNSWithFailover(t *testing.T) {
 	}
 	defer gateway.Close()
 	port := netip.MustParseAddrPort(gateway.Addr().String()).Port()
-	refused := netip.MustParseAddrPort(freePorts(t, 1)[0]).Port()
+	refused := netip.MustParseAddrPort(ports.Addrs(t, 1)[0]).Port()
 	cfgs[0].DNS = []string{nameServer(t,
 		`gw.example.net. 60 IN NAPTR 10 10 "s" "SIP+D2T" "" _sip._tcp.gw.example.net.`,
 		`gw.example.net. 60 IN NAPTR 20 10 "s" "SIP+D2U" "" _sip._udp.gw.example.net.`,

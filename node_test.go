@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"hereis"
 	"hereis/actors"
+	"hereis/bench/ports"
 	"hereis/cluster/store"
 	"hereis/messages"
 	"hereis/messages/messagestest"
@@ -50,9 +50,9 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	out := make([]hereis.Config, n)
 	var join []string
-	ports := freePorts(t, 3*n)
+	addrs := ports.Addrs(t, 3*n)
 	for i := range out {
-		free := ports[3*i:]
+		free := addrs[3*i:]
 		c := hereis.DefaultConfig()
 		c.Name, c.Data = fmt.Sprintf("n%d", i+1), filepath.Join(t.TempDir(), "data")
 		c.SIP = []string{"udp:" + free[0]}
@@ -67,29 +67,6 @@ func configs(t *testing.T, n int) []hereis.Config {
 	}
 	for i := range out {
 		out[i].Join = join
-	}
-	return out
-}
-
-// freePorts finds addresses that are free for UDP and TCP now: at a loopback
-// address of the test's own, so that no other process takes one meanwhile.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	ip := fmt.Sprintf("127.%d.%d.%d", 2+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
-	var out []string
-	for len(out) < n {
-		at := fmt.Sprintf("%s:%d", ip, 10000+rand.IntN(20000))
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", at)
-		if err != nil {
-			continue
-		}
-		defer u.Close()
-		out = append(out, at)
 	}
 	return out
 }
@@ -215,7 +192,13 @@ func (p *phone) send(n *member, method, uri, user string, extra ...string) strin
 		fmt.Sprintf("CSeq: %d %s", p.cseq, method),
 		"Max-Forwards: 70",
 	}, extra...)
-	msg := strings.Join(lines, "\r\n") + "\r\nContent-Length: 0\r\n\r\n"
+	return p.exchange(n, strings.Join(lines, "\r\n")+"\r\nContent-Length: 0\r\n\r\n")
+}
+
+// exchange sends a request until there is a final answer.
+func (p *phone) exchange(n *member, msg string) string {
+	p.t.Helper()
+	method, _, _ := strings.Cut(msg, " ")
 	_, at, _ := strings.Cut(n.SIPAddrs()[0], ":")
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at))
 	buf := make([]byte, 8192)
@@ -336,24 +319,26 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 		cfgs[i].Durability = "sync"
 	}
 	nodes := startAll(t, cfgs, nil)
-	events, err := nodes[1].Watch(t.Context(), "*")
+	w, err := nodes[1].Watch(t.Context(), "*", hereis.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer w.Close()
 	p := newPhone(t)
 	if got := p.register(nodes[0], "alice", 600); !strings.HasPrefix(got, "SIP/2.0 200 ") || !strings.Contains(got, p.addr()) {
 		t.Fatalf("REGISTER: got %s", got)
 	}
 	expect := func(online bool, edge string) {
 		t.Helper()
-		for end := time.After(10 * time.Second); ; {
-			select {
-			case e := <-events:
-				if e.Aor == "sip:alice@example.com" && e.Changed && e.Online == online && (edge == "" || e.Edge == edge) {
-					return
-				}
-			case <-end:
-				t.Fatalf("no event: online %v at %s", online, edge)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for {
+			e, err := w.Next(ctx)
+			if err != nil {
+				t.Fatalf("no event: online %v at %s: %v", online, edge, err)
+			}
+			if e.AoR == "sip:alice@example.com" && e.Online == online && (edge == "" || e.Device.GetEdge() == edge) {
+				return
 			}
 		}
 	}

@@ -25,12 +25,29 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
 }
 
-func (g grains) Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent {
+func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
 }
 
+func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
+
 func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
 	return g.user.Tell(before, after, nowMS)
+}
+
+// mailbox keeps messages as leases of this node.
+type mailbox struct {
+	*actors.Client
+	cluster *cluster.Node
+}
+
+// Mail implements sipfront.Mailbox.
+func (m mailbox) Mail() map[actors.AoR]int {
+	mail := make(map[actors.AoR]int)
+	for aor, n := range m.cluster.Own(messages.LeaseKind_LEASE_KIND_MESSAGE) {
+		mail[actors.AoR(aor)] = n
+	}
+	return mail
 }
 
 // flows tells the cluster what the front end knows of this edge's flows.

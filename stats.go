@@ -22,6 +22,7 @@ func (n *Node) Stats() map[string]float64 {
 	flatten(out, "stream", n.streams.Stats())
 	flatten(out, "store", n.store.Stats())
 	flatten(out, "clock", n.clock.Stats())
+	flatten(out, "watch", n.feeds.numbers())
 	if n.users != nil {
 		flatten(out, "users", n.users.Stats())
 	}

@@ -139,6 +139,39 @@ func (c *Client) Subscribe(ctx context.Context, m *messages.Subscribe) (*message
 	return res, nil
 }
 
+// StoreMessage has a message kept for a user, and returns when it is stored here
+// and copied, with its key; nil: a repeat of it is stored at another node. It
+// fills in what Register fills in.
+func (c *Client) StoreMessage(ctx context.Context, m *messages.StoreMessage) (key []byte, err error) {
+	if err := c.cluster.KeepErr(); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	m.Edge, m.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
+	if m.Stamp == nil {
+		m.Stamp = c.cluster.NewStamp()
+	}
+	res, err := call[*messages.MessageStored](ctx, c, m.Aor, m)
+	if err != nil {
+		return nil, err
+	}
+	if leases := res.GetWrites().GetLeases(); len(leases) > 0 {
+		key = leases[0].Key
+	}
+	return key, c.keep(ctx, res.GetWrites())
+}
+
+// DropMessages ends messages of this node that have been delivered or given up.
+func (c *Client) DropMessages(ctx context.Context, aor AoR, keys ...[]byte) error {
+	m := &messages.DropMessages{
+		Aor: string(aor), Keys: keys, Edge: c.cluster.Name(), Incarnation: c.cluster.Incarnation(), Stamp: c.cluster.NewStamp(),
+	}
+	res, err := call[*messages.MessageStored](ctx, c, m.Aor, m)
+	if err != nil {
+		return err
+	}
+	return c.keep(ctx, res.GetWrites())
+}
+
 // keep stores what a holder has accepted from this edge.
 func (c *Client) keep(ctx context.Context, writes *messages.Record) error {
 	if writes.Empty() {

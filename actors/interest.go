@@ -20,7 +20,7 @@ func (u *User) subscribe(q *Question, m *messages.Subscribe) (*Answer, error) {
 	if u.cfg.Known != nil && !u.cfg.Known(AoR(m.Aor)) && len(m.GetInterest().GetEvents()) > 0 {
 		return nil, ErrNotFound
 	}
-	res := &messages.Subscribed{State: q.Record, NowMs: q.NowMS, Settled: q.Settled && !q.StandIn}
+	res := &messages.Subscribed{State: withoutMessages(q.Record), NowMs: q.NowMS, Settled: q.Settled && !q.StandIn}
 	a := &Answer{Reply: res}
 	if m.GetInterest() == nil {
 		return a, nil
@@ -31,9 +31,20 @@ func (u *User) subscribe(q *Question, m *messages.Subscribe) (*Answer, error) {
 	}
 	a.Writes = &messages.Record{Aor: m.Aor, Leases: []*messages.Lease{l}}
 	res.Writes = a.Writes
-	res.State = q.Record.Clone()
+	res.State = res.State.Clone()
 	res.State.Merge(a.Writes)
 	return a, nil
+}
+
+// withoutMessages is a record without the messages that are kept for its user.
+func withoutMessages(rec *messages.Record) *messages.Record {
+	stored := func(l *messages.Lease) bool { return l.GetKind() == messages.LeaseKind_LEASE_KIND_MESSAGE }
+	if !slices.ContainsFunc(rec.GetLeases(), stored) {
+		return rec
+	}
+	out := rec.Clone()
+	out.Leases = slices.DeleteFunc(out.Leases, stored)
+	return out
 }
 
 // interestSlack is how much longer than its subscriptions a node's interest may
@@ -95,10 +106,16 @@ func (u *User) interest(q *Question, m *messages.Subscribe) (*messages.Lease, er
 // of the user's record, and which nodes these are; nil if nobody or nothing.
 // Expiries are not told: the nodes know them.
 func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
-	var to []string
+	var to, watching []string
 	for _, l := range after.GetLeases() {
-		if l.GetKind().Interested() && after.Alive(l, nowMS) && !slices.Contains(to, l.Edge) {
+		if !l.GetKind().Interested() || !after.Alive(l, nowMS) {
+			continue
+		}
+		if !slices.Contains(to, l.Edge) {
 			to = append(to, l.Edge)
+		}
+		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION {
+			watching = append(watching, l.Edge)
 		}
 	}
 	if len(to) == 0 {
@@ -108,7 +125,7 @@ func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.Stat
 	if delta.Empty() {
 		return nil, nil
 	}
-	return &messages.StateChanged{Aor: after.GetAor(), Delta: delta, Sum: Sum(after, nowMS), NowMs: nowMS}, to
+	return &messages.StateChanged{Aor: after.GetAor(), Delta: delta, Sum: Sum(after, nowMS), NowMs: nowMS, Watching: watching}, to
 }
 
 // difference is what after has and before had not. What nodes are interested in
@@ -119,6 +136,9 @@ func difference(before, after *messages.Record, nowMS int64) *messages.Record {
 	for _, l := range after.GetLeases() {
 		if slices.Contains(before.GetLeases(), l) {
 			continue
+		}
+		if l.GetKind() == messages.LeaseKind_LEASE_KIND_MESSAGE {
+			continue // its edge has it, and to others it is none of their business
 		}
 		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION {
 			if !known {
@@ -162,11 +182,11 @@ func watchersWatched(rec *messages.Record, nowMS int64) bool {
 	return false
 }
 
-// Sum is over all that counts in a record at nowMS, interests apart: two nodes
-// that know the same of a user have the same sum.
+// Sum is over all that counts in a record at nowMS, interests and stored
+// messages apart: two nodes that know the same of a user have the same sum.
 func Sum(rec *messages.Record, nowMS int64) (sum uint64) {
 	for _, l := range rec.GetLeases() {
-		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION || !rec.Alive(l, nowMS) {
+		if l.GetKind().Interested() || !rec.Alive(l, nowMS) {
 			continue
 		}
 		h := xxh3.New()

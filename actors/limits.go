@@ -43,6 +43,10 @@ type Limits struct {
 	// MaxSubscribe is the longest subscription: no node's interest in a user
 	// lives for longer without being renewed.
 	MaxSubscribe time.Duration
+	// MaxMessages is how many messages are stored for a user who is offline;
+	// MessageTTL is how long at most.
+	MaxMessages int
+	MessageTTL  time.Duration
 	// Known tells whether the credential source has a user (rule 15); nil if
 	// there is no such source. It must not block.
 	Known func(aor AoR) bool
@@ -62,6 +66,9 @@ func DefaultLimits() Limits {
 		MaxPublish:      2 * time.Hour,
 		MaxPublications: 8,
 		MaxSubscribe:    2 * time.Hour,
+
+		MaxMessages: 20,
+		MessageTTL:  24 * time.Hour,
 	}
 }
 
@@ -90,6 +97,10 @@ func (l Limits) Validate() error {
 		return fmt.Errorf("limits: MaxPublications %d: below 1", l.MaxPublications)
 	case l.MaxSubscribe < time.Second || l.MaxSubscribe > math.MaxUint32*time.Second:
 		return fmt.Errorf("limits: MaxSubscribe %v: not between 1 s and 2^32-1 s", l.MaxSubscribe)
+	case l.MaxMessages < 1:
+		return fmt.Errorf("limits: MaxMessages %d: below 1", l.MaxMessages)
+	case l.MessageTTL < time.Minute:
+		return fmt.Errorf("limits: MessageTTL %v: below a minute", l.MessageTTL)
 	case l.Policy != Reject && l.Policy != ReplaceOldest:
 		return fmt.Errorf("limits: Policy %q: neither %q nor %q", l.Policy, Reject, ReplaceOldest)
 	}

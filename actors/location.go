@@ -87,6 +87,18 @@ func (u *User) Answer(q *Question) *Answer {
 			return &Answer{Reply: ToFailure(err)}
 		}
 		return a
+	case *messages.StoreMessage:
+		a, err := u.storeMessage(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.DropMessages:
+		a, err := u.dropMessages(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
 	case *messages.Locate:
 		return u.locate(q, msg)
 	case *messages.Where:

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -40,8 +41,21 @@ type options struct {
 	Bind      string        `default:"127.0.0.1" help:"Local address."`
 	Run       string        `help:"Name of the run within Call-IDs; default: random."`
 	PID       []string      `name:"pid" placeholder:"NAME=PID" help:"Target process whose CPU and memory are measured, its children included; repeat it for several."`
-	Output    string        `short:"o" enum:"table,json,go" default:"table" help:"table, json, or go (for benchstat)."`
-	Quiet     bool          `short:"q" help:"No progress line."`
+	common
+}
+
+// common are the flags of every command.
+type common struct {
+	Output string `short:"o" enum:"table,json,go" default:"table" help:"table, json, or go (for benchstat)."`
+	Quiet  bool   `short:"q" help:"No progress."`
+}
+
+// voice is how a command tells what it does: lines, and a progress line that is drawn over itself.
+func (c *common) voice(w io.Writer) (say func(string, ...any), progress func(load.Progress)) {
+	if c.Quiet {
+		return func(string, ...any) {}, nil
+	}
+	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }, progressLine(w)
 }
 
 // cli is the command line.
@@ -50,6 +64,8 @@ type cli struct {
 	Refresh  options `cmd:"" help:"Register the users, then measure registering them again."`
 	Locate   options `cmd:"" help:"Register the users, then look them up with OPTIONS that their devices answer."`
 	Call     options `cmd:"" help:"Register the users, then call them: INVITE, 180, 200, ACK, BYE, 200."`
+
+	Compare compareCmd `cmd:"" help:"Start Hereis and its peers, load them in turn, and print ratios."`
 }
 
 func main() {
@@ -71,6 +87,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
+	if command, ok := parsed.Selected().Target.Addr().Interface().(interface {
+		run(context.Context, io.Writer, io.Writer) error
+	}); ok {
+		return exit(command.run(ctx, stdout, stderr), stderr)
+	}
 	scenario := parsed.Command()
 	o := map[string]*options{load.Register: &c.Register, load.Refresh: &c.Refresh, load.Locate: &c.Locate, load.Call: &c.Call}[scenario]
 	cfg, err := o.config(scenario)
@@ -78,10 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
-	progress := progressLine(stderr)
-	if o.Quiet {
-		progress = nil
-	}
+	_, progress := o.voice(stderr)
 	result, err := load.Run(ctx, cfg, progress)
 	if result != nil && result.Measured != nil {
 		report(stdout, o.Output, result)
@@ -94,6 +112,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	return 0
+}
+
+// exit is the exit code of an error, which it tells.
+func exit(err error, stderr io.Writer) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFailed):
+		fmt.Fprintln(stderr, "bench:", err)
+		return 2
+	}
+	fmt.Fprintln(stderr, "bench:", err)
+	return 1
 }
 
 func (o *options) config(scenario string) (load.Config, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"hereis/bench/load"
+	"hereis/bench/proc"
 )
 
 func sample(t *testing.T) *load.Result {
@@ -27,7 +28,7 @@ func sample(t *testing.T) *load.Result {
 		Scenario: load.Register, OK: 990, Failed: 10, Took: 2 * time.Second,
 		Codes:     map[string]uint64{"200": 990, "timeout": 10},
 		Latency:   map[string]*hdrhistogram.Histogram{"register": h},
-		Processes: []load.ProcessUse{{Name: "n1", PID: 7, CPU: 50 * time.Millisecond, RSS: 30e6, RSSBefore: 20e6}},
+		Processes: []proc.Measured{{Name: "n1", PID: 7, CPU: 50 * time.Millisecond, RSS: 30e6, RSSBefore: 20e6}},
 	}}
 }
 

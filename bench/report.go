@@ -13,6 +13,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"hereis/bench/load"
+	"hereis/bench/trial"
 )
 
 // progressLine writes one line over itself.
@@ -201,3 +202,42 @@ func writeTable(w io.Writer, r *load.Result) {
 }
 
 func ms(us int64) float64 { return float64(us) / 1000 }
+
+// writeCompared prints what each server cost and how the first compares with each other one.
+func writeCompared(w io.Writer, c *trial.Compared) {
+	names := c.Names()
+	for _, scenario := range c.Comparison.Scenarios {
+		fmt.Fprintf(w, "%s: %d node(s), %d users a run, %d rounds, interleaved; median [min-max]\n", scenario, max(1, c.Comparison.Servers[0].Nodes), c.Comparison.Shape.Users, c.Comparison.Rounds)
+		fmt.Fprintf(w, "%-16s %-24s %-24s %-12s %-12s %10s %8s %8s\n", "", "CPU us per unit", "units per second", "p50 ms", "p99 ms", "B/user", "failed", "missing")
+		for _, name := range names {
+			runs := c.Of(scenario, name)
+			what := func(q float64) func(*trial.Run) float64 {
+				return func(r *trial.Run) float64 {
+					h := r.Result.Measured.Latency[mainLatency(r.Result.Measured)]
+					if h == nil {
+						return 0
+					}
+					return float64(h.ValueAtQuantile(q)) / 1000
+				}
+			}
+			failed, missing := uint64(0), "-"
+			for _, r := range runs {
+				failed += r.Result.Measured.Failed
+				if r.Missing >= 0 {
+					missing = fmt.Sprint(r.Missing)
+				}
+			}
+			fmt.Fprintf(w, "%-16s %-24s %-24s %-12.3g %-12.3g %10.0f %8d %8s\n", name,
+				trial.SpreadOf(runs, func(r *trial.Run) float64 { return r.CPU }),
+				trial.SpreadOf(runs, func(r *trial.Run) float64 { return r.Result.Measured.Rate() }),
+				trial.SpreadOf(runs, what(50)).Median, trial.SpreadOf(runs, what(99)).Median,
+				trial.SpreadOf(runs, func(r *trial.Run) float64 { return r.RSS }).Median, failed, missing)
+		}
+		for _, by := range names[1:] {
+			fmt.Fprintf(w, "CPU %s / %s: %s\n", names[0], by, c.Ratio(scenario, names[0], by, func(r *trial.Run) float64 { return r.CPU }))
+		}
+	}
+	for _, name := range names {
+		fmt.Fprintf(w, "idle %s: %.2f %% of a core\n", name, 100*c.Idle[name])
+	}
+}

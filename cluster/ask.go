@@ -180,7 +180,10 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 	if c.parts.Network.Send(p.name, env) {
 		return true
 	}
-	c.stats.SendDrops.Add(1)
+	// A third node may reach it, but the backup is asked at once.
+	if !c.relay(p.name, env) {
+		c.stats.SendDrops.Add(1)
+	}
 	return false
 }
 
@@ -200,6 +203,14 @@ func (c *Core) aged(now int64, a *ask) proto.Message {
 		again.AgeMs += now - a.startMS
 		return again
 	case *messages.Publish:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.StoreMessage:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.DropMessages:
 		again := proto.CloneOf(r)
 		again.AgeMs += now - a.startMS
 		return again

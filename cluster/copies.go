@@ -36,6 +36,8 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 			r.Copied = other && (copied || !mine)
 		case *messages.Published:
 			r.Copied = other && (copied || !mine)
+		case *messages.MessageStored:
+			r.Copied = other && (copied || !mine)
 		case *messages.Subscribed:
 			r.Copied = other && (copied || !mine)
 		}

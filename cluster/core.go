@@ -55,11 +55,18 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// changes counts the changes that could be seen; it is raised with the lock
+	// of the user's shard held.
+	changes atomic.Uint64
+	// streams says of nodes by name, in whatever life, whether there is a stream
+	// to them; relays counts what went by a third node, to take turns.
+	streams sync.Map // string: bool
+	relays  atomic.Uint64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
 	// hearers take events of other types, by full name; they do not change once the node runs.
-	hearers map[string]Hearer
+	hearers map[string][]Hearer
 	// deaf are the nodes that could not be told of a change (tell.go).
 	deaf deafTable
 	// debug: the life of a question and of a change is logged.
@@ -158,7 +165,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
-		hearers:   make(map[string]Hearer),
+		hearers:   make(map[string][]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -197,6 +204,8 @@ func (c *Core) peerOf(m Member) *neighbor {
 	p := c.peers[m.Name]
 	if p == nil || p.incarnation != m.Incarnation {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
+		up, known := c.streams.Load(m.Name)
+		p.down.Store(known && up == false)
 		c.peers[m.Name] = p
 	}
 	return p
@@ -231,7 +240,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 // Stats are the counters; they go on counting.
 func (c *Core) Stats() *Stats { return &c.stats }
 
-// Stop answers every open question with ErrStopped and closes the watches.
+// Stop answers every open question with ErrStopped and ends every Follow.
 func (c *Core) Stop() {
 	c.stopAsks()
 	c.stopWatches()
@@ -288,10 +297,10 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onDigests(now, from, m)
 	case *messages.Differs:
 		c.onDiffers(now, from, m)
-	case *messages.WatchInterest:
-		c.onInterest(now, from, m)
 	case *messages.UserEvent:
-		c.onUserEvent(m)
+		c.onUserEvent(now, from, m)
+	case *messages.Relay:
+		c.onRelay(now, from, m)
 	default:
 		c.deliver(from, m)
 	}
@@ -306,7 +315,7 @@ func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg,
 
 func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
 	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
-	if err != nil || !by(p.name, env) {
+	if err != nil || !by(p.name, env) && !c.relay(p.name, env) {
 		c.stats.SendDrops.Add(1)
 		return false
 	}
@@ -315,12 +324,13 @@ func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.En
 
 // PeerUp is told when a stream to a member is usable: what was lost is sent again.
 func (c *Core) PeerUp(now int64, hello *messages.Hello) {
+	c.streams.Store(hello.GetName(), true)
 	c.viewMu.Lock()
 	v := c.view.Load()
 	c.settling.waitMS = 0
 	c.askReports(now, v)
 	c.viewMu.Unlock()
-	c.shareInterest(now, hello.GetName())
+	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		c.reviveBulk(now, p)
@@ -330,6 +340,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // PeerDown is told when a stream is gone: what was asked there is asked
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
+	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
 		for i := range c.shards {
@@ -407,4 +418,22 @@ func (c *Core) Record(aor string) *messages.Record {
 		return e.rec
 	}
 	return nil
+}
+
+// Own counts this edge's live leases of a kind, by AoR. It looks at every record.
+func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
+	own := make(map[string]int)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			for _, l := range e.rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && e.rec.Alive(l, now) {
+					own[aor]++
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return own
 }

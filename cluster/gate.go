@@ -64,7 +64,7 @@ func (c *Core) sendReply(rq *request, msg proto.Message) {
 		return
 	}
 	env.Incarnation, env.Id, env.Aor, env.StandIn = rq.env.Incarnation, rq.env.Id, rq.env.Aor, rq.standIn
-	if !c.parts.Network.Send(rq.asker, env) {
+	if !c.parts.Network.Send(rq.asker, env) && !c.relay(rq.asker, env) {
 		c.stats.SendDrops.Add(1)
 	}
 }
@@ -112,7 +112,7 @@ func (c *Core) forward(v *view, owner int, rq *request) {
 		Incarnation: rq.env.Incarnation, Id: rq.env.Id, Aor: rq.env.Aor, Grain: rq.env.Grain,
 		ForwardedFor: rq.asker,
 	}
-	if !c.parts.Network.Send(v.nodes[owner].Name, env) {
+	if to := v.nodes[owner].Name; !c.parts.Network.Send(to, env) && !c.relay(to, env) {
 		c.stats.SendDrops.Add(1)
 		rq.standIn = false
 		rq.reply(fail(messages.FailureCode_FAILURE_CODE_NOT_HOLDER, "owner cannot be reached from here"))
@@ -130,8 +130,7 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
 	case *messages.WatchInterest:
-		c.onInterest(now, rq.asker, m)
-		rq.reply(m)
+		rq.reply(c.onInterest(now, rq.asker, m))
 	case *messages.Count:
 		rq.reply(c.counted(now, m))
 	case *messages.Ping:
@@ -254,6 +253,8 @@ func adds(msg proto.Message) messages.LeaseKind {
 		return messages.LeaseKind_LEASE_KIND_BINDING
 	case *messages.Publish:
 		return messages.LeaseKind_LEASE_KIND_PUBLICATION
+	case *messages.StoreMessage:
+		return messages.LeaseKind_LEASE_KIND_MESSAGE
 	}
 	return messages.LeaseKind_LEASE_KIND_UNSPECIFIED
 }

@@ -26,9 +26,11 @@ func (n *Node) Handle(typeName string, h Handler) { n.core.handlers[typeName] = 
 // with no lock held, and must not block.
 type Hearer func(from string, msg proto.Message)
 
-// HandleEvent registers who takes events of a type, by its full protobuf name.
-// It is called before Run.
-func (n *Node) HandleEvent(typeName string, h Hearer) { n.core.hearers[typeName] = h }
+// HandleEvent registers who takes events of a type, by its full protobuf name;
+// there may be several. It is called before Run.
+func (n *Node) HandleEvent(typeName string, h Hearer) {
+	n.core.hearers[typeName] = append(n.core.hearers[typeName], h)
+}
 
 // startHandler runs h for rq and lets it reply. False: too many are running.
 func (n *Node) startHandler(h Handler, rq *request) bool {

@@ -13,6 +13,8 @@ import (
 type Fate struct {
 	// DelayMS has one delay for each time that the envelope arrives; none: it is lost.
 	DelayMS []int64
+	// NoStream: the sender has no connection and is told so.
+	NoStream bool
 }
 
 // MemoryNetwork carries envelopes between nodes of one process in virtual
@@ -131,7 +133,7 @@ func (n *MemoryNetwork) post(from, to string, env *messages.Envelope, extra int6
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sent[env.Type]++
-	if _, up := n.nodes[to]; !up {
+	if _, up := n.nodes[to]; !up || fate.NoStream {
 		return false
 	}
 	for _, delay := range fate.DelayMS {

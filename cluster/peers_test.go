@@ -1,8 +1,12 @@
 package cluster_test
 
 import (
+	"fmt"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
+	"hereis/cluster"
 	"hereis/messages"
 )
 
@@ -23,6 +27,45 @@ func TestPeers1_6_1_NothingIsBroadcastInSteadyState(t *testing.T) {
 	if got := sent(); got["hereis.Pull"] != 0 {
 		t.Errorf("asked others %d times", got["hereis.Pull"])
 	}
+}
+
+// While members change, all are asked about a user at most once at each node,
+// and never about more users at a time than the cap; afterwards about none.
+func TestPeers1_6_1_BroadcastsAreBoundedWhileMembersChange(t *testing.T) {
+	w := newWorld(t, 2, 6)
+	w.cfg = func(c *cluster.Config) { c.MaxBroadcasts = 5 }
+	w.settle()
+	asked := func() (n int64) {
+		for _, n2 := range w.nodes {
+			n += n2.core.Stats().Broadcasts.Load()
+		}
+		return n
+	}
+	before := asked()
+	w.crash(w.nodes[4])
+	w.crash(w.nodes[5])
+	w.spread(0)
+	const users = 60
+	answers := 0
+	for i := range users {
+		w.nodes[i%4].core.Ask(w.now, fmt.Sprintf("sip:gone%d@example.com", i), &messages.Locate{Aor: fmt.Sprintf("sip:gone%d@example.com", i)}, 0,
+			func(proto.Message, error) { answers++ })
+	}
+	w.runUntil(5000, "all are answered", func() bool { return answers == users })
+	during := asked() - before
+	if during > users {
+		t.Errorf("%d users were asked for at all nodes, want %d at most", during, users)
+	}
+	w.runUntil(5000, "settled", func() bool { return w.nodes[0].core.Settled() && w.nodes[3].core.Settled() })
+	w.run(500)
+	at := asked()
+	for i := range users {
+		w.locate(w.nodes[i%4], fmt.Sprintf("sip:gone%d@example.com", i))
+	}
+	if n := asked() - at; n != 0 {
+		t.Errorf("in the settled view %d were asked for at all nodes", n)
+	}
+	t.Logf("%d of %d lookups were asked of all nodes during the change", during, users)
 }
 
 func TestPeers1_6_3_AnOfflineUserIsANoAtOnce(t *testing.T) {
@@ -84,6 +127,40 @@ func TestPeers1_6_5_TwoDevicesAtTwoNodesAreTwo(t *testing.T) {
 	w.run(300)
 	w.mustFind(a.aor, "b", "n2")
 	w.mustFind(a.aor, "a", "")
+}
+
+// A node that a user has left does not claim him: neither at once, nor after
+// its restart, nor when it comes back to a cluster that was restarted without it.
+func TestPeers1_6_6_ANodeClaimsNobodyWhoHasLeft(t *testing.T) {
+	w := newWorld(t, 2, 4)
+	w.settle()
+	d := newDevice("sip:leaver@example.com", "leaver")
+	w.mustRegister(d, w.nodes[0], 3600)
+	w.run(300)
+	w.mustRegister(d, w.nodes[0], 0)
+	w.run(300)
+	nobody := func(when string) {
+		t.Helper()
+		for _, n := range w.nodes {
+			if got := w.found(n, d.aor); len(got) != 0 {
+				t.Errorf("%s, from %s: %v", when, n.name, got)
+			}
+		}
+	}
+	nobody("removed")
+	w.crash(w.nodes[0])
+	w.spread(0)
+	w.run(500)
+	for _, n := range w.nodes[1:] {
+		w.crash(n)
+		w.start(n, false)
+	}
+	w.spread(0)
+	w.run(500)
+	w.start(w.nodes[0], false)
+	w.spread(0)
+	w.runUntil(10_000, "settled", w.allSettled)
+	nobody("all restarted")
 }
 
 func TestPeers1_6_16_APartitionHealsWithoutARefresh(t *testing.T) {

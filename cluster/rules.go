@@ -15,6 +15,10 @@ type rules struct {
 	WaitForAbsent bool
 	// OldLivesCount (rule 12): what an edge held in a former life is offered as it was.
 	OldLivesCount bool
+	// NoRelay (rules 11, 14): two members without a stream to each other do not talk by a third.
+	NoRelay bool
+	// AnyWakes (rule 16): a node that slept believes members that are not settled themselves.
+	AnyWakes bool
 	// SettledAtOnce (rule 14): a changed view needs nobody's word.
 	SettledAtOnce bool
 }

@@ -19,7 +19,16 @@ type settling struct {
 	// views from it to the present one; nil base: none, or a wake-up since.
 	base  *view
 	since []*view
+	// wokeMS is when this node last woke up, 0 when a settled peer has
+	// confirmed its view since; confirmed: that has happened in the present round.
+	wokeMS    int64
+	confirmed bool
 }
+
+// wokeAloneMS is how long a node that woke up waits for the word of a settled
+// peer. All may have slept, and then nobody is settled: gossip has brought
+// everybody's news by then, and the reports of all must do.
+const wokeAloneMS = 3000
 
 // onReport takes a member's question and its quarantines. The answer is given
 // by answerReports as soon as it is true.
@@ -88,6 +97,7 @@ func (c *Core) answerReports(now int64, v *view) {
 		p.answered = c.event(p, &messages.Reported{
 			Incarnation: c.cfg.Incarnation, ReporterRound: v.round,
 			AskerIncarnation: p.wants.Incarnation, Round: p.wants.Round, Digest: v.digest,
+			Settled: c.settled.Load(),
 		})
 	}
 }
@@ -114,6 +124,7 @@ func (c *Core) onReported(now int64, from string, m *messages.Reported) {
 		return
 	}
 	c.settling.reported[from] = m.ReporterRound
+	c.settling.confirmed = c.settling.confirmed || m.Settled
 	c.checkSettled(now, v)
 }
 
@@ -126,11 +137,19 @@ func (c *Core) checkSettled(now int64, v *view) {
 			settled = settled && ok
 		}
 	}
+	settled = settled && (c.mayTrustReports(now) || len(v.nodes) == 1)
 	c.settled.Store(settled)
 	if settled {
-		c.settling.base, c.settling.since = v, nil
+		c.settling.base, c.settling.since, c.settling.wokeMS = v, nil, 0
 	}
 	c.publishShortcut(v)
+}
+
+// mayTrustReports: after a wake-up the reports of members that are not settled
+// themselves are not enough (rule 16). viewMu is held.
+func (c *Core) mayTrustReports(now int64) bool {
+	st := &c.settling
+	return st.wokeMS == 0 || st.confirmed || c.off.AnyWakes || now >= st.wokeMS+wokeAloneMS
 }
 
 // shortcut is rule 14's per-AoR settledness: what is known without all reports.
@@ -205,10 +224,14 @@ func (c *Core) lacking(v *view, aor, except string) ([]string, bool) {
 	return missing, true
 }
 
-// askReports asks those members that have not reported. viewMu is held.
+// askReports asks those members whose report is missing. viewMu is held.
 func (c *Core) askReports(now int64, v *view) {
 	st := &c.settling
 	if c.settled.Load() || c.scanning() || now < st.askedMS+st.waitMS {
+		return
+	}
+	if len(st.reported) == len(v.nodes)-1 && c.mayTrustReports(now) {
+		c.checkSettled(now, v)
 		return
 	}
 	st.askedMS = now
@@ -221,7 +244,8 @@ func (c *Core) askReports(now int64, v *view) {
 	}
 	slices.SortFunc(flapping, func(a, b *messages.Quarantine) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range v.nodes {
-		if _, ok := st.reported[v.nodes[i].Name]; !ok && i != v.self {
+		// When all have reported and none of them was settled, each is asked again.
+		if _, ok := st.reported[v.nodes[i].Name]; i != v.self && (!ok || len(st.reported) == len(v.nodes)-1) {
 			c.event(v.nodes[i].peer, &messages.Report{
 				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
 				Quarantines: flapping, Buckets: c.scan.sums.packed(v.nodes[i].Name),

@@ -71,13 +71,16 @@ func (w *world) star(d *device, n *simNode, done func(ok bool)) {
 func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32, retry bool, done func(bool, *messages.Failure)) {
 	core, began := n.core, w.now
 	finish := func(ok bool, f *messages.Failure) {
-		if ok && core == n.core && n.up {
+		switch {
+		case r.Cseq != d.cseq:
+			ok = false // the node slept over it, and the device has gone on meanwhile
+		case ok && core == n.core && n.up:
 			d.state, d.edge, d.flow, d.inc = 1, n, r.Flow, n.inc
 			d.until = r.Stamp.Ms + int64(expires)*1000
 			if expires == 0 {
 				d.state = 0
 			}
-		} else {
+		default:
 			ok = false
 		}
 		done(ok, f)

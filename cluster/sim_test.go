@@ -32,9 +32,11 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return &a
 }
 
-func (g grains) Changed(before, after *messages.Record, now int64) *messages.UserEvent {
+func (g grains) Changed(before, after *messages.Record, now int64) bool {
 	return g.user.Changed(before, after, now)
 }
+
+func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
 
 func (g grains) Tell(before, after *messages.Record, now int64) (*messages.StateChanged, []string) {
 	return g.user.Tell(before, after, now)
@@ -122,6 +124,11 @@ type simNode struct {
 	side int
 	// blind: its membership takes these for failed.
 	blind map[string]bool
+	// asleep: its process stands still, and inbox is what has arrived meanwhile.
+	asleep bool
+	inbox  []func()
+	// noStream are those to whom its stream has been found broken.
+	noStream map[string]bool
 	// draining: it is about to leave; left: it has.
 	draining, left bool
 	// knows is what its membership says, by name.
@@ -144,6 +151,9 @@ type world struct {
 	cfg   func(*cluster.Config)
 	// oneWay are the pairs (from, to) between which nothing arrives.
 	oneWay map[[2]string]bool
+	// severed are the pairs between which nothing arrives, either way, so that
+	// their stream breaks.
+	severed map[[2]string]bool
 	// trace is told of every envelope.
 	trace func(from, to string, env *messages.Envelope)
 	off   cluster.Rules
@@ -158,7 +168,7 @@ type event struct {
 }
 
 func newWorld(t testing.TB, seed uint64, n int) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS, step: 5, oneWay: map[[2]string]bool{}}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: startMS, step: 5, oneWay: map[[2]string]bool{}, severed: map[[2]string]bool{}}
 	limits := actors.DefaultLimits()
 	limits.Policy, limits.MaxBindings = actors.ReplaceOldest, maxBindings
 	w.user = actors.New(limits)
@@ -174,8 +184,9 @@ func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
 	if w.trace != nil {
 		w.trace(from, to, env)
 	}
-	if w.node(from).side != w.node(to).side || w.oneWay[[2]string{from, to}] {
-		return cluster.Fate{}
+	if w.node(from).side != w.node(to).side || w.oneWay[[2]string{from, to}] ||
+		w.severed[pair(from, to)] {
+		return cluster.Fate{NoStream: w.node(from).noStream[to]}
 	}
 	if !w.lossy {
 		return cluster.Fate{DelayMS: []int64{1}}
@@ -195,6 +206,57 @@ func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
 	return cluster.Fate{DelayMS: []int64{delay()}}
 }
 
+// pair names two nodes in either order.
+func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
+
+// sever breaks the way between two nodes, who hear of it up to a heartbeat's
+// timeout later. Others still know both as members.
+func (w *world) sever(n, m *simNode, within int64) {
+	w.severed[pair(n.name, m.name)] = true
+	for _, d := range [][2]*simNode{{n, m}, {m, n}} {
+		w.after(w.rng.Int64N(within+1), func() { w.streamIs(d[0], d[1]) })
+	}
+}
+
+func (w *world) mend(n, m *simNode) {
+	delete(w.severed, pair(n.name, m.name))
+	w.streamIs(n, m)
+	w.streamIs(m, n)
+}
+
+// streamIs tells n whether its stream to m is usable.
+func (w *world) streamIs(n, m *simNode) {
+	broken := w.severed[pair(n.name, m.name)]
+	n.noStream[m.name] = broken
+	switch {
+	case !n.up || n.asleep:
+	case broken:
+		n.core.PeerDown(w.now+n.skew, m.name)
+	case m.up:
+		n.core.PeerUp(w.now+n.skew, &messages.Hello{Name: m.name, Incarnation: m.inc})
+	}
+}
+
+// sleep stops a node's process for ms; the others take it for failed if that
+// is long, and what they send waits for it.
+func (w *world) sleep(n *simNode, ms int64) {
+	n.asleep = true
+	inc := n.inc
+	w.spread(1500)
+	w.after(ms, func() {
+		if !n.asleep || n.inc != inc {
+			return
+		}
+		n.asleep = false
+		n.core.Woke(w.now + n.skew)
+		for _, f := range n.inbox {
+			f()
+		}
+		n.inbox = nil
+		w.spread(500)
+	})
+}
+
 func (w *world) node(name string) *simNode {
 	for _, n := range w.nodes {
 		if n.name == name {
@@ -208,6 +270,7 @@ func (w *world) node(name string) *simNode {
 func (w *world) start(n *simNode, lost bool) {
 	n.inc = uint64(w.now)<<8 | w.rng.Uint64N(256)
 	n.draining, n.left, n.blind = false, false, map[string]bool{}
+	n.asleep, n.inbox, n.noStream = false, nil, map[string]bool{}
 	delete(n.knows, n.name)
 	n.up, n.flows = true, &openFlows{open: map[uint64]bool{}}
 	if n.knows == nil || lost {
@@ -235,8 +298,15 @@ func (w *world) start(n *simNode, lost bool) {
 	}
 	n.disk.flush(w.now)
 	w.net.Attach(n.name, func(now int64, from string, env *messages.Envelope) {
+		if n.asleep {
+			n.inbox = append(n.inbox, func() { core.Receive(w.now+n.skew, from, env) })
+			return
+		}
 		core.Receive(now+n.skew, from, env)
 	})
+	for _, m := range w.nodes {
+		n.noStream[m.name] = w.severed[pair(n.name, m.name)]
+	}
 	// Its membership remembers those whom it has seen, and has not met them yet.
 	for name, m := range n.knows {
 		m.FailedMS = w.now
@@ -265,7 +335,7 @@ func (w *world) crash(n *simNode) {
 
 // gossip lets node n learn how m is by now.
 func (w *world) gossip(n, m *simNode) {
-	if !n.up || n == m {
+	if !n.up || n.asleep || n == m {
 		return
 	}
 	have, known := n.knows[m.name]
@@ -277,7 +347,7 @@ func (w *world) gossip(n, m *simNode) {
 		}
 		return
 	}
-	if m.up && m.side == n.side && !n.blind[m.name] {
+	if m.up && !m.asleep && m.side == n.side && !n.blind[m.name] {
 		is = cluster.Member{Name: m.name, Incarnation: m.inc, Draining: m.draining}
 	} else if known && have.FailedMS == 0 {
 		is.FailedMS = w.now
@@ -333,7 +403,7 @@ func (w *world) run(ms int64) {
 			e.f()
 		}
 		for _, n := range w.nodes {
-			if !n.up {
+			if !n.up || n.asleep {
 				continue
 			}
 			n.disk.flush(w.now)

@@ -25,8 +25,8 @@ var (
 
 // TestSimulation plays random histories of delay, duplication, loss, crashes
 // with and without disk, slow disks, clocks that are off, cuts of one node, of
-// halves and of one direction, members that leave and return, and devices that
-// move, expire and are removed, one or all. It checks in the quiet period after
+// halves, of one direction and of one pair, processes that stand still, members
+// that leave and return, and devices that move, expire and are removed, one or all. It checks in the quiet period after
 // each what docs/consistency.md promises. HEREIS_SIM_SEEDS is the number of
 // histories where the flag is not given; with -simfor it says how many it played.
 func TestSimulation(t *testing.T) {
@@ -160,7 +160,7 @@ func (h *history) crowded(d *device) bool { return d.aor == h.devices[len(h.devi
 // act lets a device do something at a random edge.
 func (h *history) act(d *device) {
 	n := h.nodes[h.rng.IntN(len(h.nodes))]
-	if d.busy || !n.up || n.draining || h.now < d.restMS {
+	if d.busy || !n.up || n.asleep || n.draining || h.now < d.restMS {
 		return // across a cut, order is node time within the skew of the clocks
 	}
 	if h.rng.IntN(12) == 0 {
@@ -220,7 +220,7 @@ func (h *history) actStar(d *device, n *simNode) {
 	}
 	h.star(d, n, func(ok bool) {
 		for _, o := range all {
-			if ok {
+			if ok && !ended {
 				o.state = 0
 			}
 		}
@@ -236,9 +236,9 @@ func (h *history) disturb() {
 	m := w.nodes[w.rng.IntN(len(w.nodes))]
 	whole := w.allSettled() && len(w.later) == 0
 	for _, n := range w.nodes {
-		whole = whole && n.up && n.side == 0 && n.core.Tables(w.now).Unacknowledged == 0
+		whole = whole && n.up && !n.asleep && len(w.severed) == 0 && n.side == 0 && n.core.Tables(w.now).Unacknowledged == 0
 	}
-	switch w.rng.IntN(12) {
+	switch w.rng.IntN(14) {
 	case 0:
 		if n.up {
 			h.crashOne(n, whole)
@@ -272,6 +272,17 @@ func (h *history) disturb() {
 	case 5:
 		if n.up && !n.draining {
 			h.leaveAndReturn(n)
+		}
+	case 6:
+		if n != m && len(w.severed) == 0 {
+			w.note("%s and %s have no stream", n.name, m.name)
+			w.sever(n, m, 2000)
+			w.after(w.rng.Int64N(15_000), func() { w.mend(n, m) })
+		}
+	case 7:
+		if n.up && !n.asleep && !n.draining {
+			w.note("%s sleeps", n.name)
+			w.sleep(n, w.rng.Int64N(6000))
 		}
 	}
 }
@@ -341,6 +352,9 @@ func (h *history) quiet() {
 	w := h.world
 	w.run(5000)
 	w.lossy, w.oneWay = false, map[[2]string]bool{}
+	for p := range w.severed {
+		w.mend(w.node(p[0]), w.node(p[1]))
+	}
 	for _, n := range w.nodes {
 		if n.up && n.draining {
 			w.depart(n)

@@ -30,12 +30,15 @@ type Stats struct {
 	BroadcastsRefused atomic.Int64
 	// Messages that the network would not take.
 	SendDrops atomic.Int64
+	// Messages that went by a third node for want of a stream, here first or on their way.
+	Relayed atomic.Int64
 	// Requests that wait at the gate.
 	Parked atomic.Int64
 	// Dead keys dropped before their time because an AoR had too many (rule 4).
 	DeadEvicted atomic.Int64
-	// Events for watchers sent, and dropped because a watcher was slow.
-	Events, WatchDrops atomic.Int64
+	// Events sent to nodes that follow users, and listings by which a node's
+	// copy was made or mended.
+	Events, Listings atomic.Int64
 	// Changes of a user's state told to nodes that have an interest in it: one
 	// for each such node.
 	Tells atomic.Int64

@@ -232,3 +232,74 @@ func TestRule14Off_AFreshOwnerSaysNo(t *testing.T) {
 		return true
 	})
 }
+
+// Two members lose the way to each other, and to nobody else; then a third
+// restarts, so that all must report anew.
+func TestRule14Off_APairWithoutAStreamNeverSettles(t *testing.T) {
+	accident(t, cluster.Rules{NoRelay: true}, func(w *world) bool {
+		a, c, third := w.nodes[0], w.nodes[2], w.nodes[3]
+		held := func(owner, backup *simNode) bool { return owner == a && backup == c || owner == c && backup == a }
+		aor, seen := w.aorWith(held), false
+		nobody := w.aorWith(func(owner, backup *simNode) bool {
+			again := held(owner, backup) && seen
+			seen = seen || held(owner, backup)
+			return again
+		})
+		w.sever(a, c, 0)
+		w.run(100)
+		w.crash(third)
+		w.spread(0)
+		w.run(300)
+		w.start(third, false)
+		w.spread(0)
+		w.run(2000)
+		d := newDevice(aor, "pair")
+		registered := false
+		w.register(d, third, 3600, func(ok bool, _ *messages.Failure) { registered = ok })
+		w.run(3000)
+		for _, n := range w.nodes {
+			_, code := w.locate(n, nobody)
+			if !n.core.Settled() || w.found(n, aor)[d.id] != third.name || code == messages.FailureCode_FAILURE_CODE_RETRY {
+				return false
+			}
+		}
+		return registered
+	})
+}
+
+// All that a node knows have slept with it, and one whom none of them has met
+// has taken a registration meanwhile.
+func TestRule16Off_SleepersConfirmEachOthersIgnorance(t *testing.T) {
+	accident(t, cluster.Rules{AnyWakes: true}, func(w *world) bool {
+		// The accident wants a node that comes when the others sleep.
+		late, rest := w.nodes[3], w.nodes[:3]
+		w.depart(late)
+		w.runUntil(5000, "settled without it", func() bool { return w.node("n1").core.Settled() })
+		for _, n := range rest {
+			n.blind = map[string]bool{late.name: true}
+			w.sleep(n, 500)
+		}
+		w.start(late, true)
+		d := newDevice("sip:news@example.com", "news")
+		w.mustRegister(d, late, 3600)
+		w.run(1200)
+		for _, n := range rest {
+			if n.asleep {
+				w.t.Fatal("still asleep")
+			}
+			if _, code := w.locate(n, d.aor); code == messages.FailureCode_FAILURE_CODE_NOT_FOUND {
+				return false
+			}
+			if n.core.Settled() {
+				return false
+			}
+		}
+		for _, n := range rest {
+			n.blind = map[string]bool{}
+		}
+		w.spread(100)
+		w.runUntil(10_000, "all settled", w.allSettled)
+		w.run(500)
+		return w.found(rest[0], d.aor)[d.id] == late.name
+	})
+}

@@ -48,12 +48,14 @@ func (c *Core) tell(v *view, now int64, before, next *messages.Record, after *ef
 
 // deliver gives an event to who takes its type.
 func (c *Core) deliver(from string, msg proto.Message) {
-	h := c.hearers[messages.TypeName(msg)]
-	if h == nil {
+	hearers := c.hearers[messages.TypeName(msg)]
+	if hearers == nil {
 		c.stats.BadMessages.Add(1)
 		return
 	}
-	h(from, msg)
+	for _, h := range hearers {
+		h(from, msg)
+	}
 }
 
 func (c *Core) noteDeaf(name string) {

@@ -186,6 +186,7 @@ func (c *Core) Members(now int64, list []Member) {
 func (c *Core) Woke(now int64) {
 	c.viewMu.Lock()
 	defer c.viewMu.Unlock()
+	c.settling.wokeMS = now
 	c.renew(now, true)
 }
 
@@ -208,7 +209,7 @@ func (c *Core) renew(now int64, woke bool) {
 		st.since = append(st.since, v)
 	}
 	st.reported = make(map[string]uint64, len(v.nodes))
-	st.askedMS, st.waitMS = 0, 0
+	st.askedMS, st.waitMS, st.confirmed = 0, 0, false
 	c.settled.Store(false)
 	c.stats.Rounds.Add(1)
 	c.view.Store(v)

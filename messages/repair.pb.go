@@ -493,8 +493,10 @@ type Reported struct {
 	AskerIncarnation uint64 `protobuf:"varint,3,opt,name=asker_incarnation,json=askerIncarnation,proto3" json:"asker_incarnation,omitempty"`
 	Round            uint64 `protobuf:"varint,4,opt,name=round,proto3" json:"round,omitempty"`
 	Digest           uint64 `protobuf:"fixed64,5,opt,name=digest,proto3" json:"digest,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The reporter itself is settled in that view (rule 16).
+	Settled       bool `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Reported) Reset() {
@@ -560,6 +562,13 @@ func (x *Reported) GetDigest() uint64 {
 		return x.Digest
 	}
 	return 0
+}
+
+func (x *Reported) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
 }
 
 // Pull asks for what a node has of one AoR (rule 11). Reply: Pulled, as an event.
@@ -852,6 +861,71 @@ func (x *Differs) GetOf() uint32 {
 	return 0
 }
 
+// Relay carries an envelope between two members that have no stream to each
+// other, by a third that has one to both. It travels once: who gets it for
+// another hands it over or drops it.
+type Relay struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stable names of the sender and of the receiver of the envelope.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To   string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// A messages.Envelope, which is not itself a Relay.
+	Envelope      []byte `protobuf:"bytes,3,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Relay) Reset() {
+	*x = Relay{}
+	mi := &file_messages_repair_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Relay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Relay) ProtoMessage() {}
+
+func (x *Relay) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_repair_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Relay.ProtoReflect.Descriptor instead.
+func (*Relay) Descriptor() ([]byte, []int) {
+	return file_messages_repair_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Relay) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Relay) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Relay) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
 var File_messages_repair_proto protoreflect.FileDescriptor
 
 const file_messages_repair_proto_rawDesc = "" +
@@ -891,13 +965,14 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\n" +
 	"Quarantine\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
-	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\"\xae\x01\n" +
+	"\buntil_ms\x18\x02 \x01(\x03R\auntilMs\"\xc8\x01\n" +
 	"\bReported\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12%\n" +
 	"\x0ereporter_round\x18\x02 \x01(\x04R\rreporterRound\x12+\n" +
 	"\x11asker_incarnation\x18\x03 \x01(\x04R\x10askerIncarnation\x12\x14\n" +
 	"\x05round\x18\x04 \x01(\x04R\x05round\x12\x16\n" +
-	"\x06digest\x18\x05 \x01(\x06R\x06digest\"h\n" +
+	"\x06digest\x18\x05 \x01(\x06R\x06digest\x12\x18\n" +
+	"\asettled\x18\x06 \x01(\bR\asettled\"h\n" +
 	"\x04Pull\x12\x10\n" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
@@ -918,7 +993,11 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
 	"\abuckets\x18\x03 \x03(\rR\abuckets\x12\x0e\n" +
-	"\x02of\x18\x04 \x01(\rR\x02ofB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x02of\x18\x04 \x01(\rR\x02of\"G\n" +
+	"\x05Relay\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x1a\n" +
+	"\benvelope\x18\x03 \x01(\fR\benvelopeB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_repair_proto_rawDescOnce sync.Once
@@ -932,7 +1011,7 @@ func file_messages_repair_proto_rawDescGZIP() []byte {
 	return file_messages_repair_proto_rawDescData
 }
 
-var file_messages_repair_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_messages_repair_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_messages_repair_proto_goTypes = []any{
 	(*Push)(nil),       // 0: hereis.Push
 	(*PushItem)(nil),   // 1: hereis.PushItem
@@ -945,15 +1024,16 @@ var file_messages_repair_proto_goTypes = []any{
 	(*Pulled)(nil),     // 8: hereis.Pulled
 	(*Digests)(nil),    // 9: hereis.Digests
 	(*Differs)(nil),    // 10: hereis.Differs
-	(*Record)(nil),     // 11: hereis.Record
+	(*Relay)(nil),      // 11: hereis.Relay
+	(*Record)(nil),     // 12: hereis.Record
 }
 var file_messages_repair_proto_depIdxs = []int32{
 	1,  // 0: hereis.Push.items:type_name -> hereis.PushItem
-	11, // 1: hereis.PushItem.record:type_name -> hereis.Record
+	12, // 1: hereis.PushItem.record:type_name -> hereis.Record
 	3,  // 2: hereis.Ack.items:type_name -> hereis.AckItem
-	11, // 3: hereis.AckItem.winner:type_name -> hereis.Record
+	12, // 3: hereis.AckItem.winner:type_name -> hereis.Record
 	5,  // 4: hereis.Report.quarantines:type_name -> hereis.Quarantine
-	11, // 5: hereis.Pulled.record:type_name -> hereis.Record
+	12, // 5: hereis.Pulled.record:type_name -> hereis.Record
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
@@ -973,7 +1053,7 @@ func file_messages_repair_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_repair_proto_rawDesc), len(file_messages_repair_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

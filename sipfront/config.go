@@ -88,6 +88,14 @@ type Config struct {
 	// unless its watcher asks for a longer one (RFC 6446). What changes meanwhile
 	// is told at its end.
 	NotifyInterval time.Duration
+	// MessageTTL is how long a message is kept at most for a user who is offline,
+	// if Parts.Mailbox is there; MaxMessageSize, in bytes, the largest body that is
+	// kept; MaxStoredMessages how many this node keeps.
+	MessageTTL        time.Duration
+	MaxMessageSize    int
+	MaxStoredMessages int
+	// MessageWait is how long devices may be silent before a message is kept.
+	MessageWait time.Duration
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -110,15 +118,19 @@ func DefaultConfig() Config {
 		NonceLife:     10 * time.Minute,
 		MaxNonces:     1 << 17,
 
-		MaxPublication:   4 << 10,
-		SubscribeDefault: time.Hour,
-		SubscribeMin:     time.Minute,
-		SubscribeMax:     2 * time.Hour,
-		MaxSubscriptions: 200_000,
-		MaxWatchers:      20_000,
-		MaxListMembers:   100,
-		MaxNotifies:      1024,
-		NotifyInterval:   time.Second,
+		MaxPublication:    4 << 10,
+		SubscribeDefault:  time.Hour,
+		SubscribeMin:      time.Minute,
+		SubscribeMax:      2 * time.Hour,
+		MaxSubscriptions:  200_000,
+		MaxWatchers:       20_000,
+		MaxListMembers:    100,
+		MaxNotifies:       1024,
+		NotifyInterval:    time.Second,
+		MessageTTL:        24 * time.Hour,
+		MaxMessageSize:    8192,
+		MaxStoredMessages: 10_000,
+		MessageWait:       8 * time.Second,
 	}
 }
 
@@ -169,6 +181,14 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("MaxNotifies: %d is less than 1", c.MaxNotifies)
 	case c.NotifyInterval < 0:
 		return fmt.Errorf("NotifyInterval: %v is negative", c.NotifyInterval)
+	case c.MessageTTL < time.Minute:
+		return fmt.Errorf("MessageTTL: %v is less than 1m", c.MessageTTL)
+	case c.MaxMessageSize < 1:
+		return fmt.Errorf("MaxMessageSize: %d is less than 1", c.MaxMessageSize)
+	case c.MaxStoredMessages < 1:
+		return fmt.Errorf("MaxStoredMessages: %d is less than 1", c.MaxStoredMessages)
+	case c.MessageWait < time.Second || c.MessageWait > 30*time.Second:
+		return fmt.Errorf("MessageWait: %v is not in 1s..30s", c.MessageWait)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}

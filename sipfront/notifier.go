@@ -288,6 +288,9 @@ func (n *notifier) reauthorize() {
 // stateChanged takes in what an owner tells of a user who is watched here.
 func (n *notifier) stateChanged(m *messages.StateChanged) {
 	n.s.count.stateChanges.Add(1)
+	if !slices.Contains(m.Watching, n.s.parts.Cluster.Self()) {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	u := n.users[m.Aor]
@@ -301,10 +304,12 @@ func (n *notifier) stateChanged(m *messages.StateChanged) {
 	}
 	u.rec.Merge(m.Delta)
 	if actors.Sum(u.rec, m.NowMs) != m.Sum {
+		// What is here now may never have been so: nobody is told of it.
 		n.s.count.stateGaps.Add(1)
 		n.ask(u)
+	} else {
+		n.changed(u)
 	}
-	n.changed(u)
 	n.poke()
 }
 

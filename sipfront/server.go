@@ -104,6 +104,8 @@ type Parts struct {
 	Round func() uint64
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
+	// Mailbox keeps messages for users who are offline; nil: nobody does.
+	Mailbox Mailbox
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -128,6 +130,8 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+	// mail is nil if no messages are kept.
+	mail *mailroom
 
 	// watch is this node as notifier; it serves no package without Parts.Presentities.
 	watch *notifier
@@ -226,6 +230,9 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.watch, err = newNotifier(s, packages, parts.Authorizer); err != nil {
 		return nil, err
 	}
+	if parts.Mailbox != nil {
+		s.mail = newMailroom(s)
+	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}
@@ -244,7 +251,11 @@ func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
-	s.watch.run(ctx)
+	s.workers.Go(func() { s.watch.run(ctx) })
+	if s.mail != nil {
+		s.mail.run(ctx)
+	}
+	<-ctx.Done()
 	s.running.Store(false)
 	close(s.stop)
 	s.wg.Wait()
@@ -263,6 +274,23 @@ func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
 
 // Stray implements transaction.User.
 func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// StateChanged takes in what an owner tells of a user whom this node watches, or
+// keeps messages for.
+func (s *Server) StateChanged(m *messages.StateChanged) {
+	s.watch.stateChanged(m)
+	if s.mail != nil {
+		s.mail.changed(actors.AoR(m.Aor))
+	}
+}
+
+// StateLost says that any number of calls of StateChanged may be missing, of any user.
+func (s *Server) StateLost() {
+	s.watch.askAgain(func(*watched) bool { return true })
+	if s.mail != nil {
+		s.mail.lost()
+	}
+}
 
 // FlowsOpen tells whether a flow of this process is open.
 func (s *Server) FlowsOpen(id *messages.FlowID) bool {

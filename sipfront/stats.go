@@ -54,6 +54,11 @@ type Stats struct {
 	StateChanges, StateGaps, StatePulls uint64
 	// ComposeErrors are documents that could not be made.
 	ComposeErrors uint64
+	// MessagesStored for users who were offline, and of these MessagesDelivered and
+	// MessagesFailed: refused by a device for good. MessagesRefused were not
+	// stored, for a limit. MessagesWaiting are stored at this node now.
+	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
+	MessagesWaiting                                                    int
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
@@ -71,6 +76,8 @@ type counters struct {
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
 	digestStale, digestReplays, digestIdentity                     atomic.Uint64
 	trunkRequests, callersRefused                                  atomic.Uint64
+
+	messagesStored, messagesDelivered, messagesFailed, messagesRefused atomic.Uint64
 }
 
 func (c *counters) answered(status int) { c.answers[min(max(status/100, 0), 6)].Add(1) }
@@ -84,6 +91,8 @@ func (s *Server) Stats() Stats {
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
+		MessagesStored: c.messagesStored.Load(), MessagesDelivered: c.messagesDelivered.Load(),
+		MessagesFailed: c.messagesFailed.Load(), MessagesRefused: c.messagesRefused.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
 		BreadthExceeded: c.breadthExceeded.Load(), RedirectsCut: c.redirectsCut.Load(),
 	}
@@ -103,6 +112,9 @@ func (s *Server) Stats() Stats {
 	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
+	}
+	if s.mail != nil {
+		st.MessagesWaiting = int(s.mail.waiting.Load())
 	}
 	return st
 }

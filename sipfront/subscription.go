@@ -157,7 +157,7 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 	}
 	n.renewMembers(sub)
 	n.fileExpiry(sub)
-	n.due(sub, now)
+	sub.user.refreshed = append(sub.user.refreshed, sub)
 	n.ask(sub.user)
 	done := make(chan error, 1)
 	n.store(sub, func(err error) { done <- err })

@@ -33,6 +33,9 @@ type watched struct {
 	owner   string
 	// queued, asking: the owner is to be asked, or is being asked; again: once more after that.
 	queued, asking, again bool
+	// refreshed are subscriptions whose NOTIFY waits for the owner's word, or for
+	// none to come.
+	refreshed []*subscription
 	// tries counts questions without an answer.
 	tries int
 	// lookMS is the earliest timer of this user.
@@ -245,6 +248,10 @@ func (n *notifier) askOwners(ctx context.Context) {
 // answered decides what follows a question to the owner.
 func (n *notifier) answered(u *watched, err error) {
 	now := n.nowMS()
+	for _, sub := range u.refreshed {
+		n.due(sub, now)
+	}
+	u.refreshed = nil
 	switch {
 	case err != nil:
 		u.tries++
@@ -338,12 +345,6 @@ func (s *Server) owner(aor string) string {
 	}
 	return s.parts.Owner(aor)
 }
-
-// StateChanged takes in what another node, or this one, tells of a user who is watched here.
-func (s *Server) StateChanged(m *messages.StateChanged) { s.watch.stateChanged(m) }
-
-// StateLost says that changes may have been missed, of any user: all are asked for.
-func (s *Server) StateLost() { s.watch.askAgain(func(*watched) bool { return true }) }
 
 // PeerBack says that the connection with a node has been renewed: what it told
 // meanwhile may be lost.

@@ -20,6 +20,8 @@ const (
 	stepBYE
 )
 
+func (calling) ready(*endpoint) bool { return true }
+
 func (calling) begin(e *endpoint, u *unit) {
 	e.toUser(u)
 	u.ack = u.ack[:0]

@@ -13,6 +13,8 @@ const (
 	Refresh  = "refresh"
 	Locate   = "locate"
 	Call     = "call"
+	// Everywhere asks every target for every user.
+	Everywhere = "everywhere"
 )
 
 // Config is one run.
@@ -51,6 +53,15 @@ type Config struct {
 	Hold time.Duration
 	// Prepare registers the users first, where the scenario needs it.
 	Prepare bool
+	// Check asks every target for every user after the measured part.
+	Check bool
+	// AskAll asks every target for the users while they register.
+	AskAll bool
+	// Settle is how long endpoints go on answering after each part, within what
+	// is measured of the targets: what a server does late is its work too.
+	Settle time.Duration
+	// Admins are HTTP addresses of nodes whose /metrics are read before and after.
+	Admins []string
 	// Bind is the local address; its port is not used.
 	Bind netip.Addr
 	// Run tells Call-IDs of one run from those of others; empty: random.
@@ -73,9 +84,9 @@ func DefaultConfig() Config {
 // Validate names the field that is wrong.
 func (c *Config) Validate() error {
 	switch c.Scenario {
-	case Register, Refresh, Locate, Call:
+	case Register, Refresh, Locate, Call, Everywhere:
 	default:
-		return fmt.Errorf("scenario %q is none of register, refresh, locate, call", c.Scenario)
+		return fmt.Errorf("scenario %q is none of register, refresh, locate, call, everywhere", c.Scenario)
 	}
 	switch {
 	case len(c.Targets) == 0:
@@ -109,6 +120,9 @@ func (c *Config) slots() int {
 	}
 	return c.Window
 }
+
+// sameSocket tells that the sockets that measure are those that registered.
+func (c *Config) sameSocket() bool { return c.Scenario == Register || c.Scenario == Refresh }
 
 func (c *Config) accepts(status int) bool {
 	if len(c.Accept) == 0 {

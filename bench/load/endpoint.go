@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hereis/bench/sipmsg"
@@ -41,6 +43,8 @@ type endpoint struct {
 	out   sipmsg.Builder
 	// next is the number of units begun of this endpoint's share; seen, how many users it has.
 	next, seen uint64
+	// idle: the scenario had nothing to start when it was last asked.
+	idle bool
 	// deadline is the socket's read deadline as last set.
 	deadline time.Time
 }
@@ -71,11 +75,20 @@ type work struct {
 	end       time.Time // zero: none
 	rate      float64   // of all endpoints; 0: closed loop
 	slots     int
+	// main tells that this work is what is measured: progress counts it.
+	main bool
+	// stopped ends the work beside a main one.
+	stopped atomic.Bool
+	// begun is the number of units that have been started.
+	begun atomic.Uint64
 }
 
-// begin takes on a phase's work; what is counted from now on is in a new Phase.
+// begin takes on a phase's work, or none; what is counted from now on is in a new Phase.
 func (e *endpoint) begin(w *work) {
 	e.work, e.phase = w, newPhase("")
+	if w == nil {
+		return
+	}
 	e.next = 0
 	e.seen = share(e.cfg.Users, e.index, w.endpoints)
 	for len(e.units) < w.slots {
@@ -92,15 +105,18 @@ func share(total uint64, index, n int) uint64 {
 	return (total + uint64(n) - 1 - uint64(index)) / uint64(n)
 }
 
-// run works until the endpoint's share is done, or, without work, answers until ctx ends.
-func (e *endpoint) run(ctx context.Context) error {
+// run works, calls done when the endpoint's share is done (at once without
+// work), and goes on to answer until ctx ends.
+func (e *endpoint) run(ctx context.Context, done func()) error {
+	done = sync.OnceFunc(done)
+	defer done()
 	buf := make([]byte, 65536)
 	for ctx.Err() == nil {
 		now := time.Now()
 		e.fire(now)
 		wake := e.startDue(now)
-		if e.work != nil && e.live == 0 && e.exhausted(now) {
-			return nil
+		if e.work == nil || e.live == 0 && e.exhausted(now) {
+			done()
 		}
 		if wake.Before(e.deadline) || e.deadline.Sub(now) < tick/2 {
 			if err := e.conn.SetReadDeadline(wake); err != nil {
@@ -119,7 +135,7 @@ func (e *endpoint) run(ctx context.Context) error {
 			}
 			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 			e.receive(buf[:n], from)
-			if e.work != nil && e.work.rate == 0 && len(e.free) > 0 {
+			if e.work != nil && e.work.rate == 0 && len(e.free) > 0 && !e.idle {
 				break
 			}
 		}
@@ -130,7 +146,7 @@ func (e *endpoint) run(ctx context.Context) error {
 // exhausted tells that no unit of this endpoint's share is left to start.
 func (e *endpoint) exhausted(now time.Time) bool {
 	w := e.work
-	return e.seen == 0 || w.requests > 0 && e.next >= share(w.requests, e.index, w.endpoints) || !w.end.IsZero() && !now.Before(w.end)
+	return w.stopped.Load() || e.seen == 0 || w.requests > 0 && e.next >= share(w.requests, e.index, w.endpoints) || !w.end.IsZero() && !now.Before(w.end)
 }
 
 // startDue starts the units that are due and for which there is room, and says
@@ -140,7 +156,10 @@ func (e *endpoint) startDue(now time.Time) (wake time.Time) {
 	if e.work == nil {
 		return wake
 	}
-	for len(e.free) > 0 && !e.exhausted(now) {
+	for e.idle = false; len(e.free) > 0 && !e.exhausted(now); {
+		if e.idle = !e.work.scenario.ready(e); e.idle {
+			return earlier(wake, now.Add(time.Millisecond))
+		}
 		due := now
 		if e.work.rate > 0 {
 			// Endpoint i of n starts its j-th unit at (j*n+i)/rate.
@@ -176,8 +195,10 @@ func (e *endpoint) start(slot int, due time.Time) {
 	mine := e.next % e.seen
 	u.user = e.cfg.First + uint64(e.index) + uint64(e.work.endpoints)*mine
 	u.round = e.next / e.seen
+	u.nth = e.next*uint64(e.work.endpoints) + uint64(e.index)
 	e.next++
 	e.live++
+	e.work.begun.Add(1)
 	e.work.scenario.begin(e, u)
 }
 
@@ -186,10 +207,14 @@ func (e *endpoint) end(u *unit, ok bool, code string) {
 	e.phase.Codes[code]++
 	if ok {
 		e.phase.OK++
-		e.tally.ok.Add(1)
+		if e.work.main {
+			e.tally.ok.Add(1)
+		}
 	} else {
 		e.phase.Failed++
-		e.tally.failed.Add(1)
+		if e.work.main {
+			e.tally.failed.Add(1)
+		}
 	}
 	u.busy, u.waiting = false, false
 	e.live--

@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"hereis/bench/metrics"
+	"hereis/bench/proc"
 )
 
 // The histogram's range in microseconds and its significant figures.
@@ -24,11 +27,17 @@ type Phase struct {
 	// Answered INVITEs, ACKs taken and BYEs of the answering side; NoACK are calls whose 200 was never acknowledged.
 	Answered, ACKs, BYEs, NoACK uint64
 	Took                        time.Duration
+	// Window is the time in which Processes were measured: Took and the time to settle.
+	Window time.Duration
+	// Counters are how much the nodes' metrics (Config.Admins) grew, summed over nodes.
+	Counters metrics.Sample
 	// Latency by what was measured: "register", "options", "invite" (to its
 	// final answer), "bye", in microseconds.
 	Latency map[string]*hdrhistogram.Histogram
 	// Processes are the target processes, in the order of the command line.
-	Processes []ProcessUse
+	Processes []proc.Measured
+	// Beside is what was asked beside the measured requests (Config.AskAll); nil if nothing.
+	Beside *Phase
 }
 
 // Result is a whole run.
@@ -36,6 +45,8 @@ type Result struct {
 	Config   Config
 	Prepared *Phase
 	Measured *Phase
+	// Checked asked every target for every user (Config.Check); nil if it was not asked for.
+	Checked *Phase
 }
 
 func newPhase(scenario string) *Phase {
@@ -75,6 +86,26 @@ func (p *Phase) add(o *Phase) {
 			p.Latency[what] = hdrhistogram.Import(h.Export())
 		}
 	}
+}
+
+// Units is how many ended.
+func (p *Phase) Units() uint64 { return p.OK + p.Failed }
+
+// CPU is the time that all measured processes used.
+func (p *Phase) CPU() (sum time.Duration) {
+	for _, u := range p.Processes {
+		sum += u.CPU
+	}
+	return sum
+}
+
+// RSS is what all measured processes have resident, at the end and at the beginning.
+func (p *Phase) RSS() (after, before uint64) {
+	for _, u := range p.Processes {
+		after += u.RSS
+		before += u.RSSBefore
+	}
+	return after, before
 }
 
 // Rate is units per second.

@@ -2,7 +2,9 @@ package load
 
 import (
 	"bytes"
+	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"hereis/bench/sipmsg"
@@ -10,6 +12,8 @@ import (
 
 // scenario makes the requests of a unit and judges their final answers.
 type scenario interface {
+	// ready tells that there is something to start now.
+	ready(e *endpoint) bool
 	// begin builds and sends the first request.
 	begin(e *endpoint, u *unit)
 	// final takes in a valid final answer to the request that is outstanding.
@@ -84,6 +88,7 @@ func (e *endpoint) bound(u *unit, m *sipmsg.Message) (found bool) {
 }
 
 func (registering) held(*endpoint, *unit, time.Time) {}
+func (registering) ready(*endpoint) bool             { return true }
 
 // locating asks a node for a user with an OPTIONS that the user's device
 // answers (a proxy), or with a redirect or a refusal, as Config.Accept says.
@@ -91,7 +96,13 @@ type locating struct{}
 
 func (locating) begin(e *endpoint, u *unit) {
 	e.toUser(u)
-	u.method, u.cseq = "OPTIONS", 1
+	e.options(u, u.dst)
+}
+
+// options asks a node for u's user.
+func (e *endpoint) options(u *unit, node netip.AddrPort) {
+	e.dialog(u)
+	u.method, u.cseq, u.dst = "OPTIONS", 1, node
 	to := "sip:" + userName(u.user) + "@" + e.cfg.Domain
 	u.req.Request("OPTIONS", to)
 	e.common(u, &u.req, "OPTIONS", "sip:bench@"+e.cfg.Domain, to, "")
@@ -111,12 +122,44 @@ func (locating) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
 }
 
 func (locating) held(*endpoint, *unit, time.Time) {}
+func (locating) ready(*endpoint) bool             { return true }
+
+// asking asks every target for every user, in turn. With begun it follows a
+// work beside it: it asks for users as they register, and then "not found" is
+// an answer as good as any.
+type asking struct{ begun *atomic.Uint64 }
+
+func (s asking) ready(e *endpoint) bool {
+	nth := e.next*uint64(e.work.endpoints) + uint64(e.index)
+	return s.begun == nil || nth/uint64(len(e.cfg.Targets)) < s.begun.Load()
+}
+
+func (s asking) begin(e *endpoint, u *unit) {
+	targets := uint64(len(e.cfg.Targets))
+	u.user = e.cfg.First + u.nth/targets%e.cfg.Users
+	e.options(u, e.cfg.Targets[u.nth%targets])
+}
+
+func (s asking) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
+	if s.begun != nil && (m.Status == 404 || m.Status == 480) {
+		e.end(u, true, code(m.Status))
+		return
+	}
+	locating{}.final(e, u, m, now)
+}
+
+func (asking) held(*endpoint, *unit, time.Time) {}
 
 // toUser gives a unit a user out of order, a dialog of its own and a target.
 func (e *endpoint) toUser(u *unit) {
 	nth := u.round*e.cfg.Users + (u.user - e.cfg.First)
 	u.user = e.cfg.First + mix(nth)%e.cfg.Users
 	u.dst = e.cfg.target(u.user)
+	e.dialog(u)
+}
+
+// dialog gives a unit a Call-ID and a From tag of its own.
+func (e *endpoint) dialog(u *unit) {
 	id := strconv.Itoa(e.index) + "." + strconv.Itoa(u.slot) + "." + strconv.FormatUint(uint64(u.gen), 10)
 	u.callID = "c" + id + "-" + e.cfg.Run
 	u.fromTag = "c" + id

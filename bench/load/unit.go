@@ -19,14 +19,15 @@ type unit struct {
 	busy bool
 	// waiting: the request has no final answer; provisional: it has a 1xx.
 	waiting, provisional bool
-	user, round          uint64
-	due, sent            time.Time
-	interval             time.Duration
-	req                  sipmsg.Builder
-	dst                  netip.AddrPort
-	method               string
-	cseq                 uint64
-	callID, fromTag      string
+	// nth numbers the units of all endpoints together.
+	nth, user, round uint64
+	due, sent        time.Time
+	interval         time.Duration
+	req              sipmsg.Builder
+	dst              netip.AddrPort
+	method           string
+	cseq             uint64
+	callID, fromTag  string
 	// ack is the last ACK for a 2xx, repeated with it (13.2.2.4).
 	ack    []byte
 	ackDst netip.AddrPort

@@ -58,6 +58,10 @@ type Store struct {
 	log    *slog.Logger
 	folder *folder
 	db     *badger.DB
+	// room is the disk's: watchRoom alone sees to its reserve. logs are Badger's
+	// files, which the writer alone sees to.
+	room *room
+	logs *logs
 	// commit writes one group; a test has its own.
 	commit func([]put) error
 
@@ -117,7 +121,10 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: log, folder: f, db: db,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		room: &room{dir: f.dir, lock: f.lock}, logs: &logs{dir: f.badger()},
 	}
+	s.keepRoom(errors.Join(s.room.look(), s.logs.allocate()))
+	s.written.Go(s.watchRoom)
 	s.commit = s.commitGroup
 	s.written.Go(s.writeLoop)
 	return s, nil
@@ -181,7 +188,7 @@ func (s *Store) read(key []byte, msg proto.Message) error {
 
 // write puts a value on disk; nil removes it.
 func (s *Store) write(key []byte, msg proto.Message) error {
-	if err := s.room(); err != nil {
+	if err := s.room.check(); err != nil {
 		return err
 	}
 	err := s.db.Update(func(txn *badger.Txn) error {
@@ -269,12 +276,23 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.closing)
 	s.written.Wait()
-	err := s.db.Close()
+	err := s.closeBadger()
 	s.folder.release()
 	s.mu.Lock()
 	s.ended = err
 	s.mu.Unlock()
 	return err
+}
+
+// closeBadger ends Badger in order, unless the disk has no room for what it
+// would write then: its log has all of it, and is read at the next start.
+func (s *Store) closeBadger() error {
+	s.keepRoom(s.room.release())
+	if free, err := s.room.free(); err == nil && free < closeRoom {
+		s.log.Warn("the disk is full: the store ends as if it were killed", "err", ErrDiskFull)
+		return s.db.Sync()
+	}
+	return s.db.Close()
 }
 
 // Stats are counts since Open.

@@ -6,16 +6,10 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
-
-// minRoom is the free disk space, in bytes, below which nothing is written:
-// Badger writes by mapped files, and running out of room under a mapping ends
-// the process.
-const minRoom = 64 << 20
 
 // Put keeps rec in the place of what is stored under its AoR; one that is
 // empty removes it. done is called once rec is as durable as the level says, or
@@ -81,6 +75,8 @@ func (s *Store) writeLoop() {
 		case <-probe.C:
 			if s.Err() != nil {
 				s.note(s.write(probeKey(), &messages.NodeState{}))
+			} else if err := s.room.check(); err != nil {
+				s.note(err) // whoever looks at the node's health need not wait for a write
 			}
 			continue
 		case <-s.closing:
@@ -107,11 +103,35 @@ func (s *Store) writeGroup(group []put) {
 	if s.cfg.Level != Memory {
 		err = s.commit(group)
 		s.note(err)
+		if err == nil {
+			s.keepRoom(s.logs.allocate())
+		}
 	}
 	s.groups.Add(1)
 	s.puts.Add(uint64(len(group)))
 	for _, p := range group {
 		p.done(err)
+	}
+}
+
+// watchRoom sees to the reserve, whatever the writer is doing.
+func (s *Store) watchRoom() {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			s.keepRoom(s.room.look())
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+// keepRoom tells of a precaution that could not be taken. It is no failure to write.
+func (s *Store) keepRoom(err error) {
+	if err != nil {
+		s.log.Debug("no room could be kept on the disk", "err", err)
 	}
 }
 
@@ -133,7 +153,7 @@ func (s *Store) note(err error) {
 // commitGroup writes a group in one transaction, or a few if it is large. Of
 // Puts of one key the last one counts.
 func (s *Store) commitGroup(group []put) error {
-	if err := s.room(); err != nil {
+	if err := s.room.check(); err != nil {
 		return err
 	}
 	txn := s.db.NewTransaction(true)
@@ -166,15 +186,4 @@ func set(txn *badger.Txn, p put) error {
 		return err
 	}
 	return txn.Set(p.key, v)
-}
-
-func (s *Store) room() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(s.folder.dir, &fs); err != nil {
-		return fmt.Errorf("store: free space: %w", err)
-	}
-	if free := fs.Bavail * uint64(fs.Bsize); free < minRoom {
-		return fmt.Errorf("%w: %d MiB are free", ErrDiskFull, free>>20)
-	}
-	return nil
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hereis/bench/ports"
 )
 
 // becomesTrue polls until ok, for a while.
@@ -29,22 +30,11 @@ func becomesTrue(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("it never came true that %s", what)
 }
 
-// freeBases finds three bases of ports for n nodes.
+// freeBases reserves three bases of ports for n nodes, a row for each node.
 func freeBases(t *testing.T, n int) *devFlags {
 	t.Helper()
-	for range 50 {
-		at := 12000 + 10*rand.IntN(1500)
-		f := &devFlags{N: n, BaseSIP: at + 5, BaseCluster: at, BaseAdmin: at + 7}
-		nodes, err := f.plan("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if portsFree(t.Context(), nodes) == nil {
-			return f
-		}
-	}
-	t.Fatal("no free ports")
-	return nil
+	at := ports.Rows(t, n)
+	return &devFlags{N: n, BaseSIP: at + 5, BaseCluster: at, BaseAdmin: at + 7}
 }
 
 func (f *devFlags) flags() []string {

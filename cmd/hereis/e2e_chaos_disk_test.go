@@ -13,7 +13,7 @@ import (
 // testChaosDisk: the data folder of a node has no room any more. It refuses
 // registrations, says so, and goes on answering lookups; with room again it
 // takes them. What it acknowledged survives its end.
-func testChaosDisk(t *testing.T, bin string) {
+func testChaosDisk(t *testing.T, c *chaosSuite) {
 	requireRoot(t, "a file system of its own")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
@@ -24,7 +24,8 @@ func testChaosDisk(t *testing.T, bin string) {
 			t.Error(err)
 		}
 	})
-	nodes := newCluster(t, bin, 2)
+	row := c.row(t)
+	nodes := newCluster(t, c.bin, 2)
 	small := nodes[1]
 	small.data = filepath.Join(dir, "data")
 	for _, n := range nodes {
@@ -48,7 +49,7 @@ func testChaosDisk(t *testing.T, bin string) {
 		}
 		return nil
 	})
-	mustFindAll(t, small, 0, 200)
+	awaitAll(t, row, nodes[1:], 0, 200, 10*time.Second)
 	d.register(nodes[0], 3600)
 	if status, by := d.probe(small, "d"); status != 200 || by != "d" {
 		t.Errorf("lookup at the node with the full disk: got %d by %q, want 200 by d", status, by)
@@ -74,7 +75,7 @@ func testChaosDisk(t *testing.T, bin string) {
 		n.launch()
 	}
 	waitMembers(t, nodes)
-	awaitAll(t, nodes, 0, 200, 10*time.Second)
+	awaitAll(t, row, nodes, 0, 200, 10*time.Second)
 	nodes[0].waitLive("e", small.name)
 }
 

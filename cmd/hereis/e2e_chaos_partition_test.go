@@ -20,19 +20,21 @@ const healBar = 10 * time.Second
 // on one bridge. A cut is a route: what one node sends to another goes nowhere.
 type netCluster struct {
 	t     *testing.T
+	row   *chaosRow
 	id    string
 	net   string // the first three bytes of all addresses
 	nodes []*node
 }
 
 // newNetCluster makes n nodes that do not run yet, or skips the test.
-func newNetCluster(t *testing.T, bin string, n int) *netCluster {
+func newNetCluster(t *testing.T, suite *chaosSuite, n int) *netCluster {
 	t.Helper()
+	bin := suite.bin
 	requireRoot(t, "a network namespace")
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("the command ip is not installed (Debian package iproute2)")
 	}
-	c := &netCluster{t: t, id: fmt.Sprintf("hc%04x", rand.IntN(1<<16)), net: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(250))}
+	c := &netCluster{t: t, row: suite.row(t), id: fmt.Sprintf("hc%04x", rand.IntN(1<<16)), net: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(250))}
 	if out, err := c.ip("link", "add", c.id, "type", "bridge"); err != nil {
 		t.Skipf("no bridge can be made: %s", out)
 	}
@@ -123,7 +125,7 @@ func (c *netCluster) state(at, of int, want string, limit time.Duration) {
 
 // agree waits until every node says of each user what is wanted: the edges of
 // its live leases, "" for none. It prints how long that took.
-func (c *netCluster) agree(since time.Time, want map[string]string) {
+func (c *netCluster) agree(what string, since time.Time, want map[string]string) {
 	c.t.Helper()
 	within(c.t, slack*healBar/4, "all agree", func() error {
 		var mu sync.Mutex
@@ -149,7 +151,7 @@ func (c *netCluster) agree(since time.Time, want map[string]string) {
 		return wrong
 	})
 	took := time.Since(since)
-	c.t.Logf("all nodes agree %v after the heal (bar %v)", took.Round(time.Millisecond), healBar)
+	c.row.note(c.t, "%s: all nodes agree after %v (bar %v)", what, took.Round(time.Millisecond), healBar)
 }
 
 // finds tells whether a node finds a user alive at an edge, "" for nowhere.
@@ -166,8 +168,8 @@ func (n *node) finds(user, edge string) error {
 }
 
 // testChaosPartition parts a running cluster in two ways and heals it.
-func testChaosPartition(t *testing.T, bin string) {
-	c := newNetCluster(t, bin, 4)
+func testChaosPartition(t *testing.T, suite *chaosSuite) {
+	c := newNetCluster(t, suite, 4)
 	for _, n := range c.nodes {
 		n.launch()
 	}
@@ -208,7 +210,7 @@ func (c *netCluster) part(t *testing.T, a, b []int) {
 	d["moved-then-gone"].register(na, 3600)
 	d["stay-b"].register(nb, 3600)
 	d["gone-b"].register(nb, 3600)
-	c.agree(time.Now(), map[string]string{run + "stay-a": na.name, run + "stay-b": nb.name, run + "move": na.name})
+	c.agree("before", time.Now(), map[string]string{run + "stay-a": na.name, run + "stay-b": nb.name, run + "move": na.name})
 
 	heal := c.cut(a, b)
 	for _, i := range a {
@@ -241,7 +243,7 @@ func (c *netCluster) part(t *testing.T, a, b []int) {
 		}
 	}
 	heal()
-	c.agree(time.Now(), map[string]string{
+	c.agree(t.Name()[strings.LastIndexByte(t.Name(), '/')+1:]+" healed", time.Now(), map[string]string{
 		run + "stay-a": na.name, run + "new-a": na.name, run + "gone-a": "",
 		run + "stay-b": nb.name, run + "new-b": nb.name, run + "gone-b": "",
 		run + "move": nb.name, run + "moved-then-gone": "",
@@ -251,8 +253,8 @@ func (c *netCluster) part(t *testing.T, a, b []int) {
 // testChaosOneWay: what node 1 sends to node 3 is lost, and nothing else: they
 // stay members by way of the others. All users are found from everywhere and
 // may register everywhere; when it is healed all agree.
-func testChaosOneWay(t *testing.T, bin string) {
-	c := newNetCluster(t, bin, 4)
+func testChaosOneWay(t *testing.T, suite *chaosSuite) {
+	c := newNetCluster(t, suite, 4)
 	for _, n := range c.nodes {
 		n.launch()
 	}
@@ -270,7 +272,7 @@ func testChaosOneWay(t *testing.T, bin string) {
 	gone := c.device(t, run+"gone")
 	gone.register(c.nodes[2], 3600)
 	want[gone.user] = "n3"
-	c.agree(time.Now(), want)
+	c.agree("before", time.Now(), want)
 
 	c.drop(0, 2)
 	caller := c.device(t, run+"caller")
@@ -297,5 +299,5 @@ func testChaosOneWay(t *testing.T, bin string) {
 	want[gone.user] = ""
 	t.Logf("under the cut: %d lookups, all found, slowest %v", answered, slowest)
 	c.heal(0, 2)
-	c.agree(time.Now(), want)
+	c.agree("healed", time.Now(), want)
 }

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hereis/bench/ports"
 )
 
 // binary builds the command once for all tests below t.
@@ -117,34 +117,10 @@ type node struct {
 	wrap, args []string
 }
 
-// ports finds n consecutive ports, free for UDP and TCP.
-func ports(t *testing.T, n int) int {
+// port reserves one port until the test ends, and the eight after it.
+func port(t *testing.T) int {
 	t.Helper()
-	for range 200 {
-		base := 20000 + rand.IntN(12000)
-		if free(base, n) {
-			return base
-		}
-	}
-	t.Fatalf("no %d free ports in a row", n)
-	return 0
-}
-
-func free(base, n int) bool {
-	for port := base; port < base+n; port++ {
-		addr := fmt.Sprintf("127.0.0.1:%d", port)
-		u, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			return false
-		}
-		u.Close()
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			return false
-		}
-		l.Close()
-	}
-	return true
+	return ports.Rows(t, 1)
 }
 
 // startCluster runs n nodes, with further flags, and waits until each knows all.
@@ -164,7 +140,7 @@ func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	nodes := make([]*node, n)
 	dir := t.TempDir()
 	for i := range nodes {
-		base := ports(t, 5)
+		base := port(t)
 		nodes[i] = &node{
 			t: t, bin: bin, name: fmt.Sprintf("n%d", i+1), data: filepath.Join(dir, fmt.Sprint(i+1)),
 			sip: local(base), gossip: local(base + 1), admin: local(base + 4), joins: local(base + 1), args: flags,
@@ -176,7 +152,7 @@ func newCluster(t *testing.T, bin string, n int, flags ...string) []*node {
 	return nodes
 }
 
-func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+func local(port int) string { return ports.Local(port) }
 
 // start starts the node and waits until it serves.
 func (n *node) start() {

@@ -12,16 +12,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hereis/bench/ports"
 )
 
 // testDev: three nodes by one command; a killed one stays down until it is
 // restarted; Ctrl-C ends all; and so does the death of dev itself.
 func testDev(t *testing.T, bin string) {
-	sip, gossip, admin := ports(t, 30), 0, 0
-	for gossip = ports(t, 30); overlap(gossip, sip); gossip = ports(t, 30) {
-	}
-	for admin = ports(t, 30); overlap(admin, sip) || overlap(admin, gossip); admin = ports(t, 30) {
-	}
+	gossip := ports.Rows(t, 3) // a row for each node
+	sip, admin := gossip+5, gossip+7
 	data := filepath.Join(t.TempDir(), "data")
 	args := []string{"dev", "-n", "3", "--base-sip", strconv.Itoa(sip), "--base-cluster", strconv.Itoa(gossip), "--base-admin", strconv.Itoa(admin), "--data", data}
 	serve := func(i int) error { return getJSON(fmt.Sprintf("http://%s/readyz", local(admin+10*i)), nil) }
@@ -81,8 +80,6 @@ func testDev(t *testing.T, bin string) {
 		return nil
 	})
 }
-
-func overlap(a, b int) bool { return a < b+30 && b < a+30 }
 
 // children lists the child processes of pid, oldest first.
 func children(t *testing.T, pid int) (pids []int) {

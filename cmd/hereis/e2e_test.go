@@ -45,14 +45,17 @@ func TestE2E(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes minutes")
 		}
-		t.Run("Kill", func(t *testing.T) { testChaosKill(t, bin) })
-		t.Run("Drain", func(t *testing.T) { testChaosDrain(t, bin) })
-		t.Run("RollingRestart", func(t *testing.T) { testChaosRollingRestart(t, bin) })
-		t.Run("Pause", func(t *testing.T) { testChaosPause(t, bin) })
-		t.Run("Partition", func(t *testing.T) { testChaosPartition(t, bin) })
-		t.Run("OneWay", func(t *testing.T) { testChaosOneWay(t, bin) })
-		t.Run("AllKilled", func(t *testing.T) { testChaosAllKilled(t, bin) })
-		t.Run("Disk", func(t *testing.T) { testChaosDisk(t, bin) })
+		c := &chaosSuite{bin: bin}
+		t.Cleanup(func() { c.publish(t) })
+		for name, row := range map[string]func(*testing.T, *chaosSuite){
+			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
+			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				row(t, c)
+			})
+		}
 	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
@@ -324,7 +327,7 @@ func testCommandLine(t *testing.T, bin string, nodes []*node) {
 		}
 	}
 	must(t, bin, "version")
-	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(ports(t, 1))); code != 1 || stderr == "" {
+	if _, stderr, code := runHereis(t, bin, "members", "--admin", local(port(t))); code != 1 || stderr == "" {
 		t.Errorf("members of no node: exit %d and %q, want 1 and a reason", code, stderr)
 	}
 }
@@ -338,7 +341,7 @@ func parse(t *testing.T, out string, into any) {
 
 // testPortTaken: a node does not share its port with another process by accident.
 func testPortTaken(t *testing.T, bin string) {
-	base := ports(t, 5)
+	base := port(t)
 	taken, err := net.ListenPacket("udp", local(base))
 	if err != nil {
 		t.Fatal(err)

@@ -58,9 +58,9 @@ func userNames(n int) (users []string) {
 // answer starts the called devices: all users on one port, until the test ends.
 func (s *sipp) answer() {
 	s.t.Helper()
-	port := ports(s.t, 1)
-	s.contact = local(port)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(port), "-mp", strconv.Itoa(ports(s.t, 4)), "-nostdin")
+	at := port(s.t)
+	s.contact = local(at)
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -68,13 +68,13 @@ func (s *sipp) answer() {
 // them, and registers it at a node. The process ends well if every run succeeds.
 func (s *sipp) device(name, transport string, at *node) *process {
 	s.t.Helper()
-	port := ports(s.t, 1)
-	s.contact = local(port)
+	base := port(s.t)
+	s.contact = local(base)
 	if transport == "t1" {
 		s.contact += ";transport=tcp"
 	}
-	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(port),
-		"-mp", strconv.Itoa(ports(s.t, 4)), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(base),
+		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
 }
@@ -92,9 +92,9 @@ func well(t *testing.T, devices ...*process) {
 // all runs a scenario once for each user against a node and expects every one to succeed.
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()
-	dir := s.t.TempDir()
+	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
-		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(ports(s.t, 1)), "-mp", strconv.Itoa(ports(s.t, 4)),
+		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
@@ -128,14 +128,14 @@ func summaryOf(out string) (lines string) {
 func baresip(t *testing.T, user, password, registrar string) *process {
 	t.Helper()
 	path := tool(t, "baresip", "baresip")
-	dir := t.TempDir()
+	dir, at := t.TempDir(), port(t)
 	modules, err := filepath.Glob("/usr/lib*/baresip/modules")
 	if err != nil || len(modules) == 0 {
 		t.Fatal("the modules of baresip are not in a place known here")
 	}
 	files := map[string]string{
-		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports 17000-17100\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
-			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", ports(t, 1), modules[0]),
+		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports %d-%d\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
+			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", at, at+2, at+8, modules[0]),
 		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, registrar),
 		"contacts": "",
 	}
@@ -215,9 +215,8 @@ func (d *device) register(n *node, expires int) {
 	}
 }
 
-// tryRegister sends a REGISTER to a node and returns status and Retry-After.
-func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
-	d.t.Helper()
+// registration is the device's next REGISTER.
+func (d *device) registration(expires int) *sipmsg.Builder {
 	d.cseq++
 	var w sipmsg.Builder
 	aor := "sip:" + d.user + "@localhost"
@@ -230,19 +229,29 @@ func (d *device) tryRegister(n *node, expires int) (status int, retryAfter strin
 	w.Header("Contact", contact)
 	w.Int("Expires", uint64(expires), "")
 	w.End("", "")
-	m := d.ask(n, &w)
+	return &w
+}
+
+// tryRegister sends a REGISTER to a node and returns status and Retry-After.
+func (d *device) tryRegister(n *node, expires int) (status int, retryAfter string) {
+	d.t.Helper()
+	m := d.ask(n, d.registration(expires))
 	return m.Status, string(m.Get("Retry-After"))
+}
+
+// tryOnce is tryRegister that gives up after a while.
+func (d *device) tryOnce(n *node, expires int, within time.Duration) (status int, answered bool) {
+	m := d.askWithin(n, d.registration(expires), within)
+	if m == nil {
+		return 0, false
+	}
+	return m.Status, true
 }
 
 // peek is one OPTIONS for a user, sent once, and its answer within half a second.
 func (d *device) peek(n *node, user string) (status int, answered bool) {
 	d.t.Helper()
-	d.cseq++
-	var w sipmsg.Builder
-	to := "sip:" + user + "@localhost"
-	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
-	w.End("", "")
-	if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
+	if _, err := d.conn.WriteToUDPAddrPort(d.options(user).Bytes(), netip.MustParseAddrPort(n.sip)); err != nil {
 		return 0, false
 	}
 	over := time.After(500 * time.Millisecond)
@@ -261,13 +270,27 @@ func (d *device) peek(n *node, user string) (status int, answered bool) {
 // probe asks a node for a user with OPTIONS and returns the final status and the device that answered.
 func (d *device) probe(n *node, user string) (status int, answeredBy string) {
 	d.t.Helper()
+	m := d.ask(n, d.options(user))
+	return m.Status, string(m.Get("X-Device"))
+}
+
+// probeOnce is probe that gives up after a while.
+func (d *device) probeOnce(n *node, user string, within time.Duration) (status int, answeredBy string, answered bool) {
+	m := d.askWithin(n, d.options(user), within)
+	if m == nil {
+		return 0, "", false
+	}
+	return m.Status, string(m.Get("X-Device")), true
+}
+
+// options is an OPTIONS for a user.
+func (d *device) options(user string) *sipmsg.Builder {
 	d.cseq++
 	var w sipmsg.Builder
 	to := "sip:" + user + "@localhost"
 	d.head(&w, "OPTIONS", to, "sip:probe@localhost", to)
 	w.End("", "")
-	m := d.ask(n, &w)
-	return m.Status, string(m.Get("X-Device"))
+	return &w
 }
 
 func (d *device) head(w *sipmsg.Builder, method, uri, from, to string) {
@@ -291,11 +314,20 @@ func (d *device) callID(method string) string {
 // ask sends a request, again if need be, until its final answer comes.
 func (d *device) ask(n *node, w *sipmsg.Builder) *sipmsg.Message {
 	d.t.Helper()
+	m := d.askWithin(n, w, 10*time.Second)
+	if m == nil {
+		d.t.Fatalf("%s: no answer from %s", d.name, n.name)
+	}
+	return m
+}
+
+// askWithin is ask that gives up after a while, with nil.
+func (d *device) askWithin(n *node, w *sipmsg.Builder, limit time.Duration) *sipmsg.Message {
 	to := netip.MustParseAddrPort(n.sip)
-	deadline := time.Now().Add(10 * time.Second)
-	for interval := 500 * time.Millisecond; time.Now().Before(deadline); interval *= 2 {
+	over := time.After(limit)
+	for interval := 500 * time.Millisecond; ; interval *= 2 {
 		if _, err := d.conn.WriteToUDPAddrPort(w.Bytes(), to); err != nil {
-			d.t.Fatal(err)
+			return nil // the test is over, and the socket closed
 		}
 		again := time.After(interval)
 	waiting:
@@ -307,9 +339,9 @@ func (d *device) ask(n *node, w *sipmsg.Builder) *sipmsg.Message {
 				}
 			case <-again:
 				break waiting
+			case <-over:
+				return nil
 			}
 		}
 	}
-	d.t.Fatalf("%s: no answer from %s", d.name, n.name)
-	return nil
 }

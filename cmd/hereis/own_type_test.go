@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 
 	"hereis"
 	"hereis/admin"
+	"hereis/bench/ports"
 	"hereis/messages/messagestest"
 )
 
@@ -22,9 +21,9 @@ import (
 func greeters(t *testing.T) []string {
 	t.Helper()
 	var cfgs []hereis.Config
-	ports := loopbackPorts(t, 12)
+	addrs := ports.Addrs(t, 12)
 	for i := range 3 {
-		free := ports[4*i:]
+		free := addrs[4*i:]
 		cfg := hereis.DefaultConfig()
 		cfg.Name, cfg.Data = fmt.Sprintf("g%d", i+1), filepath.Join(t.TempDir(), "data")
 		cfg.SIP, cfg.Cluster, cfg.ClusterStream, cfg.Admin = free[:1], free[1], free[2], free[3]
@@ -57,29 +56,6 @@ func greeters(t *testing.T) []string {
 		}
 	})
 	return admins
-}
-
-// loopbackPorts finds addresses that are free for UDP and TCP now: at a loopback
-// address of the test's own, so that no other process takes one meanwhile.
-func loopbackPorts(t *testing.T, n int) []string {
-	t.Helper()
-	ip := fmt.Sprintf("127.%d.%d.%d", 2+rand.IntN(250), rand.IntN(256), 1+rand.IntN(250))
-	var out []string
-	for len(out) < n {
-		at := fmt.Sprintf("%s:%d", ip, 10000+rand.IntN(20000))
-		l, err := net.Listen("tcp", at)
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", at)
-		if err != nil {
-			continue
-		}
-		defer u.Close()
-		out = append(out, at)
-	}
-	return out
 }
 
 // TestSend_TypeAddedInATest: a type that this test adds is sent from the
