@@ -65,6 +65,10 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		r = s.withoutOurs(r)
 	}
 	f := s.newFork(tx, r, p)
+	if s.mayStore(r, p) {
+		f.store = true
+		f.waitToKeep()
+	}
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()

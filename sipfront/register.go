@@ -121,10 +121,14 @@ func (s *Server) checkRequire(r *request) error {
 // supported lists the option tags that are true for a flow. Outbound needs a
 // connection: over UDP it would need STUN on the SIP port (RFC 5626 5.4, 8).
 func (s *Server) supported(r *request) string {
+	tags := "path"
 	if f := r.msg.Flow; f != nil && f.Reliable() {
-		return "path, outbound"
+		tags += ", outbound"
 	}
-	return "path"
+	if s.parts.Presentities != nil && r.method != "REGISTER" {
+		tags += ", " + tagEventlist + ", " + tagListBody
+	}
+	return tags
 }
 
 // registered are the header fields of the 200 (RFC 3261 10.3 step 8): all
