@@ -65,13 +65,6 @@ func (n *Node) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, e
 	return n.client.Locate(ctx, aor)
 }
 
-// Watch yields the online and offline events of the users that pattern names,
-// from the whole cluster: an AoR, a domain as "@example.com", or "*". The
-// channel is closed when ctx ends or the node stops.
-func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	return n.cluster.Watch(ctx, pattern)
-}
-
 // Members lists this node and those that it knows, live or failed.
 func (n *Node) Members() []cluster.MemberStatus {
 	members := n.cluster.Members()

@@ -83,15 +83,21 @@ type Lease struct {
 // Event is a line of /v1/watch.
 type Event struct {
 	At  time.Time `json:"at"`
-	AoR string    `json:"aor"`
+	AoR string    `json:"aor,omitempty"`
 	// Event is "online" or "offline" if the user went from one to the other,
-	// "changed" if the devices of an online user did.
+	// "changed" if the devices of an online user did, "state" if it says how a
+	// user is and not what has changed; "sync-begin" and "sync-end" stand around
+	// the states of all who are online.
 	Event  string `json:"event"`
 	Online bool   `json:"online"`
-	// Node saw it, as the owner; Edge is where the device is or was.
-	Node     string  `json:"node"`
+	// Complete, of a sync-end: whoever was not named is offline.
+	Complete bool   `json:"complete,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// Edge is where the device is or was that caused it.
 	Edge     string  `json:"edge,omitempty"`
 	Bindings []Lease `json:"bindings,omitempty"`
+	// ID is where to go on after this event (?from= or Last-Event-ID), at any node.
+	ID string `json:"id,omitempty"`
 }
 
 // NewWhere makes the answer out of what the node says. members tell which
@@ -123,19 +129,13 @@ func NewWhere(w *messages.Whereabouts, members []Member) *Where {
 func (w *Where) Nothing() bool { return len(w.Leases) == 0 && w.RemovedBelow == "" }
 
 // NewEvent makes a line of /v1/watch.
-func NewEvent(e *messages.UserEvent) *Event {
+func NewEvent(e *UserEvent) *Event {
 	v := &Event{
-		At: nodeTime(e.GetMs()), AoR: e.GetAor(), Online: e.GetOnline(), Event: "changed",
-		Node: e.GetNode(), Edge: e.GetEdge(),
+		At: nodeTime(e.MS), AoR: e.AoR, Event: e.Kind, Online: e.Online, Complete: e.Complete,
+		Reason: e.Reason, Edge: e.Device.GetEdge(), ID: e.ID,
 	}
-	if e.GetChanged() || !e.GetOnline() {
-		v.Event = "offline"
-		if e.GetOnline() {
-			v.Event = "online"
-		}
-	}
-	for _, l := range e.GetBindings() {
-		view := newLease(l, e.GetMs())
+	for _, l := range e.Devices {
+		view := newLease(l, e.MS)
 		view.State = LeaseLive
 		v.Bindings = append(v.Bindings, view)
 	}

@@ -82,7 +82,8 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		c.spread(now, v, s, e, in, o, owner, backup)
 	}
 	if owner == v.self || (o.gate && holder) {
-		c.changed(now, before, next, after)
+		c.changed(now, v, s, before, next, after)
+		c.tell(v, now, before, next, after)
 	}
 	if next.Empty() && e.x == nil {
 		c.remove(s, e)
@@ -202,12 +203,17 @@ func (c *Core) askToVouch(now int64, v *view, s *shard, e *entry, in *messages.R
 	}
 }
 
-// changed publishes what a change of a record means to watchers.
-func (c *Core) changed(now int64, before, next *messages.Record, after *effects) {
-	if ev := c.parts.Grains.Changed(before, next, now); ev != nil {
-		ev.Node = c.cfg.Name
-		after.add(func() { c.publish(ev) })
+// changed tells followers of a change that can be seen. s is locked.
+func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Record, after *effects) {
+	if !c.parts.Grains.Changed(before, next, now) {
+		return
 	}
+	ev := &messages.UserEvent{
+		Aor: next.Aor, Ms: now, Node: c.cfg.Name, Record: c.parts.Grains.Shown(next),
+		Incarnation: c.cfg.Incarnation, Order: c.changes.Add(1),
+		Complete: c.complete(v, next.Aor, "") || s.completed(next.Aor, v.round),
+	}
+	after.add(func() { c.publish(now, ev) })
 }
 
 // remove takes an entry out of the table.

@@ -55,6 +55,9 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// changes counts the changes that could be seen; it is raised with the lock
+	// of the user's shard held.
+	changes atomic.Uint64
 	// streams says of nodes by name, in whatever life, whether there is a stream
 	// to them; relays counts what went by a third node, to take turns; ticked is
 	// the node time of the last Tick.
@@ -64,6 +67,10 @@ type Core struct {
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
+	// hearers take events of other types, by full name; they do not change once the node runs.
+	hearers map[string][]Hearer
+	// deaf are the nodes that could not be told of a change (tell.go).
+	deaf deafTable
 	// debug: the life of a question and of a change is logged.
 	debug bool
 	// start runs a handler elsewhere; false: too many run already.
@@ -162,6 +169,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
+		hearers:   make(map[string][]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -222,6 +230,7 @@ func (c *Core) Tick(now int64) {
 	c.tickDigests(now)
 	c.tickBulk(now)
 	c.tickWatches(now)
+	c.tickDeaf()
 }
 
 // tickShard is Tick for one shard.
@@ -239,7 +248,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 // Stats are the counters; they go on counting.
 func (c *Core) Stats() *Stats { return &c.stats }
 
-// Stop answers every open question with ErrStopped and closes the watches.
+// Stop answers every open question with ErrStopped and ends every Follow.
 func (c *Core) Stop() {
 	c.stopAsks()
 	c.stopWatches()
@@ -296,14 +305,12 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onDigests(now, from, m)
 	case *messages.Differs:
 		c.onDiffers(now, from, m)
-	case *messages.WatchInterest:
-		c.onInterest(now, from, m)
 	case *messages.UserEvent:
-		c.onUserEvent(m)
+		c.onUserEvent(now, from, m)
 	case *messages.Relay:
 		c.onRelay(now, from, m)
 	default:
-		c.stats.BadMessages.Add(1)
+		c.deliver(from, m)
 	}
 }
 
@@ -331,7 +338,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.settling.waitMS = 0
 	c.askReports(now, v)
 	c.viewMu.Unlock()
-	c.shareInterest(now, hello.GetName())
+	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		p.aloneMS.Store(0)
@@ -421,4 +428,22 @@ func (c *Core) Record(aor string) *messages.Record {
 		return e.rec
 	}
 	return nil
+}
+
+// Own counts this edge's live leases of a kind, by AoR. It looks at every record.
+func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
+	own := make(map[string]int)
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			for _, l := range e.rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && e.rec.Alive(l, now) {
+					own[aor]++
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return own
 }

@@ -202,7 +202,11 @@ type memRegistrar struct {
 	list []*messages.Lease
 }
 
-func (m *memRegistrar) Register(_ context.Context, q *messages.Register) (*messages.Registered, error) {
+func (m *memRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
+	done(m.register(q))
+}
+
+func (m *memRegistrar) register(q *messages.Register) (*messages.Registered, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last = q

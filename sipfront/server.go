@@ -15,16 +15,18 @@ import (
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/event"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
 
 // Registrar takes in a REGISTER (RFC 3261 10.3): it stamps it, has it decided
-// by the user's owner, and keeps what this node must keep before it returns.
-// Errors are those of actors.
+// by the user's owner, and keeps what this node must keep before it calls done,
+// once, perhaps before it returns. done must not wait. Errors are those of
+// actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
-	Register(ctx context.Context, req *messages.Register) (*messages.Registered, error)
+	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
 }
 
 // Locator answers WHEREIS. A user without a reachable device is an error of actors.
@@ -87,8 +89,24 @@ type Parts struct {
 	Cluster   Cluster
 	Transport Transport
 	Resolver  Resolver
+	// Presentities publish and are watched; nil: PUBLISH and SUBSCRIBE are for
+	// the users' devices. Subscriptions is then needed too.
+	Presentities  Presentities
+	Subscriptions Subscriptions
+	// Packages are the event packages that this node serves; event.Packages if nil.
+	Packages []event.Package
+	// Authorizer decides who may watch whom. Nil: everybody where no credentials
+	// are asked for, otherwise whoever has shown some.
+	Authorizer Authorizer
+	// List is the members of a resource list of an address, if it is one; nil: there are none.
+	List func(aor string) ([]event.Resource, bool)
+	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
+	Owner func(aor string) string
+	Round func() uint64
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
+	// Mailbox keeps messages for users who are offline; nil: nobody does.
+	Mailbox Mailbox
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -106,6 +124,8 @@ type Server struct {
 	cfg   Config
 	parts Parts
 	layer layer
+	// plain is nil if the layer has nothing for plain requests.
+	plain plainLayer
 	rand  func() uint64
 	log   *slog.Logger
 	// debug: the life of a request is logged.
@@ -113,6 +133,11 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+	// mail is nil if no messages are kept.
+	mail *mailroom
+
+	// watch is this node as notifier; it serves no package without Parts.Presentities.
+	watch *notifier
 
 	// draining: no new flow or call begins here.
 	draining atomic.Bool
@@ -136,11 +161,14 @@ type Server struct {
 
 // The parts of a transaction that the core uses.
 type (
-	serverTx interface {
-		Message() *transport.Message
+	answerTx interface {
 		RespondRaw(status int, raw []byte) error
-		Context() context.Context
 		Tag() string
+	}
+	serverTx interface {
+		answerTx
+		Message() *transport.Message
+		Context() context.Context
 	}
 	clientTx interface {
 		Cancel(reason string)
@@ -195,6 +223,22 @@ func New(cfg Config, parts Parts) (*Server, error) {
 			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
 		}
 	}
+	packages := parts.Packages
+	switch {
+	case parts.Presentities == nil:
+		packages = nil
+	case parts.Subscriptions == nil:
+		return nil, errors.New("a part is missing")
+	case packages == nil:
+		packages = event.Packages()
+	}
+	var err error
+	if s.watch, err = newNotifier(s, packages, parts.Authorizer); err != nil {
+		return nil, err
+	}
+	if parts.Mailbox != nil {
+		s.mail = newMailroom(s)
+	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}
@@ -208,11 +252,18 @@ func New(cfg Config, parts Parts) (*Server, error) {
 }
 
 // Use names the transaction layer, before the first message arrives.
-func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
+func (s *Server) Use(l Layer) {
+	s.layer = layerOf{l}
+	s.plain, _ = l.(plainLayer)
+}
 
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
+	s.workers.Go(func() { s.watch.run(ctx) })
+	if s.mail != nil {
+		s.mail.run(ctx)
+	}
 	<-ctx.Done()
 	s.running.Store(false)
 	close(s.stop)
@@ -232,6 +283,23 @@ func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
 
 // Stray implements transaction.User.
 func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// StateChanged takes in what an owner tells of a user whom this node watches, or
+// keeps messages for.
+func (s *Server) StateChanged(m *messages.StateChanged) {
+	s.watch.stateChanged(m)
+	if s.mail != nil {
+		s.mail.changed(actors.AoR(m.Aor))
+	}
+}
+
+// StateLost says that any number of calls of StateChanged may be missing, of any user.
+func (s *Server) StateLost() {
+	s.watch.askAgain(func(*watched) bool { return true })
+	if s.mail != nil {
+		s.mail.lost()
+	}
+}
 
 // FlowsOpen tells whether a flow of this process is open.
 func (s *Server) FlowsOpen(id *messages.FlowID) bool {
@@ -265,13 +333,31 @@ func (s *Server) request(tx serverTx) {
 		s.refuse(tx, r, s.drainingError())
 	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
 		s.options(tx, r)
+	case s.publishes(r, p):
+		s.publish(tx, r, p)
+	case s.subscribes(r, p):
+		s.subscribe(tx, r, p)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
 		s.register(tx, r, p)
-	case p.way == wayNode:
+	case p.way == wayNode, p.way == wayDialog:
 		s.refuse(tx, r, errNoMethod)
 	default:
 		s.proxy(tx, r, p)
 	}
+}
+
+// publishes tells whether a request publishes state of a user of ours.
+func (s *Server) publishes(r *request, p *plan) bool {
+	return r.method == "PUBLISH" && s.parts.Presentities != nil && (p.way == wayUser || p.way == wayNode)
+}
+
+// subscribes tells whether a request is for this node as notifier. A package
+// that it does not serve is for the user's devices.
+func (s *Server) subscribes(r *request, p *plan) bool {
+	if r.method != "SUBSCRIBE" || s.parts.Presentities == nil {
+		return false
+	}
+	return p.way == wayDialog || p.way == wayNode || p.way == wayUser && s.watch.serves(r)
 }
 
 // validate is what RFC 3261 8.2 and 16.3 ask of every request, whoever is to answer it.
@@ -293,11 +379,15 @@ func (s *Server) options(tx serverTx, r *request) {
 		s.refuse(tx, r, badExtensionError{strings.Join(tags, ", ")})
 		return
 	}
-	s.answer(tx, r, answer{200, "OK", []header{
+	hs := []header{
 		{"Allow", allow},
 		{"Accept", "application/sdp"},
 		{"Supported", s.supported(r)},
-	}})
+	}
+	if s.watch.names != "" {
+		hs = append(hs, header{"Allow-Events", s.watch.names})
+	}
+	s.answer(tx, r, answer{200, "OK", hs})
 }
 
 // flowText names a flow for the log.
@@ -309,7 +399,7 @@ func flowText(f transport.Flow) string {
 }
 
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
-func (s *Server) refuse(tx serverTx, r *request, err error) {
+func (s *Server) refuse(tx answerTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
 		s.count.dropped.Add(1)
 		return
@@ -318,12 +408,12 @@ func (s *Server) refuse(tx serverTx, r *request, err error) {
 }
 
 // answer sends an answer of our own.
-func (s *Server) answer(tx serverTx, r *request, a answer) {
+func (s *Server) answer(tx answerTx, r *request, a answer) {
 	s.send(tx, r, a.status, s.answerBytes(r, a, tx.Tag()))
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
+func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
 	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
 		s.parts.Observe(r.method, time.Since(r.msg.At))
@@ -338,16 +428,27 @@ func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	return err
 }
 
-// ask runs f beside the socket's goroutine, within the limit on questions. ctx
-// ends with the transaction or at the deadline; false means that there are too many.
-func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+// begin takes one of the places of questions to the cluster, which end gives
+// back; false: there is none.
+func (s *Server) begin() bool {
 	select {
 	case s.lookups <- struct{}{}:
+		s.wg.Add(1)
+		return true
 	default:
 		s.count.overloaded.Add(1)
 		return false
 	}
-	s.wg.Add(1)
+}
+
+func (s *Server) end() { <-s.lookups; s.wg.Done() }
+
+// ask runs f beside the socket's goroutine, within the limit on questions. ctx
+// ends with the transaction or at the deadline; false means that there are too many.
+func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+	if !s.begin() {
+		return false
+	}
 	q := question{ctx, f}
 	select {
 	case s.idle <- q:
@@ -389,7 +490,7 @@ func (s *Server) work(q question) {
 }
 
 func (s *Server) answerQuestion(q question) {
-	defer func() { <-s.lookups; s.wg.Done() }()
+	defer s.end()
 	ctx, cancel := context.WithTimeout(q.ctx, s.cfg.LookupTimeout)
 	defer cancel()
 	q.f(ctx)
