@@ -110,6 +110,31 @@ type Config struct {
 	// BindingPolicy is what happens to one more: "reject" (403) or "replace-oldest".
 	BindingPolicy string `name:"binding-policy" group:"registrar" placeholder:"POLICY" help:"For one binding more: reject or replace-oldest."`
 
+	// PublishMin, PublishMax and PublishDefault are for publications what
+	// ExpiresMin, ExpiresMax and ExpiresDefault are for bindings (RFC 3903 6).
+	PublishMin     time.Duration `name:"publish-min" group:"presence" placeholder:"T" help:"Shortest publication; a shorter wish is answered 423."`
+	PublishMax     time.Duration `name:"publish-max" group:"presence" placeholder:"T" help:"Longest publication; a longer wish is shortened."`
+	PublishDefault time.Duration `name:"publish-default" group:"presence" placeholder:"T" help:"Publication of those who do not say how long."`
+	// SubscribeMin, SubscribeMax and SubscribeDefault are the same for
+	// subscriptions (RFC 6665 4.2.1.1). SubscribeMin is at most one hour.
+	SubscribeMin     time.Duration `name:"subscribe-min" group:"presence" placeholder:"T" help:"Shortest subscription; a shorter wish is answered 423."`
+	SubscribeMax     time.Duration `name:"subscribe-max" group:"presence" placeholder:"T" help:"Longest subscription; a longer wish is shortened."`
+	SubscribeDefault time.Duration `name:"subscribe-default" group:"presence" placeholder:"T" help:"Subscription of those who do not say how long."`
+	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
+	// unless its watcher asks for a longer one (RFC 6446); what changes meanwhile
+	// is told at its end.
+	NotifyInterval time.Duration `name:"notify-interval" group:"presence" placeholder:"T" help:"Shortest time between two NOTIFYs of a subscription; changes meanwhile are told at its end."`
+
+	// MaxPublications is how many live publications a user may have, of all event packages.
+	MaxPublications int `name:"max-publications" group:"limits" placeholder:"N" help:"Live publications of one user; above it 403."`
+	// MaxPublication bounds the body of a PUBLISH.
+	MaxPublication int `name:"max-publication" group:"limits" placeholder:"BYTES" help:"Body of a PUBLISH; above it 413."`
+	// MaxSubscriptions bounds those that this node serves, MaxWatchers those to one user.
+	MaxSubscriptions int `name:"max-subscriptions" group:"limits" placeholder:"N" help:"Subscriptions that this node serves; above it 503."`
+	MaxWatchers      int `name:"max-watchers" group:"limits" placeholder:"N" help:"Subscriptions to one user at this node; above it 403."`
+	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
+	MaxNotifies int `name:"max-notifies" group:"limits" placeholder:"N" help:"NOTIFYs without an answer at a time; others wait."`
+
 	// MaxTransactions bounds SIP transactions, both sides; above it: 503.
 	MaxTransactions int `name:"max-transactions" group:"limits" placeholder:"N" help:"SIP transactions at a time; above it 503."`
 	// AnswerBytes bounds the memory, in bytes, of answers kept for repeated
@@ -203,18 +228,25 @@ const (
 func DefaultConfig() Config {
 	tr, tx, front, cl := transport.DefaultConfig(), transaction.DefaultConfig(), sipfront.DefaultConfig(), cluster.DefaultConfig()
 	return Config{
-		Data:            "hereis-data",
-		Durability:      "sync",
-		SIP:             []string{"0.0.0.0:5060"},
-		RingTimeout:     front.RingTimeout,
-		Digest:          []string{"SHA-256", "SHA-512-256", "MD5"},
-		NonceLife:       front.NonceLife,
-		Profile:         "lan",
-		ExpiresMin:      time.Minute,
-		ExpiresMax:      2 * time.Hour,
-		ExpiresDefault:  time.Hour,
-		MaxBindings:     10,
-		BindingPolicy:   "reject",
+		Data:           "hereis-data",
+		Durability:     "sync",
+		SIP:            []string{"0.0.0.0:5060"},
+		RingTimeout:    front.RingTimeout,
+		Digest:         []string{"SHA-256", "SHA-512-256", "MD5"},
+		NonceLife:      front.NonceLife,
+		Profile:        "lan",
+		ExpiresMin:     time.Minute,
+		ExpiresMax:     2 * time.Hour,
+		ExpiresDefault: time.Hour,
+		MaxBindings:    10,
+		BindingPolicy:  "reject",
+
+		PublishMin: time.Minute, PublishMax: 2 * time.Hour, PublishDefault: time.Hour,
+		SubscribeMin: front.SubscribeMin, SubscribeMax: front.SubscribeMax, SubscribeDefault: front.SubscribeDefault,
+		NotifyInterval:  front.NotifyInterval,
+		MaxPublications: 8, MaxPublication: front.MaxPublication,
+		MaxSubscriptions: front.MaxSubscriptions, MaxWatchers: front.MaxWatchers, MaxNotifies: front.MaxNotifies,
+
 		MaxTransactions: tx.MaxTransactions,
 		AnswerBytes:     tx.AnswerBytes,
 		MaxFlows:        tr.MaxFlows,

@@ -41,6 +41,8 @@ func (c *Config) limits() actors.Limits {
 	l.Jitter = float64(c.ExpiresJitter) / 100
 	l.MaxMessages, l.MessageTTL = c.MaxStoredPerUser, c.MessageTTL
 	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
+	l.DefaultPublish, l.MinPublish, l.MaxPublish = c.PublishDefault, c.PublishMin, c.PublishMax
+	l.MaxPublications, l.MaxSubscribe = c.MaxPublications, c.SubscribeMax
 	return l
 }
 
@@ -74,6 +76,9 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
+	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault
+	fc.MaxPublication, fc.MaxSubscriptions, fc.MaxWatchers = c.MaxPublication, c.MaxSubscriptions, c.MaxWatchers
+	fc.MaxNotifies, fc.NotifyInterval = c.MaxNotifies, c.NotifyInterval
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
 	}

@@ -27,7 +27,7 @@ func fieldErr(field, format string, args ...any) error {
 
 // Validate returns every setting that is wrong, each a FieldError, joined.
 func (c *Config) Validate() error {
-	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
+	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validatePresence(), c.validateLimits(), c.validateOperation())
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -185,12 +185,40 @@ func (c *Config) validateRegistrar() error {
 	return errors.Join(append(errs, oneOf("binding-policy", c.BindingPolicy, "reject", "replace-oldest"))...)
 }
 
+func (c *Config) validatePresence() error {
+	var errs []error
+	for _, l := range []struct {
+		what                string
+		least, most, normal time.Duration
+	}{
+		{"publish", c.PublishMin, c.PublishMax, c.PublishDefault},
+		{"subscribe", c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault},
+	} {
+		// RFC 3903 6 step 4, RFC 6665 4.2.1.1: 423 is only for less than an hour.
+		if l.least < time.Second || l.least > time.Hour {
+			errs = append(errs, fieldErr(l.what+"-min", "%s is not within 1s and 1h", l.least))
+		}
+		if l.most < l.least || l.most > 30*24*time.Hour {
+			errs = append(errs, fieldErr(l.what+"-max", "%s is not within %s-min (%s) and 720h", l.most, l.what, l.least))
+		}
+		if l.normal < l.least || l.normal > l.most {
+			errs = append(errs, fieldErr(l.what+"-default", "%s is not within %s-min (%s) and %s-max (%s)", l.normal, l.what, l.least, l.what, l.most))
+		}
+	}
+	if c.NotifyInterval < 0 || c.NotifyInterval > time.Hour {
+		errs = append(errs, fieldErr("notify-interval", "%s is not within 0s and 1h", c.NotifyInterval))
+	}
+	return errors.Join(errs...)
+}
+
 func (c *Config) validateLimits() error {
 	var errs []error
 	for _, l := range []struct {
 		field      string
 		value, min int
 	}{
+		{"max-publications", c.MaxPublications, 1}, {"max-publication", c.MaxPublication, 256},
+		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1},
 		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},

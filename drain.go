@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"hereis/cluster"
@@ -15,19 +16,34 @@ var ErrNotRemembered = errors.New("no failed member of that name is remembered")
 // drainLook is how often a drain that is waited for is looked at.
 const drainLook = 20 * time.Millisecond
 
+// farewell is how long a node that stops waits for its watchers to have heard of it.
+const farewell = 2 * time.Second
+
 // Drain makes the node hold nothing for others any more, and take no new
 // registrations and calls: 503 with Retry-After. It goes on as the edge of its
 // own flows and passes on what runs through it. It returns when the other
 // members have been told; DrainStatus says when they have all that it held.
+//
+// Its subscriptions end, so that their watchers come again to another node, if
+// there is one.
 func (n *Node) Drain() error {
 	n.sip.SetDraining(true)
+	n.sip.DeactivateSubscriptions(n.hasPeers())
 	return n.gossip.SetDraining(true)
 }
 
 // Undrain takes Drain back.
 func (n *Node) Undrain() error {
 	n.sip.SetDraining(false)
+	n.sip.DeactivateSubscriptions(false)
 	return n.gossip.SetDraining(false)
+}
+
+// hasPeers tells whether another node could take over what this one serves.
+func (n *Node) hasPeers() bool {
+	return slices.ContainsFunc(n.cluster.Members(), func(m cluster.MemberStatus) bool {
+		return m.Name != n.Name() && m.FailedMS == 0 && !m.Draining
+	})
 }
 
 // DrainStatus tells how far a drain has come; the node may be stopped without
@@ -73,6 +89,11 @@ func (n *Node) drainToStop(ctx context.Context) error {
 		return nil // the membership has ended: that is why this node stops
 	case err != nil:
 		n.log.Warn("the others could not be told of the drain", "err", err)
+	}
+	told, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	if err := n.sip.SubscriptionsTold(told); err != nil {
+		n.log.Warn("not every watcher has been told to come again elsewhere", "err", err)
 	}
 	if err := n.Drained(ctx); err != nil {
 		n.log.Warn("not everything was handed over", "took", time.Since(began), "err", err)

@@ -107,6 +107,7 @@ func (n *Node) openSIP() error {
 	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
+		n.sip.FlowClosed(f.ID())
 		n.cluster.EndFlow(f.ID())
 	}
 	var err error
@@ -183,6 +184,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 		return err
 	}
 	n.peers.next = n.cluster
+	n.peers.onUp = func(name string) { n.sip.PeerBack(name) }
+	n.hearStates()
 	n.client = actors.NewClient(n.cluster)
 	if err := n.cluster.Load(); err != nil {
 		return err
@@ -249,6 +252,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
+		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
@@ -260,13 +264,9 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	if err != nil {
 		return fmt.Errorf("sip: %w", err)
 	}
-	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
-		n.sip.StateChanged(actors.AoR(msg.(*messages.StateChanged).GetAor()))
-	})
-	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
 	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
-	return nil
+	return n.sip.LoadSubscriptions()
 }
 
 // Run serves until ctx ends, then leaves the cluster and stops every part in

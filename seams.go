@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/messages"
@@ -56,6 +58,16 @@ func (f flows) Open(flow *messages.FlowID) bool { return f.transport.Open(flow) 
 // Superseded: there is nothing to stop for a UDP flow, whose keep-alives are the device's own.
 func (f flows) Superseded(*messages.Lease) {}
 
+// hearStates brings what owners tell of watched users to the front end.
+func (n *Node) hearStates() {
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
+		if m, ok := msg.(*messages.StateChanged); ok {
+			n.sip.StateChanged(m)
+		}
+	})
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
+}
+
 // peers remembers what other nodes said of themselves when their stream opened:
 // where they serve SIP, and their admin address. It is the front end's view of
 // the cluster.
@@ -63,6 +75,8 @@ type peers struct {
 	self  string
 	nowMS func() int64
 	next  cluster.Receiver
+	// onUp is told after next that a stream is usable; nil: nobody.
+	onUp func(node string)
 
 	mu     sync.Mutex
 	hellos map[string]*messages.Hello
@@ -95,6 +109,9 @@ func (p *peers) PeerUp(hello *messages.Hello) {
 	p.publish()
 	p.mu.Unlock()
 	p.next.PeerUp(hello)
+	if p.onUp != nil {
+		p.onUp(hello.Name)
+	}
 }
 
 // PeerDown keeps the addresses: a node whose stream is down for a moment is a

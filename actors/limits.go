@@ -64,7 +64,7 @@ func DefaultLimits() Limits {
 		DefaultPublish:  time.Hour,
 		MinPublish:      time.Minute,
 		MaxPublish:      2 * time.Hour,
-		MaxPublications: 16,
+		MaxPublications: 8,
 		MaxSubscribe:    2 * time.Hour,
 
 		MaxMessages: 20,

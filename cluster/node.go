@@ -95,6 +95,9 @@ func (n *Node) Woke() { n.core.Woke(n.parts.Clock.NowMS()) }
 // Owner is the name of the first holder of a key in the view, empty if nobody holds anything.
 func (n *Node) Owner(key string) string { return n.core.Owner(key) }
 
+// Round changes with every change of the view, and after a sleep.
+func (n *Node) Round() uint64 { return n.core.view.Load().round }
+
 // Name is the stable name of this node.
 func (n *Node) Name() string { return n.core.cfg.Name }
 

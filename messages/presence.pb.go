@@ -355,8 +355,8 @@ type Subscription struct {
 	FlowLocal  string  `protobuf:"bytes,20,opt,name=flow_local,json=flowLocal,proto3" json:"flow_local,omitempty"`
 	FlowRemote string  `protobuf:"bytes,21,opt,name=flow_remote,json=flowRemote,proto3" json:"flow_remote,omitempty"`
 	FlowBound  bool    `protobuf:"varint,22,opt,name=flow_bound,json=flowBound,proto3" json:"flow_bound,omitempty"`
-	// Authorisation has not been decided.
-	Pending bool `protobuf:"varint,23,opt,name=pending,proto3" json:"pending,omitempty"`
+	// The watcher has shown a password of its AoR, or came from where that is not asked for.
+	Authenticated bool `protobuf:"varint,23,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
 	// What this node says of itself in Contact.
 	Contact string `protobuf:"bytes,24,opt,name=contact,proto3" json:"contact,omitempty"`
 	// Shortest time between two NOTIFYs, in ms, that the watcher asked for (RFC 6446); 0: the default.
@@ -549,9 +549,9 @@ func (x *Subscription) GetFlowBound() bool {
 	return false
 }
 
-func (x *Subscription) GetPending() bool {
+func (x *Subscription) GetAuthenticated() bool {
 	if x != nil {
-		return x.Pending
+		return x.Authenticated
 	}
 	return false
 }
@@ -597,7 +597,7 @@ const file_messages_presence_proto_rawDesc = "" +
 	"\x05event\x18\x04 \x01(\tR\x05event\x12\x19\n" +
 	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xc1\x05\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xcd\x05\n" +
 	"\fSubscription\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03aor\x18\x02 \x01(\tR\x03aor\x12\x14\n" +
@@ -628,8 +628,8 @@ const file_messages_presence_proto_rawDesc = "" +
 	"\vflow_remote\x18\x15 \x01(\tR\n" +
 	"flowRemote\x12\x1d\n" +
 	"\n" +
-	"flow_bound\x18\x16 \x01(\bR\tflowBound\x12\x18\n" +
-	"\apending\x18\x17 \x01(\bR\apending\x12\x18\n" +
+	"flow_bound\x18\x16 \x01(\bR\tflowBound\x12$\n" +
+	"\rauthenticated\x18\x17 \x01(\bR\rauthenticated\x12\x18\n" +
 	"\acontact\x18\x18 \x01(\tR\acontact\x12&\n" +
 	"\x0fmin_interval_ms\x18\x19 \x01(\x03R\rminIntervalMsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 

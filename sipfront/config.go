@@ -79,6 +79,21 @@ type Config struct {
 	MaxStoredMessages int
 	// MessageWait is how long devices may be silent before a message is kept.
 	MessageWait time.Duration
+	// MaxPublication is the largest body of a PUBLISH in bytes; above it: 413. It
+	// travels between nodes with all else that is known of the user.
+	MaxPublication int
+	// SubscribeDefault, SubscribeMin and SubscribeMax are the intervals of a
+	// subscription (RFC 6665 4.2.1.1); one between zero and the least is answered 423.
+	SubscribeDefault, SubscribeMin, SubscribeMax time.Duration
+	// MaxSubscriptions bounds those that this node serves, above it 503;
+	// MaxWatchers those to one user, above it 403.
+	MaxSubscriptions, MaxWatchers int
+	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
+	MaxNotifies int
+	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
+	// unless its watcher asks for a longer one (RFC 6446). What changes meanwhile
+	// is told at its end.
+	NotifyInterval time.Duration
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -105,6 +120,14 @@ func DefaultConfig() Config {
 		MaxMessageSize:    8192,
 		MaxStoredMessages: 10_000,
 		MessageWait:       8 * time.Second,
+		MaxPublication:    4 << 10,
+		SubscribeDefault:  time.Hour,
+		SubscribeMin:      time.Minute,
+		SubscribeMax:      2 * time.Hour,
+		MaxSubscriptions:  200_000,
+		MaxWatchers:       20_000,
+		MaxNotifies:       1024,
+		NotifyInterval:    time.Second,
 	}
 }
 
@@ -147,6 +170,20 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("MaxStoredMessages: %d is less than 1", c.MaxStoredMessages)
 	case c.MessageWait < time.Second || c.MessageWait > 30*time.Second:
 		return fmt.Errorf("MessageWait: %v is not in 1s..30s", c.MessageWait)
+	case c.MaxPublication < 1:
+		return fmt.Errorf("MaxPublication: %d is less than 1", c.MaxPublication)
+	case c.SubscribeMin < time.Second:
+		return fmt.Errorf("SubscribeMin: %v is less than 1s", c.SubscribeMin)
+	case c.SubscribeDefault < c.SubscribeMin || c.SubscribeMax < c.SubscribeDefault:
+		return fmt.Errorf("SubscribeDefault: %v is not between SubscribeMin %v and SubscribeMax %v", c.SubscribeDefault, c.SubscribeMin, c.SubscribeMax)
+	case c.MaxSubscriptions < 1:
+		return fmt.Errorf("MaxSubscriptions: %d is less than 1", c.MaxSubscriptions)
+	case c.MaxWatchers < 1:
+		return fmt.Errorf("MaxWatchers: %d is less than 1", c.MaxWatchers)
+	case c.MaxNotifies < 1:
+		return fmt.Errorf("MaxNotifies: %d is less than 1", c.MaxNotifies)
+	case c.NotifyInterval < 0:
+		return fmt.Errorf("NotifyInterval: %v is negative", c.NotifyInterval)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}

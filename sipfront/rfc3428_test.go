@@ -134,7 +134,7 @@ func TestRFC3428_7_AcceptedForLaterAndDeliveredInOrder(t *testing.T) {
 		time.Sleep(time.Minute)
 		n.loc.answers = map[string][]locateAnswer{}
 		n.bobAt(here(phone1, 1000))
-		n.srv.StateChanged(bobAoR)
+		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(time.Second)
 		for i := range 3 {
 			if got, want := m.bodies(phone1), fmt.Sprintf("text %d", i); got != want {
@@ -250,7 +250,7 @@ func TestRFC3428_4_ExpiresAndDate(t *testing.T) {
 		}
 		n.loc.answers = map[string][]locateAnswer{}
 		n.bobAt(here(phone1, 1000))
-		n.srv.StateChanged(bobAoR)
+		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(time.Second)
 		if got := m.bodies(phone1); got != "dated" {
 			t.Errorf("got %q", got)
@@ -289,7 +289,7 @@ func TestRFC3428_7_ARefusedMessageIsGivenUp(t *testing.T) {
 		time.Sleep(time.Minute)
 		n.loc.answers = map[string][]locateAnswer{}
 		n.bobAt(here(phone1, 1000))
-		n.srv.StateChanged(bobAoR)
+		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		for range 3 {
 			time.Sleep(11 * time.Second)
 			if got := m.bodies(phone1); got != "bad" {
@@ -330,7 +330,7 @@ func TestRFC3428_7_OrderOfASenderOverTwoNodes(t *testing.T) {
 		m.pump()
 		n.loc.answers = map[string][]locateAnswer{}
 		n.bobAt(here(phone1, 1000))
-		n.srv.StateChanged(bobAoR)
+		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(3 * time.Second)
 		if got := m.bodies(phone1); got != "" {
 			t.Errorf("got %q before the first was delivered", got)

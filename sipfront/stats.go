@@ -45,6 +45,20 @@ type Stats struct {
 	// stored, for a limit. MessagesWaiting are stored at this node now.
 	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
 	MessagesWaiting                                                    int
+	// Publishes and Subscribes that came for users of ours; PublicationsRefused and
+	// SubscriptionsRefused among them because of a limit.
+	Publishes, Subscribes, PublicationsRefused, SubscriptionsRefused uint64
+	// Notifies sent, and those that were not answered with a 2xx.
+	Notifies, NotifiesFailed uint64
+	// Subscriptions that this node serves now, and Watched, the users whom they are about.
+	Subscriptions, Watched int
+	// NotifiesWaiting for their answers.
+	NotifiesWaiting int
+	// StateChanges that owners told this node, StateGaps that it found thereby to
+	// have missed, and StatePulls, its own questions.
+	StateChanges, StateGaps, StatePulls uint64
+	// ComposeErrors are documents that could not be made.
+	ComposeErrors uint64
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
@@ -55,6 +69,9 @@ type counters struct {
 	branchesCut, bindingsRefused                           atomic.Uint64
 	breadthExceeded, redirectsCut                          atomic.Uint64
 	answers                                                [7]atomic.Uint64
+
+	publishes, subscribes, publicationsRefused, subscriptionsRefused             atomic.Uint64
+	notifies, notifiesFailed, stateChanges, stateGaps, statePulls, composeErrors atomic.Uint64
 
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
 	digestStale, digestReplays, digestIdentity                     atomic.Uint64
@@ -87,6 +104,12 @@ func (s *Server) Stats() Stats {
 		st.DigestNonces, st.DigestNoncesEvicted = s.digest.nonces.stats()
 	}
 	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
+	st.Publishes, st.Subscribes = c.publishes.Load(), c.subscribes.Load()
+	st.PublicationsRefused, st.SubscriptionsRefused = c.publicationsRefused.Load(), c.subscriptionsRefused.Load()
+	st.Notifies, st.NotifiesFailed = c.notifies.Load(), c.notifiesFailed.Load()
+	st.StateChanges, st.StateGaps, st.StatePulls = c.stateChanges.Load(), c.stateGaps.Load(), c.statePulls.Load()
+	st.ComposeErrors = c.composeErrors.Load()
+	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
 	}

@@ -134,6 +134,7 @@ func newParser(a *app, c *cli) (*kong.Kong, error) {
 			{Key: "sip", Title: "SIP"},
 			{Key: "cluster", Title: "The cluster"},
 			{Key: "registrar", Title: "The registrar"},
+			{Key: "presence", Title: "Presence"},
 			{Key: "limits", Title: "Limits"},
 			{Key: "operation", Title: "Operation"},
 		}),

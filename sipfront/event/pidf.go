@@ -23,6 +23,9 @@ type Presence struct{}
 
 var _ Package = Presence{}
 
+// Uniform: every watcher who may see the user sees the same.
+func (Presence) Uniform() {}
+
 // Name is "presence".
 func (Presence) Name() string { return "presence" }
 
