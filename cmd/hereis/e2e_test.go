@@ -40,6 +40,7 @@ func TestE2E(t *testing.T) {
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
+	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
@@ -151,8 +152,7 @@ func testWatch(t *testing.T, bin string, nodes []*node) {
 	cmd := exec.Command(bin, "watch", "*", "--output", "json", "--admin", nodes[1].admin)
 	watch := start(t, "watch", cmd)
 	d := newDevice(t, "walker", "walker")
-	// The watcher's interest takes a moment to reach every node, so the user
-	// comes and goes until both are seen.
+	// The user comes and goes until both are seen: nobody knows when the watcher began.
 	within(t, 20*time.Second, "online and offline of walker are seen", func() error {
 		d.register(nodes[0], 3600)
 		d.register(nodes[2], 0)
