@@ -240,7 +240,7 @@ func (r *Result) Report(facts []report.Fact) *report.Document {
 		Note: "1 in the fourth column is as even as users who choose by chance; the last is what that makes of all users."}
 	balance.Add("owned", r.Owned.Least, r.Owned.Most, r.Owned.Evenness, fmt.Sprintf("%.4f", r.Owned.WholeMost))
 	balance.Add("held", r.Held.Least, r.Held.Most, r.Held.Evenness, fmt.Sprintf("%.4f", r.Held.WholeMost))
-	moves := report.Table{Title: "One node comes or goes", Columns: []string{"", "owner changes", "least possible", "a copy moves", "least possible", "bystanders", "copies in all", "MB in all", "messages", "most at one node / mean"},
+	moves := report.Table{Title: "One node comes or goes", Columns: []string{"", "owner changes", "least possible", "a copy moves", "least possible", "bystanders", "copies in all", "MB in all", "messages", "most at one node / mean, in the sample"},
 		Note: fmt.Sprintf("Copies of %.0f bytes, messages of %.0f KiB. All other nodes take part. Bystanders: users who move although the node neither held nor holds them.", c.CopyBytes, c.Bulk/1024)}
 	for _, m := range []struct {
 		name string
