@@ -16,11 +16,11 @@ func second(ms int64) int64 { return (ms + 999) / 1000 }
 // fileDue files an entry for its next event, if it is not filed before it. s is locked.
 func (c *Core) fileDue(now int64, s *shard, e *entry) {
 	next := c.nextEvent(now, e)
-	if next == 0 || (e.due != 0 && e.due <= next) {
+	if next == 0 || (e.due != 0 && int64(e.due) <= next) {
 		return
 	}
 	next = max(next, s.dueSec+1)
-	e.due = next
+	e.due = uint32(next)
 	s.due[next] = append(s.due[next], e)
 }
 
@@ -84,10 +84,11 @@ func (c *Core) expireSecond(now int64, v *view, s *shard, sec int64, after *effe
 	list := s.due[sec]
 	delete(s.due, sec)
 	for _, e := range list {
-		if e.gone || e.due != sec {
+		if e.gone || int64(e.due) != sec {
 			continue
 		}
 		e.due = 0
+		s.unpack(e)
 		c.look(now, v, s, e, sec, after)
 	}
 }

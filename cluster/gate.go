@@ -179,7 +179,7 @@ func (s *shard) completed(aor string, round uint64) bool {
 
 // execute asks the grains, and sees to the copies before it lets the reply go. s is locked.
 func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
-	e := s.entries[rq.aor]
+	e := s.entry(rq.aor)
 	rec := &messages.Record{Aor: rq.aor}
 	if e != nil {
 		rec = e.rec
@@ -198,7 +198,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	a := c.parts.Grains.Answer(&Question{
 		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
 		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: incarnation,
-		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
+		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entry(rq.aor), key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
 	if c.debug {

@@ -65,8 +65,11 @@ func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (pag
 			continue
 		}
 		owner, backup := v.place(aor)
-		if (owner == v.self || q.Backup && backup == v.self) && online(e.rec, now) {
-			page = append(page, found{hash, e.rec})
+		if owner != v.self && (!q.Backup || backup != v.self) {
+			continue
+		}
+		if rec := e.read(nil); online(rec, now) {
+			page = append(page, found{hash, rec})
 		}
 	}
 	s.mu.Unlock()
@@ -80,6 +83,7 @@ func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (pag
 func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 	v := c.view.Load()
 	out := &messages.Counted{}
+	var room messages.RecordRoom
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -88,8 +92,9 @@ func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 				continue
 			}
 			live := uint64(0)
-			for _, l := range e.rec.Leases {
-				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && e.rec.Alive(l, now) {
+			rec := e.read(&room)
+			for _, l := range rec.Leases {
+				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
 					live++
 				}
 			}
