@@ -109,6 +109,7 @@ type shard struct {
 	// retries has, by slot of retrySlotMS, the entries whose pushes may be due (repair.go).
 	retries   map[int64][]*entry
 	retrySlot int64
+	accepted  accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
 	// pulls are the records being completed (pull.go).
@@ -143,8 +144,6 @@ type extra struct {
 	former bool
 	// completeRound is the round in which the record was completed by asking (rule 11).
 	completeRound uint64
-	// accepted tells when present leases were accepted here (rule 1).
-	accepted []accepted
 }
 
 // NewCore checks and allocates.
@@ -230,6 +229,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 	c.retry(now, s)
 	c.expireWaits(now, s, &after)
 	c.expirePulls(now, s, &after)
+	s.accepted.expire(now)
 	s.pack()
 	s.mu.Unlock()
 	after.run()

@@ -48,9 +48,6 @@ func (c *Core) nextEvent(now int64, e *entry) int64 {
 	for _, x := range e.rec.Ended {
 		dead(x.Ms, x.Ms+x.LifetimeMs+messages.SkewBoundMS)
 	}
-	if e.x != nil && len(e.x.accepted) > 0 {
-		at(now + acceptedMS)
-	}
 	return next
 }
 
@@ -102,9 +99,6 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 			c.changed(now, was, before, after)
 		}
 	}
-	if e.x != nil {
-		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return a.ms+acceptedMS < now })
-	}
 	soon := c.mayForget(v)
 	soon.ok = soon.ok && (e.x == nil || len(e.x.targets) == 0)
 	if next := forget(before, now, soon); next != before {
@@ -122,7 +116,7 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 
 // rest frees what the entry needs no more.
 func (c *Core) rest(e *entry) {
-	if x := e.x; x != nil && len(x.targets) == 0 && len(x.accepted) == 0 && !x.former &&
+	if x := e.x; x != nil && len(x.targets) == 0 && !x.former &&
 		(x.completeRound == 0 || c.settled.Load()) {
 		e.x = nil
 	}
