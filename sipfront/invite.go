@@ -69,7 +69,11 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()
 		s.forks.Store(tx, f)
-		context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
+		stop := context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
+		f.forget = func() {
+			stop()
+			s.forks.Delete(tx)
+		}
 	}
 	if !f.invite && s.parts.Cluster.IsNode(r.msg.Flow.Remote()) {
 		// The node before us must know that we live, if nothing else comes.

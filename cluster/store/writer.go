@@ -35,6 +35,9 @@ func (s *Store) Put(rec *messages.Record, done func(error)) {
 	}
 }
 
+// Keeps tells whether Put keeps anything (Level).
+func (s *Store) Keeps() bool { return s.cfg.Level != Memory }
+
 // Err is what keeps the store from writing, or nil. It is cleared by the first
 // write that succeeds: one is tried every second.
 func (s *Store) Err() error {
@@ -81,7 +84,7 @@ func (s *Store) writeGroup(group []put) {
 		return
 	}
 	var err error
-	if s.cfg.Level != Memory {
+	if s.Keeps() {
 		err = s.commit(group)
 		s.note(err)
 		if err == nil {

@@ -256,7 +256,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 	}
 	// The tag of the INVITE's own answers, as 9.2 wishes.
 	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(invite), "")
-	l.keep(s, string(key), raw, msg)
+	l.keep(s, string(key), raw, reply(msg))
 	_ = reply(msg).Send(raw)
 	if tx != nil && tx.undecided() {
 		l.user.Cancel(tx, msg)
@@ -264,8 +264,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 }
 
 // keep stores the final answer to a non-INVITE request for timer J (17.2.2).
-func (l *Layer) keep(s *shard, key string, raw []byte, msg *transport.Message) {
-	flow := reply(msg)
+func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 	if flow.Reliable() {
 		return
 	}

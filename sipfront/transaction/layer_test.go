@@ -75,10 +75,12 @@ func (f *fakeFlow) last() string {
 
 // fakeUser logs what the layer tells it.
 type fakeUser struct {
-	mu      sync.Mutex
-	txs     []*Server
-	log     []string
-	onBegin func(*Server)
+	// requests are what the transactions began with, which they forget.
+	requests map[*Server]*sip.Request
+	mu       sync.Mutex
+	txs      []*Server
+	log      []string
+	onBegin  func(*Server)
 }
 
 func (u *fakeUser) add(s string) {
@@ -90,6 +92,10 @@ func (u *fakeUser) add(s string) {
 func (u *fakeUser) Request(tx *Server) {
 	u.mu.Lock()
 	u.txs = append(u.txs, tx)
+	if u.requests == nil {
+		u.requests = map[*Server]*sip.Request{}
+	}
+	u.requests[tx] = tx.Message().Request
 	u.mu.Unlock()
 	u.add("request " + string(tx.Message().Request.Method))
 	if u.onBegin != nil {
@@ -248,7 +254,10 @@ func (r *rig) tx() *Server {
 }
 
 func (r *rig) respond(tx *Server, status int) error {
-	res := sip.NewResponseFromRequest(tx.Message().Request, status, "X", nil)
+	r.user.mu.Lock()
+	req := r.user.requests[tx]
+	r.user.mu.Unlock()
+	res := sip.NewResponseFromRequest(req, status, "X", nil)
 	return tx.Respond(res)
 }
 
