@@ -41,6 +41,12 @@ type Config struct {
 	// Advertise is the address, ip or ip:port, at which devices and other nodes
 	// reach SIP on this node. Empty: the first of SIP, if that is not unspecified.
 	Advertise string `name:"advertise" group:"sip" placeholder:"ADDR" help:"Address at which others reach this node, IP or IP:PORT; empty: the first --sip."`
+	// RecordRoute is the host, or host:port, that this node puts into its
+	// Record-Route in the place of its own address: a name, or an address, that
+	// leads to several nodes. The requests of a dialog (BYE, re-INVITE) then
+	// survive the death of the node that the call came through. Empty: the
+	// node's own address.
+	RecordRoute string `name:"record-route" group:"sip" placeholder:"HOST" help:"Host, or HOST:PORT, in Record-Route that leads to several nodes, so that calls outlive one of them; empty: this node's address."`
 	// Domains are the domains that this cluster serves, each with aliases that
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
@@ -120,6 +126,14 @@ type Config struct {
 	SubscribeMin     time.Duration `name:"subscribe-min" group:"presence" placeholder:"T" help:"Shortest subscription; a shorter wish is answered 423."`
 	SubscribeMax     time.Duration `name:"subscribe-max" group:"presence" placeholder:"T" help:"Longest subscription; a longer wish is shortened."`
 	SubscribeDefault time.Duration `name:"subscribe-default" group:"presence" placeholder:"T" help:"Subscription of those who do not say how long."`
+	// PresencePolicy decides who may watch whom where no rule of PresenceRules does:
+	// "open", "authenticated" or "confirm"; empty: "authenticated" with Users, else "open".
+	PresencePolicy string `name:"presence-policy" group:"presence" placeholder:"POLICY" help:"Who may watch whom: open, authenticated or confirm; authenticated with --users, otherwise open."`
+	// PresenceRules is a file of rules on who may watch whom. It is read again when it changes.
+	PresenceRules string `name:"presence-rules" group:"presence" placeholder:"FILE" help:"Rules on who may watch whom (YAML); read again when it changes."`
+	// Lists is a file of resource lists (RFC 4662): who subscribes to the address
+	// of one is told of all its members. It is read again when it changes.
+	Lists string `name:"lists" group:"presence" placeholder:"FILE" help:"Resource lists, which are watched as one (YAML); read again when it changes."`
 	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
 	// unless its watcher asks for a longer one (RFC 6446); what changes meanwhile
 	// is told at its end.
@@ -132,6 +146,8 @@ type Config struct {
 	// MaxSubscriptions bounds those that this node serves, MaxWatchers those to one user.
 	MaxSubscriptions int `name:"max-subscriptions" group:"limits" placeholder:"N" help:"Subscriptions that this node serves; above it 503."`
 	MaxWatchers      int `name:"max-watchers" group:"limits" placeholder:"N" help:"Subscriptions to one user at this node; above it 403."`
+	// MaxListMembers bounds the members of a resource list.
+	MaxListMembers int `name:"max-list-members" group:"limits" placeholder:"N" help:"Members of a resource list; above it 403."`
 	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
 	MaxNotifies int `name:"max-notifies" group:"limits" placeholder:"N" help:"NOTIFYs without an answer at a time; others wait."`
 
@@ -246,6 +262,7 @@ func DefaultConfig() Config {
 		NotifyInterval:  front.NotifyInterval,
 		MaxPublications: 8, MaxPublication: front.MaxPublication,
 		MaxSubscriptions: front.MaxSubscriptions, MaxWatchers: front.MaxWatchers, MaxNotifies: front.MaxNotifies,
+		MaxListMembers: front.MaxListMembers,
 
 		MaxTransactions: tx.MaxTransactions,
 		AnswerBytes:     tx.AnswerBytes,

@@ -74,11 +74,12 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
+	fc.RecordRoute = c.RecordRoute
 	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
 	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault
 	fc.MaxPublication, fc.MaxSubscriptions, fc.MaxWatchers = c.MaxPublication, c.MaxSubscriptions, c.MaxWatchers
-	fc.MaxNotifies, fc.NotifyInterval = c.MaxNotifies, c.NotifyInterval
+	fc.MaxNotifies, fc.NotifyInterval, fc.MaxListMembers = c.MaxNotifies, c.NotifyInterval, c.MaxListMembers
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
 	}

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hereis/sipfront"
+	"hereis/sipfront/event"
 )
 
 // maxNameLen keeps a member's metadata within memberlist's 512 bytes
@@ -79,6 +82,9 @@ func (c *Config) validateSIP() error {
 		errs = append(errs, fieldErr("advertise", "%q is not IP or IP:PORT", c.Advertise))
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
+	}
+	if !sipfront.ValidRecordRoute(c.RecordRoute) {
+		errs = append(errs, fieldErr("record-route", "%q is not HOST or HOST:PORT", c.RecordRoute))
 	}
 	if c.RingTimeout <= 0 {
 		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
@@ -208,6 +214,12 @@ func (c *Config) validatePresence() error {
 	if c.NotifyInterval < 0 || c.NotifyInterval > time.Hour {
 		errs = append(errs, fieldErr("notify-interval", "%s is not within 0s and 1h", c.NotifyInterval))
 	}
+	switch policy := c.presencePolicy(); {
+	case c.PresencePolicy != "" && !policy.Valid():
+		errs = append(errs, fieldErr("presence-policy", "%q is not open, authenticated or confirm", c.PresencePolicy))
+	case policy != event.Open && c.Users == "":
+		errs = append(errs, fieldErr("presence-policy", "%s needs users: without passwords nobody shows one", policy))
+	}
 	return errors.Join(errs...)
 }
 
@@ -218,7 +230,7 @@ func (c *Config) validateLimits() error {
 		value, min int
 	}{
 		{"max-publications", c.MaxPublications, 1}, {"max-publication", c.MaxPublication, 256},
-		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1},
+		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1}, {"max-list-members", c.MaxListMembers, 1},
 		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},

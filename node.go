@@ -18,6 +18,7 @@ import (
 	"hereis/messages"
 	"hereis/sipfront"
 	"hereis/sipfront/credentials"
+	"hereis/sipfront/event"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,10 +43,14 @@ type Node struct {
 	layer     *transaction.Layer
 	sip       *sipfront.Server
 	// users is nil if everybody may register.
-	users   *credentials.File
-	self    cluster.Member
-	feeds   feeds
-	latency *latencies
+	users *credentials.File
+	// authorizer decides who may watch whom; lists are the resource lists, nil if there are none.
+	authorizer *authorizer
+	lists      *followed[event.Lists]
+	self       cluster.Member
+	feeds      feeds
+	latency    *latencies
+	duty       duty
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -105,6 +110,7 @@ func (n *Node) openSIP() error {
 		}
 	}
 	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
+	tc.Plain = func(m *transport.Message) bool { return n.sip.Plain(m) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.sip.FlowClosed(f.ID())
@@ -241,6 +247,9 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 			rc.Transports = append(rc.Transports, a.Transport)
 		}
 	}
+	if err := n.openWatching(); err != nil {
+		return err
+	}
 	sc, err := n.cfg.front()
 	if err != nil {
 		return err
@@ -253,6 +262,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
 		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
+		Authorizer: n.authorizer, List: n.list,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
@@ -286,6 +296,12 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
+	}
+	if n.authorizer.rules != nil {
+		parts = append(parts, part{name: "presence rules", run: n.authorizer.rules.run})
+	}
+	if n.lists != nil {
+		parts = append(parts, part{name: "lists", run: n.lists.run})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
@@ -332,25 +348,6 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// watchClock ends the time in which node time may still step to what the first
-// peers say, when the node is settled.
-func (n *Node) watchClock(ctx context.Context) error {
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if n.cluster.Settled() {
-				n.clock.Settled()
-				<-ctx.Done()
-				return nil
-			}
-		}
-	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {

@@ -26,6 +26,12 @@ func (n *Node) Stats() map[string]float64 {
 	if n.users != nil {
 		flatten(out, "users", n.users.Stats())
 	}
+	if n.authorizer.rules != nil {
+		flatten(out, "presence_rules", n.authorizer.rules.stats())
+	}
+	if n.lists != nil {
+		flatten(out, "lists", n.lists.stats())
+	}
 	for _, p := range n.streams.Stats().Peers {
 		label := fmt.Sprintf("{peer=%q}", p.Name)
 		out["peer_up"+label] = boolNumber(p.Up)

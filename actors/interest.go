@@ -106,10 +106,16 @@ func (u *User) interest(q *Question, m *messages.Subscribe) (*messages.Lease, er
 // of the user's record, and which nodes these are; nil if nobody or nothing.
 // Expiries are not told: the nodes know them.
 func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
-	var to []string
+	var to, watching []string
 	for _, l := range after.GetLeases() {
-		if l.GetKind().Interested() && after.Alive(l, nowMS) && !slices.Contains(to, l.Edge) {
+		if !l.GetKind().Interested() || !after.Alive(l, nowMS) {
+			continue
+		}
+		if !slices.Contains(to, l.Edge) {
 			to = append(to, l.Edge)
+		}
+		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION {
+			watching = append(watching, l.Edge)
 		}
 	}
 	if len(to) == 0 {
@@ -119,7 +125,7 @@ func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.Stat
 	if delta.Empty() {
 		return nil, nil
 	}
-	return &messages.StateChanged{Aor: after.GetAor(), Delta: delta, Sum: Sum(after, nowMS), NowMs: nowMS}, to
+	return &messages.StateChanged{Aor: after.GetAor(), Delta: delta, Sum: Sum(after, nowMS), NowMs: nowMS, Watching: watching}, to
 }
 
 // difference is what after has and before had not. What nodes are interested in
@@ -177,8 +183,7 @@ func watchersWatched(rec *messages.Record, nowMS int64) bool {
 }
 
 // Sum is over all that counts in a record at nowMS, interests and stored
-// messages apart: two nodes
-// that know the same of a user have the same sum.
+// messages apart: two nodes that know the same of a user have the same sum.
 func Sum(rec *messages.Record, nowMS int64) (sum uint64) {
 	for _, l := range rec.GetLeases() {
 		if l.GetKind().Interested() || !rec.Alive(l, nowMS) {

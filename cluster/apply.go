@@ -31,7 +31,7 @@ type origin struct {
 // the record's expiry. s is locked. It returns the entry, nil if there is
 // none, and whether anything has changed.
 func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Record, o origin, after *effects) (*entry, bool) {
-	e := s.entries[aor]
+	e := s.entry(aor)
 	before := &messages.Record{Aor: aor}
 	if e != nil {
 		before = e.rec
@@ -57,8 +57,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		return e, false
 	}
 	if e == nil {
-		e = &entry{}
-		s.entries[aor] = e
+		e = s.add(aor, next)
 	}
 	c.hlc.observe(in, now)
 	if c.debug {
@@ -91,9 +90,15 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	return e, true
 }
 
+// againStep is added to the counter of the stamp that a loser is written again
+// above: more than the stamps that a clock makes in a millisecond.
+const againStep = 1 << 20
+
 // writeLosersAgain gives the last word of a UA that lost by its stamp, because
 // two sides of a cut took its requests by clocks that did not agree, a stamp
-// above the winner's (rule 2). next is not shared yet. It names the edges of both.
+// just above the winner's (rule 2): no later than that, or it would come back
+// above a removal of all that came after both. next is not shared yet. It names
+// the edges of both.
 func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
 	for _, l := range in.Leases {
 		have := before.Lease(l.Key)
@@ -110,7 +115,9 @@ func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (t
 		}
 		c.hlc.observe(in, now)
 		again := proto.CloneOf(later)
-		again.Stamp = c.hlc.next(now)
+		again.Stamp = &messages.Stamp{
+			Ms: earlier.Stamp.GetMs(), Counter: earlier.Stamp.GetCounter() + againStep, Incarnation: c.cfg.Incarnation,
+		}
 		if again.Stamp.Compare(earlier.Stamp) > 0 {
 			next.Leases[i] = again
 			tell = append(tell, later.Edge, earlier.Edge)
@@ -210,8 +217,8 @@ func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Reco
 
 // remove takes an entry out of the table.
 func (c *Core) remove(s *shard, e *entry) {
-	if s.entries[e.rec.Aor] == e {
-		delete(s.entries, e.rec.Aor)
+	if s.entries[e.aor] == e {
+		delete(s.entries, e.aor)
 	}
 	e.gone = true
 }

@@ -59,9 +59,11 @@ type Core struct {
 	// of the user's shard held.
 	changes atomic.Uint64
 	// streams says of nodes by name, in whatever life, whether there is a stream
-	// to them; relays counts what went by a third node, to take turns.
+	// to them; relays counts what went by a third node, to take turns; ticked is
+	// the node time of the last Tick.
 	streams sync.Map // string: bool
 	relays  atomic.Uint64
+	ticked  atomic.Int64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -95,8 +97,10 @@ type neighbor struct {
 	wants              *messages.Report
 	compared, answered bool
 
-	// down: its stream is known to be gone.
-	down atomic.Bool
+	// down: its stream is known to be gone. aloneMS is since when there has been
+	// no stream to it, 0 while there is one.
+	down    atomic.Bool
+	aloneMS atomic.Int64
 
 	bulk bulkQueue
 }
@@ -107,12 +111,16 @@ func (p *neighbor) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000
 type shard struct {
 	mu      sync.Mutex
 	entries map[string]*entry
+	// unpacked are the entries with rec; room is where they are packed (rest.go).
+	unpacked []*entry
+	room     []byte
 	// due has, by second of node time, the entries to look at then (expiry.go).
 	due    map[int64][]*entry
 	dueSec int64
 	// retries has, by slot of retrySlotMS, the entries whose pushes may be due (repair.go).
 	retries   map[int64][]*entry
 	retrySlot int64
+	accepted  accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
 	// pulls are the records being completed (pull.go).
@@ -120,14 +128,17 @@ type shard struct {
 }
 
 // entry is one AoR at this node. There is one, whatever the node's roles. It is
-// guarded by its shard's mutex; rec itself never changes once it is here.
+// guarded by its shard's mutex; a record never changes once it is here.
 type entry struct {
-	rec  *messages.Record
-	hash uint64
-	// due is the second at which the entry is looked at, 0 for none.
-	due int64
+	aor string
+	// rec is nil while the entry is at rest; packed has its content then (rest.go).
+	rec    *messages.Record
+	packed string
+	hash   uint64
 	// x is nil at rest.
 	x *extra
+	// due is the second at which the entry is looked at, 0 for none.
+	due uint32
 	// stored: the disk has this edge's part.
 	stored bool
 	// gone: the entry has left the table; lists may still point to it.
@@ -144,8 +155,6 @@ type extra struct {
 	former bool
 	// completeRound is the round in which the record was completed by asking (rule 11).
 	completeRound uint64
-	// accepted tells when present leases were accepted here (rule 1).
-	accepted []accepted
 }
 
 // NewCore checks and allocates.
@@ -206,6 +215,9 @@ func (c *Core) peerOf(m Member) *neighbor {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
 		up, known := c.streams.Load(m.Name)
 		p.down.Store(known && up == false)
+		if up != true {
+			p.aloneMS.Store(c.ticked.Load())
+		}
 		c.peers[m.Name] = p
 	}
 	return p
@@ -213,6 +225,7 @@ func (c *Core) peerOf(m Member) *neighbor {
 
 // Tick lets pass what is due at now. It is called about every 10 ms.
 func (c *Core) Tick(now int64) {
+	c.ticked.Store(now)
 	c.tickView(now)
 	c.tickScan(now)
 	c.tickAsks(now)
@@ -233,6 +246,8 @@ func (c *Core) tickShard(now int64, s *shard) {
 	c.retry(now, s)
 	c.expireWaits(now, s, &after)
 	c.expirePulls(now, s, &after)
+	s.accepted.expire(now)
+	s.pack()
 	s.mu.Unlock()
 	after.run()
 }
@@ -333,6 +348,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
+		p.aloneMS.Store(0)
 		c.reviveBulk(now, p)
 	}
 }
@@ -343,6 +359,7 @@ func (c *Core) PeerDown(now int64, name string) {
 	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
+		p.aloneMS.Store(now)
 		for i := range c.shards {
 			c.giveUpCopies(&c.shards[i], p)
 		}
@@ -370,21 +387,22 @@ func asFailure(reply proto.Message) *messages.Failure {
 // Tables counts what this node holds; it looks at every record.
 func (c *Core) Tables(now int64) Tables {
 	var t Tables
+	var room messages.RecordRoom
 	v := c.view.Load()
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for aor, e := range s.entries {
-			c.countEntry(now, v, aor, e, &t)
+		for _, e := range s.entries {
+			c.countEntry(now, v, e, e.read(&room), &t)
 		}
 		s.mu.Unlock()
 	}
 	return t
 }
 
-func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
+func (c *Core) countEntry(now int64, v *view, e *entry, rec *messages.Record, t *Tables) {
 	t.AoRs++
-	owner, backup := v.place(aor)
+	owner, backup := v.place(e.aor)
 	switch {
 	case owner == v.self:
 		t.Owned++
@@ -395,12 +413,12 @@ func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
 	default:
 		t.Edge++
 	}
-	for _, l := range e.rec.Leases {
+	for _, l := range rec.Leases {
 		t.Leases++
 		if l.Edge == c.cfg.Name {
 			t.Own++
 		}
-		if e.rec.Alive(l, now) {
+		if rec.Alive(l, now) {
 			t.Live++
 		}
 	}
@@ -414,7 +432,7 @@ func (c *Core) Record(aor string) *messages.Record {
 	s := c.shard(aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.entries[aor]; e != nil {
+	if e := s.entry(aor); e != nil {
 		return e.rec
 	}
 	return nil
@@ -423,12 +441,14 @@ func (c *Core) Record(aor string) *messages.Record {
 // Own counts this edge's live leases of a kind, by AoR. It looks at every record.
 func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
 	own := make(map[string]int)
+	var room messages.RecordRoom
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for aor, e := range s.entries {
-			for _, l := range e.rec.Leases {
-				if l.Kind == kind && l.Edge == c.cfg.Name && e.rec.Alive(l, now) {
+			rec := e.read(&room)
+			for _, l := range rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
 					own[aor]++
 				}
 			}

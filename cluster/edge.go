@@ -80,6 +80,10 @@ func (c *Core) unindex(before, next *messages.Record) {
 // store writes this edge's part of e if it is not what it was. Called with the
 // shard locked, so that the writes of one key are in order.
 func (c *Core) store(e *entry, before *messages.Record) {
+	if !c.parts.Store.Keeps() {
+		e.stored = true
+		return
+	}
 	if hashPart(before, c.cfg.Name) == hashPart(e.rec, c.cfg.Name) {
 		return
 	}
@@ -107,7 +111,7 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	v := c.view.Load()
 	s := c.shard(rec.Aor)
 	s.mu.Lock()
-	e := s.entries[rec.Aor]
+	e := s.entry(rec.Aor)
 	if e == nil || !holds(e.rec, rec) {
 		e, _ = c.apply(now, v, s, rec.Aor, rec, origin{reply: true, keeps: true}, &after)
 	}
@@ -117,12 +121,17 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	} else {
 		e.stored = true
 		kept := c.keptHere(v, e)
-		c.parts.Store.Put(part(e.rec, c.cfg.Name), func(err error) {
+		stored := func(err error) {
 			if err == nil && kept != nil {
 				kept.peer.bulk.ack(kept.item)
 			}
 			done(err)
-		})
+		}
+		if c.parts.Store.Keeps() {
+			c.parts.Store.Put(part(e.rec, c.cfg.Name), stored)
+		} else {
+			after.add(func() { stored(nil) })
+		}
 	}
 	s.mu.Unlock()
 	after.run()
@@ -137,12 +146,12 @@ type keptAck struct {
 // keptHere is what the owner is told when this edge's part of e is stored; nil
 // if the owner is here, or pushes to this node anyway. e's shard is locked.
 func (c *Core) keptHere(v *view, e *entry) *keptAck {
-	owner, backup := v.place(e.rec.Aor)
+	owner, backup := v.place(e.aor)
 	if owner == none || owner == v.self || backup == v.self {
 		return nil
 	}
 	return &keptAck{v.nodes[owner].peer, &messages.AckItem{
-		Aor: e.rec.Aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
+		Aor: e.aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
 	}}
 }
 
@@ -164,7 +173,7 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 		var after effects
 		s := c.shard(aor)
 		s.mu.Lock()
-		if e := s.entries[aor]; e != nil {
+		if e := s.entry(aor); e != nil {
 			in := &messages.Record{Aor: aor}
 			for _, l := range e.rec.Leases {
 				switch {

@@ -461,8 +461,10 @@ type StateChanged struct {
 	Delta *Record `protobuf:"bytes,2,opt,name=delta,proto3" json:"delta,omitempty"`
 	// Sum of the hashes of all that counts after the change: an edge that has
 	// another sum has missed something, and asks (Subscribe).
-	Sum           uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
-	NowMs         int64  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	Sum   uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	NowMs int64  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	// The nodes that have watchers of the user; others are told for other reasons.
+	Watching      []string `protobuf:"bytes,5,rep,name=watching,proto3" json:"watching,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -523,6 +525,13 @@ func (x *StateChanged) GetNowMs() int64 {
 		return x.NowMs
 	}
 	return 0
+}
+
+func (x *StateChanged) GetWatching() []string {
+	if x != nil {
+		return x.Watching
+	}
+	return nil
 }
 
 // StateLost tells an edge that it may have missed any number of StateChanged
@@ -609,12 +618,13 @@ const file_messages_event_state_proto_rawDesc = "" +
 	"\x06writes\x18\x02 \x01(\v2\x0e.hereis.RecordR\x06writes\x12\x15\n" +
 	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\x12\x16\n" +
 	"\x06copied\x18\x04 \x01(\bR\x06copied\x12\x18\n" +
-	"\asettled\x18\x05 \x01(\bR\asettled\"o\n" +
+	"\asettled\x18\x05 \x01(\bR\asettled\"\x8b\x01\n" +
 	"\fStateChanged\x12\x10\n" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12$\n" +
 	"\x05delta\x18\x02 \x01(\v2\x0e.hereis.RecordR\x05delta\x12\x10\n" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x15\n" +
-	"\x06now_ms\x18\x04 \x01(\x03R\x05nowMs\"\v\n" +
+	"\x06now_ms\x18\x04 \x01(\x03R\x05nowMs\x12\x1a\n" +
+	"\bwatching\x18\x05 \x03(\tR\bwatching\"\v\n" +
 	"\tStateLostB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (

@@ -361,6 +361,9 @@ type Subscription struct {
 	Contact string `protobuf:"bytes,24,opt,name=contact,proto3" json:"contact,omitempty"`
 	// Shortest time between two NOTIFYs, in ms, that the watcher asked for (RFC 6446); 0: the default.
 	MinIntervalMs int64 `protobuf:"varint,25,opt,name=min_interval_ms,json=minIntervalMs,proto3" json:"min_interval_ms,omitempty"`
+	// Whether a resource list is watched (RFC 4662), and its members; aor is the list's.
+	List          bool          `protobuf:"varint,26,opt,name=list,proto3" json:"list,omitempty"`
+	Members       []*ListMember `protobuf:"bytes,27,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +573,91 @@ func (x *Subscription) GetMinIntervalMs() int64 {
 	return 0
 }
 
+func (x *Subscription) GetList() bool {
+	if x != nil {
+		return x.List
+	}
+	return false
+}
+
+func (x *Subscription) GetMembers() []*ListMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// ListMember is one resource of a list that is watched.
+type ListMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the list has it, and as an AoR of ours; empty if it is none.
+	Uri  string `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	Aor  string `protobuf:"bytes,2,opt,name=aor,proto3" json:"aor,omitempty"`
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Names the virtual subscription to the member.
+	Instance      string `protobuf:"bytes,4,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMember) Reset() {
+	*x = ListMember{}
+	mi := &file_messages_presence_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMember) ProtoMessage() {}
+
+func (x *ListMember) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_presence_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMember.ProtoReflect.Descriptor instead.
+func (*ListMember) Descriptor() ([]byte, []int) {
+	return file_messages_presence_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListMember) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *ListMember) GetAor() string {
+	if x != nil {
+		return x.Aor
+	}
+	return ""
+}
+
+func (x *ListMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListMember) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 var File_messages_presence_proto protoreflect.FileDescriptor
 
 const file_messages_presence_proto_rawDesc = "" +
@@ -597,7 +685,7 @@ const file_messages_presence_proto_rawDesc = "" +
 	"\x05event\x18\x04 \x01(\tR\x05event\x12\x19\n" +
 	"\bsince_ms\x18\x05 \x01(\x03R\asinceMs\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\xcd\x05\n" +
+	"expires_ms\x18\x06 \x01(\x03R\texpiresMs\"\x8f\x06\n" +
 	"\fSubscription\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03aor\x18\x02 \x01(\tR\x03aor\x12\x14\n" +
@@ -631,7 +719,15 @@ const file_messages_presence_proto_rawDesc = "" +
 	"flow_bound\x18\x16 \x01(\bR\tflowBound\x12$\n" +
 	"\rauthenticated\x18\x17 \x01(\bR\rauthenticated\x12\x18\n" +
 	"\acontact\x18\x18 \x01(\tR\acontact\x12&\n" +
-	"\x0fmin_interval_ms\x18\x19 \x01(\x03R\rminIntervalMsB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x0fmin_interval_ms\x18\x19 \x01(\x03R\rminIntervalMs\x12\x12\n" +
+	"\x04list\x18\x1a \x01(\bR\x04list\x12,\n" +
+	"\amembers\x18\x1b \x03(\v2\x12.hereis.ListMemberR\amembers\"`\n" +
+	"\n" +
+	"ListMember\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x10\n" +
+	"\x03aor\x18\x02 \x01(\tR\x03aor\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\tR\binstanceB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_presence_proto_rawDescOnce sync.Once
@@ -645,24 +741,26 @@ func file_messages_presence_proto_rawDescGZIP() []byte {
 	return file_messages_presence_proto_rawDescData
 }
 
-var file_messages_presence_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_messages_presence_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_messages_presence_proto_goTypes = []any{
 	(*Publication)(nil),   // 0: hereis.Publication
 	(*Interest)(nil),      // 1: hereis.Interest
 	(*EventInterest)(nil), // 2: hereis.EventInterest
 	(*WatcherInfo)(nil),   // 3: hereis.WatcherInfo
 	(*Subscription)(nil),  // 4: hereis.Subscription
-	(*FlowID)(nil),        // 5: hereis.FlowID
+	(*ListMember)(nil),    // 5: hereis.ListMember
+	(*FlowID)(nil),        // 6: hereis.FlowID
 }
 var file_messages_presence_proto_depIdxs = []int32{
 	2, // 0: hereis.Interest.events:type_name -> hereis.EventInterest
 	3, // 1: hereis.EventInterest.watchers:type_name -> hereis.WatcherInfo
-	5, // 2: hereis.Subscription.flow:type_name -> hereis.FlowID
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6, // 2: hereis.Subscription.flow:type_name -> hereis.FlowID
+	5, // 3: hereis.Subscription.members:type_name -> hereis.ListMember
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_messages_presence_proto_init() }
@@ -677,7 +775,7 @@ func file_messages_presence_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_presence_proto_rawDesc), len(file_messages_presence_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

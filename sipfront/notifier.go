@@ -67,6 +67,8 @@ type notifier struct {
 	timers  timers
 	// ready are users with subscriptions that are due; each has its turn.
 	ready []*watched
+	// virtual counts the virtual subscriptions to members of lists.
+	virtual int
 	// inflight counts NOTIFYs without an answer.
 	inflight int
 	// asking counts questions to owners that are under way, toAsk are those that wait.
@@ -238,6 +240,7 @@ func (n *notifier) load() error {
 		sub := &subscription{p: p, pkg: pkg, cseq: p.Reserved, version: p.Reserved, accepted: true, force: true}
 		sub.verdict = n.verdictOf(p)
 		n.attach(sub)
+		n.attachMembers(sub)
 		n.ask(sub.user)
 		return nil
 	})
@@ -245,9 +248,16 @@ func (n *notifier) load() error {
 
 // verdictOf asks the Authorizer about a subscription.
 func (n *notifier) verdictOf(p *messages.Subscription) event.Verdict {
-	return n.auth.Authorize(event.Watching{
+	v := n.auth.Authorize(event.Watching{
 		Presentity: p.Aor, Watcher: p.Watcher, Authenticated: p.Authenticated, Package: p.Event,
 	})
+	switch {
+	case p.List && v == event.Confirm:
+		return event.Allow // each member decides
+	case p.List && v == event.PoliteBlock:
+		return event.Block
+	}
+	return v
 }
 
 // reauthorize decides anew on every subscription.
@@ -256,6 +266,7 @@ func (n *notifier) reauthorize() {
 	defer n.mu.Unlock()
 	now := n.nowMS()
 	for _, sub := range n.usages {
+		n.reauthorizeMembers(sub, now)
 		v := n.verdictOf(sub.p)
 		if v == sub.verdict {
 			continue
@@ -284,6 +295,9 @@ func (n *notifier) watches(aor string) bool {
 // stateChanged takes in what an owner tells of a user who is watched here.
 func (n *notifier) stateChanged(m *messages.StateChanged) {
 	n.s.count.stateChanges.Add(1)
+	if !slices.Contains(m.Watching, n.s.parts.Cluster.Self()) {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	u := n.users[m.Aor]
@@ -356,7 +370,7 @@ func (n *notifier) idle() bool {
 func (n *notifier) counts() (subs, users, inflight int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.usages), len(n.users), n.inflight
+	return len(n.usages) + n.virtual, len(n.users), n.inflight
 }
 
 // attach takes a subscription in.
@@ -383,6 +397,7 @@ func (n *notifier) detach(sub *subscription) {
 		delete(n.usages, usageOf(sub.p))
 	}
 	n.leaveStream(sub)
+	n.detachMembers(sub)
 	n.ask(sub.user)
 }
 

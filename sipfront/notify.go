@@ -84,7 +84,7 @@ func (n *notifier) make(sub *subscription, now int64) *notification {
 		return nil
 	}
 	pending := sub.verdict == event.Confirm
-	if sub.reason == "" && !sub.force && !sub.retry && (pending || sub.told != nil && !sub.pkg.Changed(sub.told, n.shown(sub))) {
+	if sub.reason == "" && !sub.force && !sub.retry && (pending || sub.told != nil && !n.anyNews(sub)) {
 		return nil
 	}
 	if sub.cseq >= sub.p.Reserved && !sub.gone {
@@ -104,6 +104,14 @@ func (n *notifier) make(sub *subscription, now int64) *notification {
 	return o
 }
 
+// anyNews tells whether a watcher who was told something is to be told again.
+func (n *notifier) anyNews(sub *subscription) bool {
+	if sub.p.List {
+		return n.listNews(sub)
+	}
+	return sub.pkg.Changed(sub.told, n.shown(sub))
+}
+
 // shown is the state that a subscription's watcher is shown.
 func (n *notifier) shown(sub *subscription) *event.State {
 	if sub.verdict == event.PoliteBlock {
@@ -115,6 +123,9 @@ func (n *notifier) shown(sub *subscription) *event.State {
 // compose makes a subscription's document; one that is the same for all
 // watchers is made once.
 func (n *notifier) compose(sub *subscription) event.Document {
+	if sub.p.List {
+		return n.composeList(sub)
+	}
 	shared := false
 	if _, uniform := sub.pkg.(event.Uniform); uniform && sub.verdict == event.Allow {
 		shared = true
@@ -248,6 +259,9 @@ func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
 		{"Contact", p.Contact},
 		{"Event", ev},
 		{"Subscription-State", o.state},
+	}
+	if p.List {
+		d.headers = append(d.headers, header{"Require", tagEventlist})
 	}
 	if len(o.doc.Body) > 0 {
 		d.headers = append(d.headers, header{"Content-Type", o.doc.MediaType})

@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -16,16 +15,22 @@ import (
 	"hereis/sipfront/transport"
 )
 
-// register answers a REGISTER to a domain of ours (RFC 3261 10.3).
-func (s *Server) register(tx serverTx, r *request, p *plan) {
+// register answers a REGISTER to a domain of ours (RFC 3261 10.3). It waits for
+// nobody: whoever brings the cluster's word sends the answer.
+func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
 	if err != nil {
 		s.refuse(tx, r, err)
 		return
 	}
-	ok := s.ask(tx.Context(), func(ctx context.Context) {
-		res, err := s.parts.Registrar.Register(ctx, q)
+	if !s.begin() {
+		s.refuse(tx, r, actors.ErrOverloaded)
+		return
+	}
+	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
+	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
+		defer s.end()
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -35,9 +40,6 @@ func (s *Server) register(tx serverTx, r *request, p *plan) {
 		}
 		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
 	})
-	if !ok {
-		s.refuse(tx, r, actors.ErrOverloaded)
-	}
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
@@ -119,10 +121,14 @@ func (s *Server) checkRequire(r *request) error {
 // supported lists the option tags that are true for a flow. Outbound needs a
 // connection: over UDP it would need STUN on the SIP port (RFC 5626 5.4, 8).
 func (s *Server) supported(r *request) string {
+	tags := "path"
 	if f := r.msg.Flow; f != nil && f.Reliable() {
-		return "path, outbound"
+		tags += ", outbound"
 	}
-	return "path"
+	if s.parts.Presentities != nil && r.method != "REGISTER" {
+		tags += ", " + tagEventlist + ", " + tagListBody
+	}
+	return tags
 }
 
 // registered are the header fields of the 200 (RFC 3261 10.3 step 8): all

@@ -99,7 +99,7 @@ func TestRFC6665_4_2_1_1_WhatIsRefused(t *testing.T) {
 			{"Accept: application/pidf+xml", "406 Not Acceptable"},
 			{"Accept: text/note;q=0", "406 Not Acceptable"},
 			{"Event: note;min-interval=x", "400 Bad Request"},
-			{"Require: eventlist", "420 Bad Extension"},
+			{"Require: nothing-we-know", "420 Bad Extension"},
 			{"To: <sip:bob@example.com>;tag=none", "481 Subscription Does Not Exist"},
 		} {
 			p.subscribe(watcher1, fmt.Sprint("s", i), c.line)

@@ -22,10 +22,11 @@ import (
 )
 
 // Registrar takes in a REGISTER (RFC 3261 10.3): it stamps it, has it decided
-// by the user's owner, and keeps what this node must keep before it returns.
-// Errors are those of actors.
+// by the user's owner, and keeps what this node must keep before it calls done,
+// once, perhaps before it returns. done must not wait. Errors are those of
+// actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
-	Register(ctx context.Context, req *messages.Register) (*messages.Registered, error)
+	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
 }
 
 // Locator answers WHEREIS. A user without a reachable device is an error of actors.
@@ -97,6 +98,8 @@ type Parts struct {
 	// Authorizer decides who may watch whom. Nil: everybody where no credentials
 	// are asked for, otherwise whoever has shown some.
 	Authorizer Authorizer
+	// List is the members of a resource list of an address, if it is one; nil: there are none.
+	List func(aor string) ([]event.Resource, bool)
 	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
 	Owner func(aor string) string
 	Round func() uint64
@@ -121,6 +124,8 @@ type Server struct {
 	cfg   Config
 	parts Parts
 	layer layer
+	// plain is nil if the layer has nothing for plain requests.
+	plain plainLayer
 	rand  func() uint64
 	log   *slog.Logger
 	// debug: the life of a request is logged.
@@ -156,11 +161,14 @@ type Server struct {
 
 // The parts of a transaction that the core uses.
 type (
-	serverTx interface {
-		Message() *transport.Message
+	answerTx interface {
 		RespondRaw(status int, raw []byte) error
-		Context() context.Context
 		Tag() string
+	}
+	serverTx interface {
+		answerTx
+		Message() *transport.Message
+		Context() context.Context
 	}
 	clientTx interface {
 		Cancel(reason string)
@@ -215,9 +223,6 @@ func New(cfg Config, parts Parts) (*Server, error) {
 			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
 		}
 	}
-	if parts.Mailbox != nil {
-		s.mail = newMailroom(s)
-	}
 	packages := parts.Packages
 	switch {
 	case parts.Presentities == nil:
@@ -230,6 +235,9 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	var err error
 	if s.watch, err = newNotifier(s, packages, parts.Authorizer); err != nil {
 		return nil, err
+	}
+	if parts.Mailbox != nil {
+		s.mail = newMailroom(s)
 	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
@@ -244,15 +252,19 @@ func New(cfg Config, parts Parts) (*Server, error) {
 }
 
 // Use names the transaction layer, before the first message arrives.
-func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
+func (s *Server) Use(l Layer) {
+	s.layer = layerOf{l}
+	s.plain, _ = l.(plainLayer)
+}
 
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
+	s.workers.Go(func() { s.watch.run(ctx) })
 	if s.mail != nil {
 		s.workers.Go(func() { s.mail.run(ctx) })
 	}
-	s.watch.run(ctx)
+	<-ctx.Done()
 	s.running.Store(false)
 	close(s.stop)
 	s.wg.Wait()
@@ -271,6 +283,23 @@ func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
 
 // Stray implements transaction.User.
 func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// StateChanged takes in what an owner tells of a user whom this node watches, or
+// keeps messages for.
+func (s *Server) StateChanged(m *messages.StateChanged) {
+	if s.mail != nil && s.mail.changed(actors.AoR(m.GetAor())) && !s.watch.watches(m.GetAor()) {
+		return
+	}
+	s.watch.stateChanged(m)
+}
+
+// StateLost says that any number of calls of StateChanged may be missing, of any user.
+func (s *Server) StateLost() {
+	s.watch.askAgain(func(*watched) bool { return true })
+	if s.mail != nil {
+		s.mail.lost()
+	}
+}
 
 // FlowsOpen tells whether a flow of this process is open.
 func (s *Server) FlowsOpen(id *messages.FlowID) bool {
@@ -370,7 +399,7 @@ func flowText(f transport.Flow) string {
 }
 
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
-func (s *Server) refuse(tx serverTx, r *request, err error) {
+func (s *Server) refuse(tx answerTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
 		s.count.dropped.Add(1)
 		return
@@ -379,12 +408,12 @@ func (s *Server) refuse(tx serverTx, r *request, err error) {
 }
 
 // answer sends an answer of our own.
-func (s *Server) answer(tx serverTx, r *request, a answer) {
+func (s *Server) answer(tx answerTx, r *request, a answer) {
 	s.send(tx, r, a.status, s.answerBytes(r, a, tx.Tag()))
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
+func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
 	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
 		s.parts.Observe(r.method, time.Since(r.msg.At))
@@ -399,16 +428,27 @@ func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	return err
 }
 
-// ask runs f beside the socket's goroutine, within the limit on questions. ctx
-// ends with the transaction or at the deadline; false means that there are too many.
-func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+// begin takes one of the places of questions to the cluster, which end gives
+// back; false: there is none.
+func (s *Server) begin() bool {
 	select {
 	case s.lookups <- struct{}{}:
+		s.wg.Add(1)
+		return true
 	default:
 		s.count.overloaded.Add(1)
 		return false
 	}
-	s.wg.Add(1)
+}
+
+func (s *Server) end() { <-s.lookups; s.wg.Done() }
+
+// ask runs f beside the socket's goroutine, within the limit on questions. ctx
+// ends with the transaction or at the deadline; false means that there are too many.
+func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+	if !s.begin() {
+		return false
+	}
 	q := question{ctx, f}
 	select {
 	case s.idle <- q:
@@ -450,7 +490,7 @@ func (s *Server) work(q question) {
 }
 
 func (s *Server) answerQuestion(q question) {
-	defer func() { <-s.lookups; s.wg.Done() }()
+	defer s.end()
 	ctx, cancel := context.WithTimeout(q.ctx, s.cfg.LookupTimeout)
 	defer cancel()
 	q.f(ctx)

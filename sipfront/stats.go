@@ -40,11 +40,6 @@ type Stats struct {
 	// TrunkRequests were let in by their source; CallersRefused are requests of
 	// neither a user of ours nor a trunk.
 	TrunkRequests, CallersRefused uint64
-	// MessagesStored for users who were offline, and of these MessagesDelivered and
-	// MessagesFailed: refused by a device for good. MessagesRefused were not
-	// stored, for a limit. MessagesWaiting are stored at this node now.
-	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
-	MessagesWaiting                                                    int
 	// Publishes and Subscribes that came for users of ours; PublicationsRefused and
 	// SubscriptionsRefused among them because of a limit.
 	Publishes, Subscribes, PublicationsRefused, SubscriptionsRefused uint64
@@ -59,6 +54,11 @@ type Stats struct {
 	StateChanges, StateGaps, StatePulls uint64
 	// ComposeErrors are documents that could not be made.
 	ComposeErrors uint64
+	// MessagesStored for users who were offline, and of these MessagesDelivered and
+	// MessagesFailed: refused by a device for good. MessagesRefused were not
+	// stored, for a limit. MessagesWaiting are stored at this node now.
+	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
+	MessagesWaiting                                                    int
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }

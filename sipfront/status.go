@@ -31,6 +31,8 @@ var (
 	errTooLarge  = errors.New("published body is too large")
 	errWatcher   = errors.New("watcher is not allowed")
 	errWatchers  = errors.New("too many watchers of the user")
+	errMembers   = errors.New("too many members of a resource list")
+	errEventlist = errors.New("resource lists are not understood")
 )
 
 // badExtensionError lists option tags that are required and not supported.
@@ -74,6 +76,8 @@ func rows() []row {
 		{actors.ErrNotFound, 404, "Not Found", false},
 		{errWatcher, 403, "Forbidden", false},
 		{errWatchers, 403, "Too Many Watchers", false},
+		{errMembers, 403, "Too Many Members", false},
+		{errEventlist, 421, "Extension Required", false},
 		{errNoMethod, 405, "Method Not Allowed", false},
 		{errAccept, 406, "Not Acceptable", false},
 		{actors.ErrConditionFailed, 412, "Conditional Request Failed", false},
@@ -143,6 +147,9 @@ func status(err error, retryAfter uint32) answer {
 	}
 	if bad := (mediaError{}); errors.As(err, &bad) {
 		a.headers = append(a.headers, header{"Accept", strings.Join(bad.accept, ", ")})
+	}
+	if a.status == 421 {
+		a.headers = append(a.headers, header{"Require", tagEventlist}) // RFC 4662 4.1
 	}
 	if a.status == 405 {
 		a.headers = append(a.headers, header{"Allow", allow})

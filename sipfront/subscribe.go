@@ -77,6 +77,9 @@ func (s *Server) readSubscribe(r *request, p *plan) (*subscribing, error) {
 	if q.p.Watcher, q.p.Authenticated, err = s.admitWatcher(r); err != nil {
 		return nil, err
 	}
+	if err := s.readList(r, q.p); err != nil {
+		return nil, err
+	}
 	if q.verdict = s.watch.verdictOf(q.p); q.verdict == event.Block {
 		return nil, errWatcher
 	}
@@ -224,6 +227,9 @@ func (s *Server) accept(ctx context.Context, tx serverTx, r *request, q *subscri
 		return err
 	}
 	err := n.askOwner(ctx, sub.user)
+	if err == nil {
+		n.askMembers(ctx, sub)
+	}
 	if err == nil && !fetch {
 		done := make(chan error, 1)
 		n.mu.Lock()
@@ -252,6 +258,9 @@ func (s *Server) accepted(tx serverTx, r *request, sub *subscription, expiresS u
 	hs := []header{
 		{"Expires", strconv.FormatUint(uint64(expiresS), 10)},
 		{"Contact", sub.p.Contact},
+	}
+	if sub.p.List {
+		hs = append(hs, header{"Require", tagEventlist})
 	}
 	for _, v := range r.values("Record-Route") {
 		hs = append(hs, header{"Record-Route", v})
@@ -299,6 +308,9 @@ func (s *Server) resubscribe(tx serverTx, r *request, _ *plan) error {
 	}
 	p := proto.CloneOf(known)
 	if err := s.readWay(r, pkg, p); err != nil {
+		return err
+	}
+	if err := s.readList(r, p); err != nil {
 		return err
 	}
 	p.RemoteCseq = r.cseq

@@ -33,6 +33,12 @@ type subscription struct {
 	reason string
 	fails  uint8
 
+	// members are those of a resource list, if it is one.
+	members []*listMember
+	// parent and member say what a virtual subscription is a part of.
+	parent *subscription
+	member *listMember
+
 	// accepted: the 200 has been sent. force: the next NOTIFY is due whatever was told.
 	// retry: the last one failed.
 	accepted, force, retry bool
@@ -60,17 +66,19 @@ func (n *notifier) begin(sub *subscription, fetch bool) error {
 	if fetch {
 		sub.user = n.user(sub.p.Aor)
 		sub.of = sub.user.package_(sub.pkg)
+		n.attachMembers(sub)
 		return nil
 	}
 	switch u := n.user(sub.p.Aor); {
 	case n.draining:
 		return n.s.drainingError()
-	case len(n.usages) >= n.s.cfg.MaxSubscriptions:
+	case len(n.usages)+n.virtual+len(sub.p.Members) >= n.s.cfg.MaxSubscriptions:
 		return actors.ErrOverloaded
 	case u.subs() >= n.s.cfg.MaxWatchers:
 		return errWatchers
 	}
 	n.attach(sub)
+	n.attachMembers(sub)
 	return nil
 }
 
@@ -81,7 +89,9 @@ func (n *notifier) giveUp(sub *subscription) {
 	sub.silent = true
 	if sub.accepted || n.usages[usageOf(sub.p)] != sub {
 		sub.gone = true
+		n.detachMembers(sub)
 		n.tidy(sub.user)
+		n.poke()
 		return
 	}
 	n.drop(sub)
@@ -97,6 +107,7 @@ func (n *notifier) established(sub *subscription, fetch bool) {
 	if fetch {
 		n.renew(sub.user, sub.of, now)
 		sub.gone, sub.reason = true, "timeout"
+		n.detachMembers(sub)
 	} else if sub.gone {
 		n.forget(sub) // it has ended before it was stored
 	} else if sub.of.state == nil {
@@ -144,6 +155,7 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 		n.mu.Unlock()
 		return nil
 	}
+	n.renewMembers(sub)
 	n.fileExpiry(sub)
 	sub.user.refreshed = append(sub.user.refreshed, sub)
 	n.ask(sub.user)
@@ -159,6 +171,11 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 // due has a NOTIFY sent as soon as it may be, if there is something to tell then.
 func (n *notifier) due(sub *subscription, now int64) {
 	switch {
+	case sub.parent != nil:
+		if !sub.gone {
+			sub.member.dirty = true
+			n.due(sub.parent, now)
+		}
 	case sub.waiting || sub.silent || !sub.accepted:
 	case sub.busy:
 		sub.again = true

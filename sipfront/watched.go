@@ -346,23 +346,6 @@ func (s *Server) owner(aor string) string {
 	return s.parts.Owner(aor)
 }
 
-// StateChanged takes in what another node, or this one, tells of a user who is
-// watched here, or for whom messages are kept here: most likely a device has come.
-func (s *Server) StateChanged(m *messages.StateChanged) {
-	if s.mail != nil && s.mail.changed(actors.AoR(m.GetAor())) && !s.watch.watches(m.GetAor()) {
-		return
-	}
-	s.watch.stateChanged(m)
-}
-
-// StateLost says that changes may have been missed, of any user: all are asked for.
-func (s *Server) StateLost() {
-	s.watch.askAgain(func(*watched) bool { return true })
-	if s.mail != nil {
-		s.mail.lost()
-	}
-}
-
 // PeerBack says that the connection with a node has been renewed: what it told
 // meanwhile may be lost.
 func (s *Server) PeerBack(node string) {

@@ -47,10 +47,17 @@ func TestE2E(t *testing.T) {
 			t.Skip("takes minutes")
 		}
 		c := &chaosSuite{bin: bin}
+		c.watchMachine(t)
 		t.Cleanup(func() { c.publish(t) })
+		// Alone, as it takes the whole machine.
+		t.Run("Overload", func(t *testing.T) { testChaosOverload(t, c) })
 		for name, row := range map[string]func(*testing.T, *chaosSuite){
 			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
+			"LongPartition": testChaosLongPartition, "CallOutlivesItsNode": testChaosCallOutlivesItsNode,
+			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin, "WAN": testChaosWAN,
+			"Levels": testChaosLevels,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -49,14 +49,8 @@ const (
 	Confirmed Policy = "confirm"
 )
 
-// ParsePolicy reads the name of a policy.
-func ParsePolicy(s string) (Policy, error) {
-	switch p := Policy(s); p {
-	case Open, Authenticated, Confirmed:
-		return p, nil
-	}
-	return "", fmt.Errorf("%q is no policy: open, authenticated or confirm", s)
-}
+// Valid tells whether p is one of the policies.
+func (p Policy) Valid() bool { return p == Open || p == Authenticated || p == Confirmed }
 
 // Watching is one wish to watch, or to go on watching.
 type Watching struct {
