@@ -176,7 +176,8 @@ func NewEvent(e *UserEvent, documents bool) *Event {
 
 func leaseState(l *messages.Lease, w *messages.Whereabouts, members []Member) LeaseState {
 	rec := w.GetRecord()
-	belowFloor := rec.GetFloor() != nil && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
+	// A "Contact: *" is of bindings alone.
+	belowFloor := rec.GetFloor() != nil && l.GetKind() <= messages.LeaseKind_LEASE_KIND_BINDING && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
 	switch {
 	case l.GetDead() || belowFloor:
 		return LeaseRemoved
