@@ -43,7 +43,7 @@ type Compared struct {
 
 // Compare starts all servers and loads one at a time, in turn, so that what
 // disturbs the machine meanwhile disturbs all. Each round begins with another
-// server. The others are idle, not stopped.
+// server. The others are idle, not stopped. With an error it returns what it has until then, if anything.
 func Compare(ctx context.Context, c Comparison, say func(format string, args ...any), progress func(load.Progress)) (*Compared, error) {
 	out := &Compared{Comparison: c, Idle: map[string]float64{}}
 	var stands []*Stand

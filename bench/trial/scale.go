@@ -40,13 +40,13 @@ type Point struct {
 	Idle, IdleBytes float64
 }
 
-// Scale measures one number of nodes after the other.
+// Scale measures one number of nodes after the other. With an error it returns what it has until then.
 func Scale(ctx context.Context, sc Scaling, say func(format string, args ...any), progress func(load.Progress)) (*Scaled, error) {
 	out := &Scaled{Scaling: sc}
 	for _, n := range sc.Counts {
 		p, err := sc.point(ctx, n, say, progress)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		out.Points = append(out.Points, *p)
 	}
