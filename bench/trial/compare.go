@@ -172,7 +172,7 @@ func (c *Compared) Err() error {
 			errs = append(errs, fmt.Errorf("%s %s: %d failed: %v", r.Server, r.Result.Measured.Scenario, n, r.Result.Measured.Codes))
 		}
 		if r.Missing > 0 {
-			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user", r.Server, r.Missing))
+			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user: %v", r.Server, r.Missing, r.Result.Checked.Codes))
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
