@@ -41,6 +41,12 @@ type Config struct {
 	// Advertise is the address, ip or ip:port, at which devices and other nodes
 	// reach SIP on this node. Empty: the first of SIP, if that is not unspecified.
 	Advertise string `name:"advertise" group:"sip" placeholder:"ADDR" help:"Address at which others reach this node, IP or IP:PORT; empty: the first --sip."`
+	// RecordRoute is the host, or host:port, that this node puts into its
+	// Record-Route in the place of its own address: a name, or an address, that
+	// leads to several nodes. The requests of a dialog (BYE, re-INVITE) then
+	// survive the death of the node that the call came through. Empty: the
+	// node's own address.
+	RecordRoute string `name:"record-route" group:"sip" placeholder:"HOST" help:"Host, or HOST:PORT, in Record-Route that leads to several nodes, so that calls outlive one of them; empty: this node's address."`
 	// Domains are the domains that this cluster serves, each with aliases that
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.

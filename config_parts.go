@@ -74,6 +74,7 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
+	fc.RecordRoute = c.RecordRoute
 	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
 	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault

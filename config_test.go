@@ -55,6 +55,7 @@ func TestConfigValidateNamesTheField(t *testing.T) {
 		"region":            func(c *Config) { c.Region = strings.Repeat("x", 65) },
 		"sip":               func(c *Config) { c.SIP = append(c.SIP, c.SIP[0]) },
 		"advertise":         func(c *Config) { c.Advertise = "0.0.0.0" },
+		"record-route":      func(c *Config) { c.RecordRoute = "sip.example.com;lr" },
 		"domain":            func(c *Config) { c.Domains = []string{"a b"} },
 		"cluster":           func(c *Config) { c.Cluster = "10.0.0.1:7060" },
 		"cluster-stream":    func(c *Config) { c.ClusterStream = c.Cluster },

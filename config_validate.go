@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"hereis/sipfront"
 	"hereis/sipfront/event"
 )
 
@@ -81,6 +82,9 @@ func (c *Config) validateSIP() error {
 		errs = append(errs, fieldErr("advertise", "%q is not IP or IP:PORT", c.Advertise))
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
+	}
+	if !sipfront.ValidRecordRoute(c.RecordRoute) {
+		errs = append(errs, fieldErr("record-route", "%q is not HOST or HOST:PORT", c.RecordRoute))
 	}
 	if c.RingTimeout <= 0 {
 		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))

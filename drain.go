@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hereis/cluster"
@@ -27,16 +29,33 @@ const farewell = 2 * time.Second
 // Its subscriptions end, so that their watchers come again to another node, if
 // there is one.
 func (n *Node) Drain() error {
-	n.sip.SetDraining(true)
+	n.duty.drained.Store(true)
 	n.sip.DeactivateSubscriptions(n.hasPeers())
-	return n.gossip.SetDraining(true)
+	return n.goOnDuty()
 }
 
 // Undrain takes Drain back.
 func (n *Node) Undrain() error {
-	n.sip.SetDraining(false)
+	n.duty.drained.Store(false)
 	n.sip.DeactivateSubscriptions(false)
-	return n.gossip.SetDraining(false)
+	return n.goOnDuty()
+}
+
+// duty is why a node would take nothing new.
+type duty struct {
+	// mu makes telling the others one at a time; the last word is the right one.
+	mu sync.Mutex
+	// drained: somebody wants it so. clockOff: see judgeClock.
+	drained, clockOff atomic.Bool
+}
+
+// goOnDuty takes new things, or not any more, and tells the others.
+func (n *Node) goOnDuty() error {
+	n.duty.mu.Lock()
+	defer n.duty.mu.Unlock()
+	off := n.duty.drained.Load() || n.duty.clockOff.Load()
+	n.sip.SetDraining(off)
+	return n.gossip.SetDraining(off)
 }
 
 // hasPeers tells whether another node could take over what this one serves.
@@ -61,7 +80,7 @@ func (n *Node) Drained(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d records and %d members are left: %w", st.Left, len(st.Waiting), ctx.Err())
+			return fmt.Errorf("%d records are left, and members %q: %w", st.Left, st.Waiting, ctx.Err())
 		case <-tick.C:
 		}
 	}

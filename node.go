@@ -50,6 +50,7 @@ type Node struct {
 	self       cluster.Member
 	feeds      feeds
 	latency    *latencies
+	duty       duty
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -109,6 +110,7 @@ func (n *Node) openSIP() error {
 		}
 	}
 	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
+	tc.Plain = func(m *transport.Message) bool { return n.sip.Plain(m) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.sip.FlowClosed(f.ID())
@@ -346,25 +348,6 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// watchClock ends the time in which node time may still step to what the first
-// peers say, when the node is settled.
-func (n *Node) watchClock(ctx context.Context) error {
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if n.cluster.Settled() {
-				n.clock.Settled()
-				<-ctx.Done()
-				return nil
-			}
-		}
-	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {

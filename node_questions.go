@@ -3,10 +3,12 @@ package hereis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"hereis/actors"
 	"hereis/cluster"
@@ -90,6 +92,9 @@ func (n *Node) Healthy() error { return n.store.Err() }
 func (n *Node) Ready() error {
 	if err := n.store.Err(); err != nil {
 		return err
+	}
+	if n.duty.clockOff.Load() {
+		return fmt.Errorf("%w: most members differ by %v", ErrClock, n.clock.Stats().Skew.Round(time.Millisecond))
 	}
 	if !n.cluster.Settled() {
 		return ErrUnsettled

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -15,6 +16,11 @@ type Cluster interface {
 	// Ask puts a question to the user grain of an AoR and returns its reply,
 	// which may be a Failure. It takes its deadline from ctx.
 	Ask(ctx context.Context, aor string, msg proto.Message) (proto.Message, error)
+	// AskAsync is Ask with a continuation, which is called once, perhaps before
+	// AskAsync returns, and must not wait. deadlineMS is node time.
+	AskAsync(aor string, msg proto.Message, deadlineMS int64, done func(proto.Message, error))
+	// KeepAsync is Keep with a continuation, likewise.
+	KeepAsync(rec *messages.Record, done func(error))
 	// Keep stores this edge's leases as durably as configured, then returns.
 	Keep(ctx context.Context, rec *messages.Record) error
 	// KeepErr is why Keep cannot work now, or nil.
@@ -43,30 +49,73 @@ func NewClient(c Cluster) *Client { return &Client{cluster: c} }
 // incarnation, stamp and age; a stamp that r has already, from when the request
 // arrived, is used, and r.AgeMs must then say how long ago that was.
 func (c *Client) Register(ctx context.Context, r *messages.Register) (*messages.Registered, error) {
-	if err := c.cluster.KeepErr(); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	type answer struct {
+		res *messages.Registered
+		err error
 	}
-	arrivedMS := c.cluster.NowMS() - r.GetAgeMs()
+	var deadlineMS int64
+	if t, ok := ctx.Deadline(); ok {
+		deadlineMS = c.cluster.NowMS() + time.Until(t).Milliseconds()
+	}
+	got := make(chan answer, 1)
+	c.RegisterThen(r, deadlineMS, func(res *messages.Registered, err error) { got <- answer{res, err} })
+	select {
+	case a := <-got:
+		return a.res, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// RegisterThen is Register with a continuation, which is called once, perhaps
+// before RegisterThen returns, and must not wait. deadlineMS is node time; 0 is
+// the cluster's own patience.
+func (c *Client) RegisterThen(r *messages.Register, deadlineMS int64, done func(*messages.Registered, error)) {
+	if err := c.cluster.KeepErr(); err != nil {
+		done(nil, fmt.Errorf("%w: %v", ErrDisk, err))
+		return
+	}
+	reg := &registration{c: c, r: r, deadlineMS: deadlineMS, done: done, arrivedMS: c.cluster.NowMS() - r.GetAgeMs()}
 	r.Edge, r.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
 	if r.Stamp == nil {
 		r.Stamp = c.cluster.NewStamp()
 	}
-	res, err := call[*messages.Registered](ctx, c, r.Aor, r)
-	if behind := (ClockBehindError{}); errors.As(err, &behind) {
-		c.cluster.RaiseClock(behind.StampMS)
+	c.cluster.AskAsync(r.Aor, r, deadlineMS, reg.answered)
+}
+
+// registration is one REGISTER on its way.
+type registration struct {
+	c                     *Client
+	r                     *messages.Register
+	deadlineMS, arrivedMS int64
+	// again: it has been stamped once more.
+	again bool
+	done  func(*messages.Registered, error)
+}
+
+func (g *registration) answered(reply proto.Message, err error) {
+	res, err := typed[*messages.Registered](reply, err)
+	if behind := (ClockBehindError{}); !g.again && errors.As(err, &behind) {
+		g.c.cluster.RaiseClock(behind.StampMS)
 		// A message is never changed once sent: the first may still be on its way.
-		again := proto.CloneOf(r)
-		again.Stamp = c.cluster.NewStamp()
-		again.AgeMs = c.cluster.NowMS() - arrivedMS
-		res, err = call[*messages.Registered](ctx, c, again.Aor, again)
+		again := proto.CloneOf(g.r)
+		again.Stamp = g.c.cluster.NewStamp()
+		again.AgeMs = g.c.cluster.NowMS() - g.arrivedMS
+		g.again, g.r = true, again
+		g.c.cluster.AskAsync(again.Aor, again, g.deadlineMS, g.answered)
+		return
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || res.GetWrites().Empty() {
+		g.done(res, err)
+		return
 	}
-	if err := c.keep(ctx, res.GetWrites()); err != nil {
-		return nil, err
-	}
-	return res, nil
+	g.c.cluster.KeepAsync(res.Writes, func(err error) {
+		if err != nil {
+			g.done(nil, fmt.Errorf("%w: %v", ErrDisk, err))
+			return
+		}
+		g.done(res, nil)
+	})
 }
 
 // Remove ends bindings of a user at an operator's word: the one that binding
@@ -205,16 +254,20 @@ func (c *Client) Where(ctx context.Context, aor AoR) (*messages.Whereabouts, err
 
 // call asks a user and checks the type of the answer.
 func call[R proto.Message](ctx context.Context, c *Client, aor string, req proto.Message) (R, error) {
+	return typed[R](c.cluster.Ask(ctx, aor, req))
+}
+
+// typed turns a Failure into its error, and checks the type of everything else.
+func typed[R proto.Message](reply proto.Message, err error) (R, error) {
 	var zero R
-	res, err := c.cluster.Ask(ctx, aor, req)
 	if err != nil {
 		return zero, err
 	}
-	switch res := res.(type) {
+	switch reply := reply.(type) {
 	case R:
-		return res, nil
+		return reply, nil
 	case *messages.Failure:
-		return zero, FromFailure(res)
+		return zero, FromFailure(reply)
 	}
-	return zero, fmt.Errorf("%w: unexpected answer %T", ErrInternal, res)
+	return zero, fmt.Errorf("%w: unexpected answer %T", ErrInternal, reply)
 }

@@ -40,6 +40,14 @@ func (f *fakeCluster) Keep(_ context.Context, rec *messages.Record) error {
 	return f.keepErr
 }
 
+func (f *fakeCluster) AskAsync(aor string, msg proto.Message, _ int64, done func(proto.Message, error)) {
+	done(f.Ask(context.Background(), aor, msg))
+}
+
+func (f *fakeCluster) KeepAsync(rec *messages.Record, done func(error)) {
+	done(f.Keep(context.Background(), rec))
+}
+
 func (f *fakeCluster) KeepErr() error { return f.disk }
 func (f *fakeCluster) NewStamp() *messages.Stamp {
 	return &messages.Stamp{Ms: f.NowMS(), Counter: uint32(len(f.asked)), Incarnation: f.Incarnation()}

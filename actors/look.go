@@ -76,32 +76,8 @@ func (s Sight) reaches(l *messages.Lease) bool {
 	if live && l.Vouch >= incarnation && (!l.GetFlow().GetStream() || l.Flow.Incarnation >= incarnation) {
 		return true
 	}
-	return !flowBound(l.Payload)
+	return !peek(l.Payload, bindingFlowBound).flowBound
 }
-
-// flowBound reads that one field of a Binding: this is asked of every device of
-// a lost edge.
-func flowBound(payload []byte) bool {
-	for len(payload) > 0 {
-		num, kind, n := protowire.ConsumeTag(payload)
-		if n < 0 {
-			return true
-		}
-		payload = payload[n:]
-		if num == bindingFlowBound && kind == protowire.VarintType {
-			v, n := protowire.ConsumeVarint(payload)
-			return n < 0 || v != 0
-		}
-		if n = protowire.ConsumeFieldValue(num, kind, payload); n < 0 {
-			return true
-		}
-		payload = payload[n:]
-	}
-	return false
-}
-
-// bindingFlowBound is the number of Binding.flow_bound.
-const bindingFlowBound = 7
 
 // Step is what a watcher is told of the way from one sight of a user to another.
 type Step struct {
@@ -170,9 +146,23 @@ func firstDifference(was, is []*messages.Lease) (device *messages.Lease, came bo
 	return nil, false
 }
 
-// sameDevice is looksSame for people: an edge that vouches again changes nothing.
+// sameDevice is looksSame for people: an edge that vouches again changes
+// nothing, nor does a device that has been away and is where it was.
 func sameDevice(a, b *messages.Lease) bool {
-	return a == b || a.Edge == b.Edge && a.GetFlow().Same(b.GetFlow()) && bytes.Equal(a.Payload, b.Payload)
+	return a == b || a.Edge == b.Edge && a.GetFlow().Same(b.GetFlow()) &&
+		bytes.Equal(withoutSince(a.Payload), withoutSince(b.Payload))
+}
+
+// withoutSince is a Binding up to its since_ms, which is its last field.
+func withoutSince(payload []byte) []byte {
+	for at := 0; at < len(payload); {
+		num, _, n := protowire.ConsumeField(payload[at:])
+		if n < 0 || num == bindingSince {
+			return payload[:at]
+		}
+		at += n
+	}
+	return payload
 }
 
 // touched tells whether a user may be seen otherwise than at node time ms from

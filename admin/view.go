@@ -78,6 +78,12 @@ type Lease struct {
 	Path       []string `json:"path,omitempty"`
 	FlowBound  bool     `json:"flow_bound,omitempty"`
 	UserAgent  string   `json:"user_agent,omitempty"`
+	// Events are the event packages of a publication, or those that the edge has
+	// watchers for.
+	Events []string `json:"events,omitempty"`
+	// ContentType is of a publication, Sender of a stored message.
+	ContentType string `json:"content_type,omitempty"`
+	Sender      string `json:"sender,omitempty"`
 }
 
 // Event is a line of /v1/watch.
@@ -182,14 +188,42 @@ func newLease(l *messages.Lease, nowMS int64) Lease {
 	if f := l.GetFlow(); f != nil {
 		v.Flow = fmt.Sprintf("%x.%d", f.GetIncarnation(), f.GetCounter())
 	}
-	var b messages.Binding
-	if l.GetKind() != messages.LeaseKind_LEASE_KIND_BINDING || len(l.GetPayload()) == 0 || proto.Unmarshal(l.GetPayload(), &b) != nil {
-		return v
+	if len(l.GetPayload()) > 0 {
+		v.read(l.GetKind(), l.GetPayload())
 	}
-	v.Transport, v.Local, v.Remote = b.GetTransport(), b.GetLocal(), b.GetRemote()
-	v.Contact, v.Q, v.InstanceID, v.RegID = b.GetContact(), float64(b.GetQ())/1000, b.GetInstanceId(), b.GetRegId()
-	v.Path, v.FlowBound, v.UserAgent = b.GetPath(), b.GetFlowBound(), b.GetUserAgent()
 	return v
+}
+
+// read adds what the payload says that a person may want to know.
+func (v *Lease) read(kind messages.LeaseKind, payload []byte) {
+	switch kind {
+	case messages.LeaseKind_LEASE_KIND_BINDING:
+		var b messages.Binding
+		if proto.Unmarshal(payload, &b) != nil {
+			return
+		}
+		v.Transport, v.Local, v.Remote = b.GetTransport(), b.GetLocal(), b.GetRemote()
+		v.Contact, v.Q, v.InstanceID, v.RegID = b.GetContact(), float64(b.GetQ())/1000, b.GetInstanceId(), b.GetRegId()
+		v.Path, v.FlowBound, v.UserAgent = b.GetPath(), b.GetFlowBound(), b.GetUserAgent()
+	case messages.LeaseKind_LEASE_KIND_PUBLICATION:
+		var p messages.Publication
+		if proto.Unmarshal(payload, &p) == nil {
+			v.Events, v.ContentType = []string{p.GetEvent()}, p.GetContentType()
+			v.Transport, v.Remote, _ = strings.Cut(p.GetFrom(), " ")
+		}
+	case messages.LeaseKind_LEASE_KIND_SUBSCRIPTION:
+		var i messages.Interest
+		if proto.Unmarshal(payload, &i) == nil {
+			for _, e := range i.GetEvents() {
+				v.Events = append(v.Events, e.GetEvent())
+			}
+		}
+	case messages.LeaseKind_LEASE_KIND_MESSAGE:
+		var m messages.StoredMessage
+		if proto.Unmarshal(payload, &m) == nil {
+			v.Sender = m.GetSender()
+		}
+	}
 }
 
 // keyText shows a key as it is, if it can be read, else in hexadecimal.

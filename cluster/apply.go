@@ -91,9 +91,15 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	return e, true
 }
 
+// againStep is added to the counter of the stamp that a loser is written again
+// above: more than the stamps that a clock makes in a millisecond.
+const againStep = 1 << 20
+
 // writeLosersAgain gives the last word of a UA that lost by its stamp, because
 // two sides of a cut took its requests by clocks that did not agree, a stamp
-// above the winner's (rule 2). next is not shared yet. It names the edges of both.
+// just above the winner's (rule 2): no later than that, or it would come back
+// above a removal of all that came after both. next is not shared yet. It names
+// the edges of both.
 func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
 	for _, l := range in.Leases {
 		have := before.Lease(l.Key)
@@ -110,7 +116,9 @@ func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (t
 		}
 		c.hlc.observe(in, now)
 		again := proto.CloneOf(later)
-		again.Stamp = c.hlc.next(now)
+		again.Stamp = &messages.Stamp{
+			Ms: earlier.Stamp.GetMs(), Counter: earlier.Stamp.GetCounter() + againStep, Incarnation: c.cfg.Incarnation,
+		}
 		if again.Stamp.Compare(earlier.Stamp) > 0 {
 			next.Leases[i] = again
 			tell = append(tell, later.Edge, earlier.Edge)

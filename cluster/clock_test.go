@@ -117,22 +117,58 @@ func TestRule9_FirstStepIsForwardOnlyAndBeforeSettled(t *testing.T) {
 		}
 		start := c.NowMS()
 		c.Observe("b", offset, time.Millisecond)
-		return c.NowMS() - start
+		if got := c.NowMS() - start; got != 0 {
+			t.Errorf("at the first word of one peer: got %d ms", got)
+		}
+		f.run(500 * time.Millisecond)
+		c.Observe("b", offset, time.Millisecond)
+		return c.NowMS() - start - 500
 	}
 	if got := step(time.Hour, nil); got != 3_600_000 {
 		t.Errorf("forward: got %d ms", got)
 	}
-	if got := step(-time.Hour, nil); got != 0 {
+	if got := step(-time.Hour, nil); got != -1 && got != 0 { // it slews
 		t.Errorf("backward: got %d ms", got)
 	}
 	if got := step(10*time.Millisecond, nil); got != 0 {
 		t.Errorf("little: got %d ms", got)
 	}
-	if got := step(time.Hour, func(_ *fakeClocks, c *Clock) { c.Settled() }); got != 0 {
+	if got := step(time.Hour, func(_ *fakeClocks, c *Clock) { c.Settled() }); got > 1 {
 		t.Errorf("settled: got %d ms", got)
 	}
-	if got := step(time.Hour, func(f *fakeClocks, _ *Clock) { f.run(time.Minute) }); got != 0 {
+	if got := step(time.Hour, func(f *fakeClocks, _ *Clock) { f.run(time.Minute) }); got > 1 {
 		t.Errorf("late: got %d ms", got)
+	}
+}
+
+// Of several clocks that start together one is an hour ahead: the others do not follow it.
+func TestRule9_OneClockAheadLeadsNobodyAstray(t *testing.T) {
+	for _, first := range []string{"good", "ahead"} {
+		f := newFakeClocks()
+		c := newTestClock(f, ClockConfig{})
+		start, ran := c.NowMS(), int64(0)
+		words := map[string]time.Duration{"good": 0, "ahead": time.Hour}
+		second := map[string]string{"good": "ahead", "ahead": "good"}[first]
+		for range 10 {
+			c.Observe(first, words[first], time.Millisecond)
+			f.run(100 * time.Millisecond)
+			c.Observe(second, words[second], time.Millisecond)
+			f.run(400 * time.Millisecond)
+			ran += 500
+		}
+		if got := c.NowMS() - start - ran; got > 10 || got < -10 {
+			t.Errorf("%s first: it stepped by %d ms", first, got)
+		}
+		if got := c.Stats().Skew; got != 0 {
+			t.Errorf("%s first: it is off by %v, it thinks", first, got)
+		}
+	}
+	f := newFakeClocks()
+	c := newTestClock(f, ClockConfig{})
+	c.Observe("a", -time.Hour, time.Millisecond)
+	c.Observe("b", -time.Hour, time.Millisecond)
+	if got := c.Stats().Skew; got != -time.Hour {
+		t.Errorf("an hour ahead of two: skew %v", got)
 	}
 }
 

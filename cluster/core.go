@@ -59,9 +59,11 @@ type Core struct {
 	// of the user's shard held.
 	changes atomic.Uint64
 	// streams says of nodes by name, in whatever life, whether there is a stream
-	// to them; relays counts what went by a third node, to take turns.
+	// to them; relays counts what went by a third node, to take turns; ticked is
+	// the node time of the last Tick.
 	streams sync.Map // string: bool
 	relays  atomic.Uint64
+	ticked  atomic.Int64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -95,8 +97,10 @@ type neighbor struct {
 	wants              *messages.Report
 	compared, answered bool
 
-	// down: its stream is known to be gone.
-	down atomic.Bool
+	// down: its stream is known to be gone. aloneMS is since when there has been
+	// no stream to it, 0 while there is one.
+	down    atomic.Bool
+	aloneMS atomic.Int64
 
 	bulk bulkQueue
 }
@@ -206,6 +210,9 @@ func (c *Core) peerOf(m Member) *neighbor {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
 		up, known := c.streams.Load(m.Name)
 		p.down.Store(known && up == false)
+		if up != true {
+			p.aloneMS.Store(c.ticked.Load())
+		}
 		c.peers[m.Name] = p
 	}
 	return p
@@ -213,6 +220,7 @@ func (c *Core) peerOf(m Member) *neighbor {
 
 // Tick lets pass what is due at now. It is called about every 10 ms.
 func (c *Core) Tick(now int64) {
+	c.ticked.Store(now)
 	c.tickView(now)
 	c.tickScan(now)
 	c.tickAsks(now)
@@ -333,6 +341,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
+		p.aloneMS.Store(0)
 		c.reviveBulk(now, p)
 	}
 }
@@ -343,6 +352,7 @@ func (c *Core) PeerDown(now int64, name string) {
 	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
+		p.aloneMS.Store(now)
 		for i := range c.shards {
 			c.giveUpCopies(&c.shards[i], p)
 		}

@@ -80,6 +80,10 @@ func (c *Core) unindex(before, next *messages.Record) {
 // store writes this edge's part of e if it is not what it was. Called with the
 // shard locked, so that the writes of one key are in order.
 func (c *Core) store(e *entry, before *messages.Record) {
+	if !c.parts.Store.Keeps() {
+		e.stored = true
+		return
+	}
 	if hashPart(before, c.cfg.Name) == hashPart(e.rec, c.cfg.Name) {
 		return
 	}
@@ -117,12 +121,17 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	} else {
 		e.stored = true
 		kept := c.keptHere(v, e)
-		c.parts.Store.Put(part(e.rec, c.cfg.Name), func(err error) {
+		stored := func(err error) {
 			if err == nil && kept != nil {
 				kept.peer.bulk.ack(kept.item)
 			}
 			done(err)
-		})
+		}
+		if c.parts.Store.Keeps() {
+			c.parts.Store.Put(part(e.rec, c.cfg.Name), stored)
+		} else {
+			after.add(func() { stored(nil) })
+		}
 	}
 	s.mu.Unlock()
 	after.run()

@@ -172,20 +172,32 @@ func (n *Node) Tables() Tables { return n.core.Tables(n.parts.Clock.NowMS()) }
 // and nothing need be awaited, done is called before AskAsync returns. done
 // must not block.
 func (n *Node) AskAsync(aor string, msg proto.Message, deadlineMS int64, done func(proto.Message, error)) {
-	n.core.Ask(n.parts.Clock.NowMS(), aor, msg, deadlineMS, done)
+	n.core.Ask(n.parts.Clock.NowMS(), aor, msg, deadlineMS, n.observed(msg, done))
+}
+
+// observed tells how long a question took when it is done.
+func (n *Node) observed(msg proto.Message, done func(proto.Message, error)) func(proto.Message, error) {
+	if n.parts.Observe == nil {
+		return done
+	}
+	began := time.Now()
+	return func(reply proto.Message, err error) {
+		n.parts.Observe(messages.TypeName(msg), time.Since(began))
+		done(reply, err)
+	}
 }
 
 // Ask is AskAsync that waits. Its error is ctx's or ErrStopped.
 func (n *Node) Ask(ctx context.Context, aor string, msg proto.Message) (proto.Message, error) {
-	return n.await(ctx, msg, func(deadline int64, done func(proto.Message, error)) {
+	return n.await(ctx, func(deadline int64, done func(proto.Message, error)) {
 		n.AskAsync(aor, msg, deadline, done)
 	})
 }
 
 // AskNode asks a node itself.
 func (n *Node) AskNode(ctx context.Context, node string, msg proto.Message) (proto.Message, error) {
-	return n.await(ctx, msg, func(deadline int64, done func(proto.Message, error)) {
-		n.core.AskNode(n.parts.Clock.NowMS(), node, msg, deadline, done)
+	return n.await(ctx, func(deadline int64, done func(proto.Message, error)) {
+		n.core.AskNode(n.parts.Clock.NowMS(), node, msg, deadline, n.observed(msg, done))
 	})
 }
 
@@ -253,14 +265,10 @@ func (n *Node) Follow(pattern string, sink Follower) (*Follow, error) {
 }
 
 // await turns a call with a continuation into one that waits.
-func (n *Node) await(ctx context.Context, msg proto.Message, ask func(deadline int64, done func(proto.Message, error))) (proto.Message, error) {
+func (n *Node) await(ctx context.Context, ask func(deadline int64, done func(proto.Message, error))) (proto.Message, error) {
 	type answer struct {
 		reply proto.Message
 		err   error
-	}
-	if n.parts.Observe != nil {
-		began := time.Now()
-		defer func() { n.parts.Observe(messages.TypeName(msg), time.Since(began)) }()
 	}
 	var deadline int64
 	if t, ok := ctx.Deadline(); ok {

@@ -29,6 +29,8 @@ type safeDisk struct {
 	d  disk
 }
 
+func (s *safeDisk) Keeps() bool { return true }
+
 func (s *safeDisk) Put(rec *messages.Record, done func(error)) {
 	go func() {
 		time.Sleep(time.Millisecond)

@@ -52,6 +52,9 @@ type Store interface {
 	// as the configured level says, from a goroutine of the store's. rec may
 	// not be changed afterwards. An empty record removes the key.
 	Put(rec *messages.Record, done func(error))
+	// Keeps tells whether Put keeps anything: at the level "memory" there is
+	// nothing to wait for.
+	Keeps() bool
 	// Load calls f for every stored record, before Run.
 	Load(f func(*messages.Record) error) error
 	// Err is the failure that keeps the store from writing, or nil.

@@ -60,6 +60,8 @@ type write struct {
 	done func(error)
 }
 
+func (d *disk) Keeps() bool { return true }
+
 func (d *disk) Put(rec *messages.Record, done func(error)) {
 	if d.delay != nil {
 		d.last = max(d.last, d.delay())

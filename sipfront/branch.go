@@ -82,7 +82,7 @@ func (b *branch) try() {
 func (b *branch) finish() {
 	if !b.done {
 		b.done = true
-		b.stop()
+		b.release()
 		b.f.ended()
 	}
 }
@@ -253,8 +253,15 @@ func (b *branch) final(r reply) {
 // finishQuietly ends the branch without a look at what comes next.
 func (b *branch) finishQuietly() {
 	b.done = true
-	b.stop()
+	b.release()
 	b.f.open--
+}
+
+// release lets go of what a branch that has ended needs no more; its
+// transaction may hold the branch itself for a while.
+func (b *branch) release() {
+	b.stop()
+	b.targets, b.ways, b.now = nil, nil, nil
 }
 
 // failed is a timeout or a transport error of the present attempt.

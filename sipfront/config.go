@@ -25,6 +25,10 @@ type Config struct {
 	Domains *actors.Domains
 	// Addresses are advertised, one or more for each transport, in order of preference.
 	Addresses []Address
+	// RecordRoute is the host, or host:port, in our Record-Route; empty: the
+	// advertised address of the flow. One that leads to several nodes lets the
+	// requests of a dialog survive the node that it began at.
+	RecordRoute string
 	// Ports are the SIP ports of our nodes besides those of Addresses: a URI of
 	// a served domain is ours with no port or with one of them.
 	Ports []uint16
@@ -141,6 +145,8 @@ func (c *Config) Validate() error {
 		return errors.New("Domains: missing")
 	case len(c.Addresses) == 0:
 		return errors.New("Addresses: at least one is needed")
+	case !ValidRecordRoute(c.RecordRoute):
+		return fmt.Errorf("RecordRoute: %q is not HOST or HOST:PORT", c.RecordRoute)
 	case c.MaxForwards < 1 || c.MaxForwards > 255:
 		return fmt.Errorf("MaxForwards: %d is not in 1..255", c.MaxForwards)
 	case c.TimerC <= 3*time.Minute:
@@ -201,4 +207,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+// ValidRecordRoute tells whether a text is the host part of a URI, or empty.
+func ValidRecordRoute(host string) bool {
+	if host == "" {
+		return true
+	}
+	u, err := parseURI("sip:x@" + host)
+	return err == nil && u.host != "" && u.user == "x" && u.params == "" && u.headers == ""
 }

@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,10 @@ type fork struct {
 	// timerGroup ends the ringing of a group while others wait.
 	timerGroup *time.Timer
 	best       best
+	// forget takes the fork out of reach of a CANCEL; nil for other methods.
+	forget func()
+	// released: nothing is left to be done but to pass a late 2xx on.
+	released bool
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
@@ -84,10 +89,35 @@ func (f *fork) do(fn func()) {
 		f.queue = f.queue[1:]
 		f.mu.Unlock()
 		fn()
+		f.release()
 		f.mu.Lock()
 	}
 	f.queue, f.running = nil, false
 	f.mu.Unlock()
+}
+
+// release lets go of the request when it has been answered for good. The
+// transactions stay for half a minute, for a 2xx that comes late (RFC 6026),
+// and a busy node has a hundred thousand of them: they need not hold what it
+// took to make the call.
+func (f *fork) release() {
+	if f.released || !f.final || f.open > 0 || f.asking {
+		return
+	}
+	f.released = true
+	f.stopRinging()
+	if f.forget != nil {
+		f.forget()
+	}
+	old := f.r
+	f.r = &request{
+		msg: &transport.Message{Flow: old.msg.Flow, Reply: old.msg.Reply, At: old.msg.At},
+		// Of its own, not a part of the request's text.
+		method: strings.Clone(old.method), callID: strings.Clone(old.callID), cseq: old.cseq,
+		vias: []string{""}, maxForwards: -1, maxBreadth: -1,
+	}
+	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{}, nil, nil, nil, nil, best{}, ""
+	f.forget = nil
 }
 
 // located takes in what the cluster says.

@@ -132,7 +132,11 @@ func (s *Server) recordValue(user string, r *request, f transport.Flow) string {
 	} else {
 		b.WriteString("sip:")
 	}
-	b.WriteString(user + "@" + s.advertised(f).String())
+	host := s.cfg.RecordRoute
+	if host == "" {
+		host = s.advertised(f).String()
+	}
+	b.WriteString(user + "@" + host)
 	if f.Transport() != "udp" && r.target.scheme != "sips" {
 		b.WriteString(";transport=" + f.Transport())
 	}

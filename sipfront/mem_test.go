@@ -69,6 +69,15 @@ func (n *memNet) stream(remote netip.AddrPort) *memFlow {
 	return n.get("tcp ", "tcp", remote)
 }
 
+// forget closes the connection with a peer; the next one is another.
+func (n *memNet) forget(remote netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.flows["tcp "+remote.String()]
+	f.closed = true
+	delete(n.flows, "tcp "+remote.String())
+}
+
 func (n *memNet) Flow(network string, remote netip.AddrPort) (transport.Flow, error) {
 	switch {
 	case network == "tcp" && n.tcp:
@@ -193,7 +202,11 @@ type memRegistrar struct {
 	list []*messages.Lease
 }
 
-func (m *memRegistrar) Register(_ context.Context, q *messages.Register) (*messages.Registered, error) {
+func (m *memRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
+	done(m.register(q))
+}
+
+func (m *memRegistrar) register(q *messages.Register) (*messages.Registered, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last = q

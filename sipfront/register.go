@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -16,16 +15,22 @@ import (
 	"hereis/sipfront/transport"
 )
 
-// register answers a REGISTER to a domain of ours (RFC 3261 10.3).
-func (s *Server) register(tx serverTx, r *request, p *plan) {
+// register answers a REGISTER to a domain of ours (RFC 3261 10.3). It waits for
+// nobody: whoever brings the cluster's word sends the answer.
+func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
 	if err != nil {
 		s.refuse(tx, r, err)
 		return
 	}
-	ok := s.ask(tx.Context(), func(ctx context.Context) {
-		res, err := s.parts.Registrar.Register(ctx, q)
+	if !s.begin() {
+		s.refuse(tx, r, actors.ErrOverloaded)
+		return
+	}
+	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
+	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
+		defer s.end()
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -35,9 +40,6 @@ func (s *Server) register(tx serverTx, r *request, p *plan) {
 		}
 		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
 	})
-	if !ok {
-		s.refuse(tx, r, actors.ErrOverloaded)
-	}
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.

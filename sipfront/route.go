@@ -184,14 +184,17 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 }
 
 // passGone goes past nodes of ours that have left the view: in a dialog the
-// next Route may be the token of such a node, and any node can act on it.
+// next Route may be the token of such a node, or this one is (where many nodes
+// share the host in Record-Route, any of them gets it), and any node can act on
+// a token.
 func (s *Server) passGone(p *plan, r *request) {
+	live := func(edge string) bool {
+		_, ok := s.nodeHop(edge)
+		return ok || edge == s.parts.Cluster.Self()
+	}
 	for p.token.kind == tokenDialog && len(p.routes) > 0 {
 		t, ok := s.dialogToken(p.routes[0], r)
-		if !ok || t.edge == s.parts.Cluster.Self() {
-			return
-		}
-		if _, live := s.nodeHop(t.edge); live {
+		if !ok || live(p.token.edge) && live(t.edge) {
 			return
 		}
 		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]

@@ -22,10 +22,11 @@ import (
 )
 
 // Registrar takes in a REGISTER (RFC 3261 10.3): it stamps it, has it decided
-// by the user's owner, and keeps what this node must keep before it returns.
-// Errors are those of actors.
+// by the user's owner, and keeps what this node must keep before it calls done,
+// once, perhaps before it returns. done must not wait. Errors are those of
+// actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
-	Register(ctx context.Context, req *messages.Register) (*messages.Registered, error)
+	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
 }
 
 // Locator answers WHEREIS. A user without a reachable device is an error of actors.
@@ -123,6 +124,8 @@ type Server struct {
 	cfg   Config
 	parts Parts
 	layer layer
+	// plain is nil if the layer has nothing for plain requests.
+	plain plainLayer
 	rand  func() uint64
 	log   *slog.Logger
 	// debug: the life of a request is logged.
@@ -158,11 +161,14 @@ type Server struct {
 
 // The parts of a transaction that the core uses.
 type (
-	serverTx interface {
-		Message() *transport.Message
+	answerTx interface {
 		RespondRaw(status int, raw []byte) error
-		Context() context.Context
 		Tag() string
+	}
+	serverTx interface {
+		answerTx
+		Message() *transport.Message
+		Context() context.Context
 	}
 	clientTx interface {
 		Cancel(reason string)
@@ -246,14 +252,17 @@ func New(cfg Config, parts Parts) (*Server, error) {
 }
 
 // Use names the transaction layer, before the first message arrives.
-func (s *Server) Use(l Layer) { s.layer = layerOf{l} }
+func (s *Server) Use(l Layer) {
+	s.layer = layerOf{l}
+	s.plain, _ = l.(plainLayer)
+}
 
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
 	s.workers.Go(func() { s.watch.run(ctx) })
 	if s.mail != nil {
-		s.mail.run(ctx)
+		s.workers.Go(func() { s.mail.run(ctx) })
 	}
 	<-ctx.Done()
 	s.running.Store(false)
@@ -278,10 +287,10 @@ func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
 // StateChanged takes in what an owner tells of a user whom this node watches, or
 // keeps messages for.
 func (s *Server) StateChanged(m *messages.StateChanged) {
-	s.watch.stateChanged(m)
-	if s.mail != nil {
-		s.mail.changed(actors.AoR(m.Aor))
+	if s.mail != nil && s.mail.changed(actors.AoR(m.GetAor())) && !s.watch.watches(m.GetAor()) {
+		return
 	}
+	s.watch.stateChanged(m)
 }
 
 // StateLost says that any number of calls of StateChanged may be missing, of any user.
@@ -390,7 +399,7 @@ func flowText(f transport.Flow) string {
 }
 
 // refuse answers with what an error means, or not at all if the request has not what an answer needs.
-func (s *Server) refuse(tx serverTx, r *request, err error) {
+func (s *Server) refuse(tx answerTx, r *request, err error) {
 	if r == nil || len(r.vias) == 0 || r.callID == "" || r.method == "ACK" {
 		s.count.dropped.Add(1)
 		return
@@ -399,12 +408,12 @@ func (s *Server) refuse(tx serverTx, r *request, err error) {
 }
 
 // answer sends an answer of our own.
-func (s *Server) answer(tx serverTx, r *request, a answer) {
+func (s *Server) answer(tx answerTx, r *request, a answer) {
 	s.send(tx, r, a.status, s.answerBytes(r, a, tx.Tag()))
 }
 
 // send gives an answer to the transaction.
-func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
+func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
 	s.count.answered(status)
 	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
 		s.parts.Observe(r.method, time.Since(r.msg.At))
@@ -419,16 +428,27 @@ func (s *Server) send(tx serverTx, r *request, status int, raw []byte) error {
 	return err
 }
 
-// ask runs f beside the socket's goroutine, within the limit on questions. ctx
-// ends with the transaction or at the deadline; false means that there are too many.
-func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+// begin takes one of the places of questions to the cluster, which end gives
+// back; false: there is none.
+func (s *Server) begin() bool {
 	select {
 	case s.lookups <- struct{}{}:
+		s.wg.Add(1)
+		return true
 	default:
 		s.count.overloaded.Add(1)
 		return false
 	}
-	s.wg.Add(1)
+}
+
+func (s *Server) end() { <-s.lookups; s.wg.Done() }
+
+// ask runs f beside the socket's goroutine, within the limit on questions. ctx
+// ends with the transaction or at the deadline; false means that there are too many.
+func (s *Server) ask(ctx context.Context, f func(ctx context.Context)) bool {
+	if !s.begin() {
+		return false
+	}
 	q := question{ctx, f}
 	select {
 	case s.idle <- q:
@@ -470,7 +490,7 @@ func (s *Server) work(q question) {
 }
 
 func (s *Server) answerQuestion(q question) {
-	defer func() { <-s.lookups; s.wg.Done() }()
+	defer s.end()
 	ctx, cancel := context.WithTimeout(q.ctx, s.cfg.LookupTimeout)
 	defer cancel()
 	q.f(ctx)

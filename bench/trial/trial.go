@@ -18,11 +18,12 @@ import (
 const (
 	// warmUsers register before anything is measured.
 	warmUsers = 1000
-	// idleTime is how long the quiet cluster is watched.
-	idleTime = 3 * time.Second
 	// convergeTimeout is how long nodes may take to find each other's users.
 	convergeTimeout = 2 * time.Minute
 )
+
+// How long the quiet cluster is left alone, and then watched. Tests have less.
+var quietTime, idleTime = time.Second, 3 * time.Second
 
 // Stand is a running cluster that is being measured.
 type Stand struct {
@@ -94,10 +95,20 @@ func (s *Stand) Converge(ctx context.Context) error {
 // Config is a load of the stand's nodes with users that were not used before.
 func (s *Stand) Config(scenario string, users uint64) load.Config {
 	cfg := load.DefaultConfig()
-	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.next
+	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.Take(users)
 	cfg.Targets, cfg.Domain = s.Cluster.Targets(), s.Cluster.Spec.Domain
-	s.next += users
+	cfg.Password = s.Cluster.Spec.Password
+	if s.Cluster.Spec.TCP {
+		cfg.Transport = load.TCP
+	}
 	return cfg
+}
+
+// Take reserves users that were not used before, and tells the first.
+func (s *Stand) Take(users uint64) (first uint64) {
+	first = s.next
+	s.next += users
+	return first
 }
 
 func (s *Stand) measureIdle(ctx context.Context) error {
@@ -105,7 +116,7 @@ func (s *Stand) measureIdle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Second):
+	case <-time.After(quietTime):
 	}
 	before, err := metrics.Read(ctx, s.Cluster.Admins())
 	if err != nil {

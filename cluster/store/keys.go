@@ -26,4 +26,4 @@ func memberKey(name string) []byte { return append([]byte{prefixMember}, name...
 func subscriptionKey(id uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefixSubscription}, id)
 }
-func recordKey(aor string) []byte  { return append([]byte{prefixRecord}, aor...) }
+func recordKey(aor string) []byte { return append([]byte{prefixRecord}, aor...) }

@@ -54,6 +54,9 @@ func (s *Store) queuePut(p put) {
 	}
 }
 
+// Keeps tells whether Put keeps anything (Level).
+func (s *Store) Keeps() bool { return s.cfg.Level != Memory }
+
 // Err is what keeps the store from writing, or nil. It is cleared by the first
 // write that succeeds: one is tried every second.
 func (s *Store) Err() error {
@@ -100,7 +103,7 @@ func (s *Store) writeGroup(group []put) {
 		return
 	}
 	var err error
-	if s.cfg.Level != Memory {
+	if s.Keeps() {
 		err = s.commit(group)
 		s.note(err)
 		if err == nil {

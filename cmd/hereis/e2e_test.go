@@ -42,16 +42,24 @@ func TestE2E(t *testing.T) {
 	})
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
+	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes minutes")
 		}
 		c := &chaosSuite{bin: bin}
+		c.watchMachine(t)
 		t.Cleanup(func() { c.publish(t) })
+		// Alone, as it takes the whole machine.
+		t.Run("Overload", func(t *testing.T) { testChaosOverload(t, c) })
 		for name, row := range map[string]func(*testing.T, *chaosSuite){
 			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
+			"LongPartition": testChaosLongPartition, "CallOutlivesItsNode": testChaosCallOutlivesItsNode,
+			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin, "WAN": testChaosWAN,
+			"Levels": testChaosLevels,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -146,8 +154,7 @@ func testWatch(t *testing.T, bin string, nodes []*node) {
 	cmd := exec.Command(bin, "watch", "*", "--output", "json", "--admin", nodes[1].admin)
 	watch := start(t, "watch", cmd)
 	d := newDevice(t, "walker", "walker")
-	// The watcher's interest takes a moment to reach every node, so the user
-	// comes and goes until both are seen.
+	// The user comes and goes until both are seen: nobody knows when the watcher began.
 	within(t, 20*time.Second, "online and offline of walker are seen", func() error {
 		d.register(nodes[0], 3600)
 		d.register(nodes[2], 0)

@@ -232,6 +232,8 @@ func (d *device) read() {
 			}
 			var w sipmsg.Builder
 			w.Response(m, 200, "OK", "dev", from)
+			w.Copy(m, "Record-Route")
+			w.Header("Contact", "<sip:", d.user, "@", d.addr, ">")
 			w.Header("X-Device", d.name)
 			w.End("", "")
 			_, _ = d.conn.WriteToUDPAddrPort(w.Bytes(), from) // repeated by the asker

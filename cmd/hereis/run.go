@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,6 +16,11 @@ import (
 // runNode runs a node until ctx ends, and once more if it says that it can be
 // started again: the second start is above whatever the peers remembered.
 func runNode(ctx context.Context, cfg hereis.Config, log *slog.Logger) error {
+	pacing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var pacer sync.WaitGroup
+	pacer.Go(func() { paceGC(pacing) })
+	defer pacer.Wait()
+	defer stop()
 	err := runOnce(ctx, cfg, log)
 	if !errors.Is(err, hereis.ErrStartAgain) || ctx.Err() != nil {
 		return err

@@ -7,9 +7,11 @@ import (
 )
 
 // answer is all that stays of a finished non-INVITE server transaction: what a
-// repeated request gets, for timer J.
+// repeated request gets, for timer J. Of one that began as Plain it is all that
+// there ever was.
 type answer struct {
-	key     string
+	key string
+	// raw is nil as long as there is no answer: a repeat is ignored then.
 	raw     []byte
 	reply   transport.Flow
 	expires time.Duration
@@ -32,6 +34,9 @@ type answers struct {
 func (c *answers) add(a *answer) {
 	if a.size() > c.limit {
 		c.evicted++
+		if c.byKey[a.key] == a {
+			delete(c.byKey, a.key)
+		}
 		return
 	}
 	// A key that is still queued stays queued: its turn only finds another value.

@@ -17,11 +17,12 @@ type Client struct {
 	branch string
 	flow   transport.Flow
 	f      Responses // nil for the layer's own CANCEL
-	raw    []byte    // the request; never changed
 	timer  timerNode
 
-	mu     sync.Mutex
-	m      clientMachine
+	mu sync.Mutex
+	m  clientMachine
+	// raw is the request; nil when nothing will be made of it any more.
+	raw    []byte
 	out    outbox
 	reason string // of the CANCEL
 	gone   bool   // the user wants to hear no more
@@ -111,6 +112,10 @@ func (c *Client) expire(now time.Duration) {
 // it free, here or by whoever is at it already.
 func (c *Client) execLocked(in input) {
 	in.eff = c.m.step(in.ev, in.status, c.l.now())
+	in.raw = c.raw
+	if c.m.state == stateAccepted {
+		c.raw = nil // the ACK of a 2xx is not ours (RFC 3261 17.1.1.3)
+	}
 	c.arm()
 	if in.eff == 0 {
 		c.mu.Unlock()
@@ -148,13 +153,13 @@ func (c *Client) arm() {
 func (c *Client) run(in input) {
 	var err error
 	if in.eff&doSendRequest != 0 {
-		err = c.flow.Send(c.raw)
+		err = c.flow.Send(in.raw)
 	}
 	if in.eff&doSendAck != 0 {
-		err = c.flow.Send(appendFollower(make([]byte, 0, 512), c.raw, "ACK", in.msg.Response.To(), ""))
+		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", in.msg.Response.To(), ""))
 	}
 	if in.eff&doSendCancel != 0 {
-		c.sendCancel()
+		c.sendCancel(in.raw)
 	}
 	if in.eff&doEnd != 0 {
 		c.end()
@@ -191,7 +196,7 @@ func (c *Client) tell(in input) {
 // sendCancel begins the CANCEL's own transaction on the same flow, with the
 // INVITE's branch (9.1). Its answer interests nobody, and the bound on
 // transactions does not stop it: it ends more than it begins.
-func (c *Client) sendCancel() {
+func (c *Client) sendCancel(invite []byte) {
 	lines := ""
 	c.mu.Lock()
 	if c.reason != "" {
@@ -199,7 +204,7 @@ func (c *Client) sendCancel() {
 	}
 	c.mu.Unlock()
 	x := newClient(c.l, c.branch, sip.CANCEL, c.flow, nil)
-	x.raw = appendFollower(make([]byte, 0, 512), c.raw, "CANCEL", nil, lines)
+	x.raw = appendFollower(make([]byte, 0, 512), invite, "CANCEL", nil, lines)
 	c.l.active.Add(1)
 	_ = x.begin() // the INVITE's own limit ends it
 }

@@ -18,15 +18,17 @@ func appendServerKey(b []byte, req *sip.Request, method string) []byte {
 	branch, _ := via.Params.Get("branch")
 	// A bare cookie identifies nothing: RFC 2543 rules then.
 	if len(branch) > len(magicCookie) && strings.EqualFold(branch[:len(magicCookie)], magicCookie) {
-		b = append(b, branch...)
-		b = append(b, 0)
-		b = appendLower(b, via.Host)
-		b = append(b, ':')
-		b = strconv.AppendInt(b, int64(via.Port), 10)
-	} else {
-		b = appendOldKey(b, req, via)
+		return appendBranchKey(b, branch, via.Host, via.Port, method)
 	}
-	b = append(b, 0)
+	b = append(appendOldKey(b, req, via), 0)
+	return append(b, method...)
+}
+
+// appendBranchKey is the key of a request whose branch has the cookie.
+func appendBranchKey(b []byte, branch, host string, port int, method string) []byte {
+	b = append(append(b, branch...), 0)
+	b = append(appendLower(b, host), ':')
+	b = append(strconv.AppendInt(b, int64(port), 10), 0)
 	return append(b, method...)
 }
 

@@ -163,18 +163,21 @@ func (l *Layer) request(msg *transport.Message) {
 		return
 	}
 	if a, ok := s.answers.byKey[string(key)]; ok {
+		raw := a.raw
 		s.mu.Unlock()
 		l.count.repeats.Add(1)
-		_ = a.reply.Send(a.raw) // counted by the transport; the client repeats
+		if raw != nil {
+			_ = a.reply.Send(raw) // counted by the transport; the client repeats
+		}
 		return
 	}
-	if l.pending.Load() >= int64(l.cfg.MaxPending) {
+	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !inProgress(msg)) {
 		s.mu.Unlock()
 		l.count.pendingRefused.Add(1)
 		l.refuse(msg, key)
 		return
 	}
-	if l.full() {
+	if l.active.Load() >= share(l.cfg.MaxTransactions) && !inProgress(msg) || l.full() {
 		s.mu.Unlock()
 		l.count.overloads.Add(1)
 		l.refuse(msg, key)
@@ -187,6 +190,16 @@ func (l *Layer) request(msg *transport.Message) {
 	l.count.servers.Add(1)
 	tx.do(input{ev: evStart})
 	l.user.Request(tx)
+}
+
+// share is the part of a bound that new work may take: the rest is for what is
+// in progress already, which is shed last.
+func share(bound int) int64 { return int64(bound - bound/10) }
+
+// inProgress tells whether a request belongs to a dialog.
+func inProgress(msg *transport.Message) bool {
+	to := msg.Request.To()
+	return to != nil && to.Params.Has("tag")
 }
 
 // full counts a new transaction, unless the bound is reached.
@@ -253,7 +266,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 	}
 	// The tag of the INVITE's own answers, as 9.2 wishes.
 	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(invite), "")
-	l.keep(s, string(key), raw, msg)
+	l.keep(s, string(key), raw, reply(msg))
 	_ = reply(msg).Send(raw)
 	if tx != nil && tx.undecided() {
 		l.user.Cancel(tx, msg)
@@ -261,8 +274,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 }
 
 // keep stores the final answer to a non-INVITE request for timer J (17.2.2).
-func (l *Layer) keep(s *shard, key string, raw []byte, msg *transport.Message) {
-	flow := reply(msg)
+func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 	if flow.Reliable() {
 		return
 	}

@@ -75,10 +75,12 @@ func (f *fakeFlow) last() string {
 
 // fakeUser logs what the layer tells it.
 type fakeUser struct {
-	mu      sync.Mutex
-	txs     []*Server
-	log     []string
-	onBegin func(*Server)
+	// requests are what the transactions began with, which they forget.
+	requests map[*Server]*sip.Request
+	mu       sync.Mutex
+	txs      []*Server
+	log      []string
+	onBegin  func(*Server)
 }
 
 func (u *fakeUser) add(s string) {
@@ -90,6 +92,10 @@ func (u *fakeUser) add(s string) {
 func (u *fakeUser) Request(tx *Server) {
 	u.mu.Lock()
 	u.txs = append(u.txs, tx)
+	if u.requests == nil {
+		u.requests = map[*Server]*sip.Request{}
+	}
+	u.requests[tx] = tx.Message().Request
 	u.mu.Unlock()
 	u.add("request " + string(tx.Message().Request.Method))
 	if u.onBegin != nil {
@@ -248,7 +254,10 @@ func (r *rig) tx() *Server {
 }
 
 func (r *rig) respond(tx *Server, status int) error {
-	res := sip.NewResponseFromRequest(tx.Message().Request, status, "X", nil)
+	r.user.mu.Lock()
+	req := r.user.requests[tx]
+	r.user.mu.Unlock()
+	res := sip.NewResponseFromRequest(req, status, "X", nil)
 	return tx.Respond(res)
 }
 
@@ -315,6 +324,36 @@ func TestOverloadIsAnswered503WithoutState(t *testing.T) {
 			t.Errorf("got %+v", st)
 		}
 	})
+}
+
+// New work is shed before what is in progress: the last tenth of both bounds is
+// for requests within dialogs.
+func TestOverloadShedsNewWorkFirst(t *testing.T) {
+	for name, bound := range map[string]func(*Config){
+		"transactions": func(c *Config) { c.MaxTransactions = 20 },
+		"pending":      func(c *Config) { c.MaxPending = 20 },
+	} {
+		bubble(t, bound, func(r *rig) {
+			fresh, inside := 0, 0
+			for i := range 25 {
+				r.receive("OPTIONS", fmt.Sprintf("z9hG4bKnew%d", i))
+				if len(r.user.take()) == 1 {
+					fresh++
+				}
+			}
+			for i := range 5 {
+				msg := parse(t, strings.Replace(requestText("BYE", fmt.Sprintf("z9hG4bKbye%d", i)), "To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag=b", 1))
+				msg.Flow = r.flow
+				r.Receive(msg)
+				if len(r.user.take()) == 1 {
+					inside++
+				}
+			}
+			if fresh != 18 || inside != 2 {
+				t.Errorf("%s: %d new ones and %d within dialogs were taken, want 18 and 2", name, fresh, inside)
+			}
+		})
+	}
 }
 
 func TestRunEndsEveryTransaction(t *testing.T) {

@@ -15,11 +15,13 @@ type Server struct {
 	l     *Layer
 	shard *shard
 	key   string
-	msg   *transport.Message
+	reply transport.Flow
 	timer timerNode
 
-	mu   sync.Mutex
-	m    serverMachine
+	mu sync.Mutex
+	m  serverMachine
+	// msg is the request; after the final answer only how it came.
+	msg  *transport.Message
 	last []byte // the response that a repeated request gets
 	// decided: a final response was given, or none will be; it is pending no more.
 	decided bool
@@ -34,7 +36,7 @@ type input struct {
 	ev     event
 	status int
 	msg    *transport.Message // a client's response
-	raw    []byte             // a server's response
+	raw    []byte             // a server's response, a client's request
 	eff    effect             // what the machine said to do
 }
 
@@ -48,13 +50,19 @@ type outbox struct {
 
 func newServer(l *Layer, s *shard, key string, msg *transport.Message) *Server {
 	invite := msg.Request.Method == sip.INVITE
-	tx := &Server{l: l, shard: s, key: key, msg: msg, m: newServerMachine(invite, reply(msg).Reliable(), &l.times)}
+	tx := &Server{l: l, shard: s, key: key, msg: msg, reply: reply(msg), m: newServerMachine(invite, reply(msg).Reliable(), &l.times)}
 	tx.timer.owner = tx
 	return tx
 }
 
-// Message is the request. The layer does not change it, and nobody else may.
-func (s *Server) Message() *transport.Message { return s.msg }
+// Message is the request, which nobody may change. After the final answer it
+// has only how it came, Flow, Reply and At: the transaction of a call is kept
+// for half a minute (RFC 6026), the text of its request need not be.
+func (s *Server) Message() *transport.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.msg
+}
 
 // Tag is a To tag for the node's own final responses to this request; it is
 // the one that the answer to its CANCEL carries.
@@ -147,6 +155,10 @@ func (s *Server) execLocked(in input) (input, error) {
 		s.last = in.raw
 		if in.status >= 200 {
 			s.decide()
+			s.msg = &transport.Message{Flow: s.msg.Flow, Reply: s.msg.Reply, At: s.msg.At}
+		}
+		if s.m.state == stateAccepted {
+			s.last = nil // a repeated INVITE gets nothing any more (RFC 6026 7.1)
 		}
 	case in.eff&doTrying != 0:
 		s.last = AppendResponse(make([]byte, 0, 512), s.msg.Request, 100, "Trying", "", "")
@@ -204,7 +216,7 @@ func (s *Server) run(in input) error {
 		s.end(in)
 	}
 	if in.eff&(doSend|doResend|doTrying) != 0 {
-		return reply(s.msg).Send(in.raw)
+		return s.reply.Send(in.raw)
 	}
 	return nil
 }
@@ -212,7 +224,7 @@ func (s *Server) run(in input) error {
 // end takes the transaction out of the layer. What stays of a non-INVITE is its answer.
 func (s *Server) end(in input) {
 	if in.eff&doSend != 0 && !s.m.invite {
-		s.l.keep(s.shard, s.key, in.raw, s.msg)
+		s.l.keep(s.shard, s.key, in.raw, s.reply)
 	}
 	s.shard.mu.Lock()
 	was := s.shard.servers[s.key] == s

@@ -10,15 +10,21 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// receive takes a datagram to the handler, or refuses it. m has Raw, Flow, Reply and At.
+// receive takes a datagram to the handler, or refuses it. m has Flow, Reply, At
+// and Raw, which is the socket's buffer still.
 func (t *Transport) receive(m *Message) {
 	// 7.5: CRLF before the start line is no part of the message.
 	m.Raw = bytes.TrimLeft(m.Raw, "\r\n")
 	if !t.admits(m, nil) {
 		return
 	}
+	fits := len(m.Raw) <= t.cfg.Limits.Datagram
+	if fits && t.cfg.Plain != nil && t.cfg.Plain(m) {
+		return
+	}
+	m.Raw = append(make([]byte, 0, len(m.Raw)), m.Raw...)
 	var h head
-	if len(m.Raw) > t.cfg.Limits.Datagram {
+	if !fits {
 		// The head is likely whole: read what there is, for the answer.
 		_ = t.parser.guard(m.Raw, &h)
 		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})

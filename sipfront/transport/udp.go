@@ -156,9 +156,7 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time) {
 	// Two allocations: an answer that is kept for repeats holds its flow for 32 s,
 	// and must not hold the whole request with it.
 	flow := &udpFlow{socket: s, remote: from}
-	in := &Message{Flow: flow, Reply: flow, At: at}
-	in.Raw = append(make([]byte, 0, len(b)), b...)
-	t.receive(in)
+	t.receive(&Message{Flow: flow, Reply: flow, At: at, Raw: b})
 }
 
 // keepAlive answers RFC 5626 4.4 pings: CRLF CRLF, as some send over UDP too,

@@ -1,0 +1,308 @@
+package sipfront
+
+import (
+	"strings"
+
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+// A REGISTER as phones send it by the thousand is read here in one pass, without
+// the message model and without a transaction of the full kind. What is in any
+// way unusual is left to the ordinary way, parse.go and message.go, whose
+// decision this one must not differ from (FuzzPlain).
+
+// plainLayer is what the transaction layer has for plain requests.
+type plainLayer interface {
+	Begin(branch, host string, port int, method string, reply transport.Flow) *transaction.Plain
+}
+
+// plainHeaders is how many header fields a plain REGISTER has at most.
+const plainHeaders = 16
+
+// Plain answers a plain REGISTER to a domain of ours, and returns false for
+// everything else. It is a transport.Config's Plain.
+func (s *Server) Plain(m *transport.Message) bool {
+	if len(m.Raw) < len(plainStart) || string(m.Raw[:len(plainStart)]) != plainStart ||
+		s.plain == nil || s.digest != nil || s.debug || s.draining.Load() {
+		return false
+	}
+	x := plain{text: string(m.Raw)}
+	x.req.headers = x.room[:0]
+	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
+		return false
+	}
+	r := &x.req
+	p := plan{target: r.target}
+	if s.planTarget(&p) != nil || p.way != wayNode {
+		return false
+	}
+	tx := s.plain.Begin(x.branch, x.host, int(x.sentPort), r.method, m.Flow)
+	if tx == nil {
+		return false
+	}
+	s.count.requests.Add(1)
+	r.msg = &transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At}
+	r.vias = append(x.vias[:0], stampVia(x.via, m.Flow.Remote()))
+	s.register(tx, r, &p)
+	return true
+}
+
+const plainStart = "REGISTER sip:"
+
+// plain is a REGISTER being scanned. What it finds shares text.
+type plain struct {
+	text string
+	req  request
+	room [plainHeaders]header
+	vias [1]string
+
+	via, host, branch string
+	sentPort          uint16
+	rport             bool
+	seen              uint
+}
+
+// port is where sent-by says that answers go.
+func (x *plain) port() uint16 { return portOr(x.sentPort, "udp") }
+
+// scan cuts the text into lines and reads those that matter.
+func (x *plain) scan() bool {
+	r := &x.req
+	r.method, r.version, r.maxForwards, r.maxBreadth = "REGISTER", "SIP/2.0", -1, -1
+	rest := x.text
+	line, rest, ok := plainLine(rest)
+	target, version, ok2 := strings.Cut(strings.TrimPrefix(line, "REGISTER "), " ")
+	if !ok || !ok2 || version != "SIP/2.0" || strings.ContainsAny(target, "@;?") {
+		return false
+	}
+	var err error
+	if r.target, err = parseURI(target); err != nil {
+		return false
+	}
+	for {
+		if line, rest, ok = plainLine(rest); !ok {
+			return false
+		}
+		if line == "" {
+			// All that every request has, and a Contact; no body.
+			return rest == "" && x.seen&plainAll == plainAll
+		}
+		if len(r.headers) == plainHeaders || !x.header(line) {
+			return false
+		}
+	}
+}
+
+// plainLine takes a line of printable ASCII off the text.
+func plainLine(text string) (line, rest string, ok bool) {
+	for i := 0; i < len(text); i++ {
+		if c := text[i]; c < ' ' || c > '~' {
+			if c != '\r' || i+1 == len(text) || text[i+1] != '\n' {
+				return "", "", false
+			}
+			return text[:i], text[i+2:], i < 512
+		}
+	}
+	return "", "", false
+}
+
+// The header fields that a plain REGISTER has, each once.
+const (
+	plainVia = 1 << iota
+	plainFrom
+	plainTo
+	plainCallID
+	plainCSeq
+	plainContact
+	plainMaxForwards
+	plainExpires
+	plainContentLength
+	plainUserAgent
+	plainAllow
+	plainSupported
+	plainOther
+
+	plainAll = plainVia | plainFrom | plainTo | plainCallID | plainCSeq | plainContact
+)
+
+// header reads one line; false: the request is not plain.
+func (x *plain) header(line string) bool {
+	name, value, ok := strings.Cut(line, ":")
+	if !ok {
+		return false
+	}
+	value = strings.Trim(value, " ")
+	r := &x.req
+	var bit uint
+	switch name {
+	case "Via":
+		bit, ok = plainVia, x.readVia(value)
+	case "From":
+		r.from, bit = value, plainFrom
+		r.fromTag, ok = plainAddr(value)
+	case "To":
+		r.to, bit = value, plainTo
+		r.toTag, ok = plainAddr(value)
+	case "Call-ID":
+		r.callID, bit, ok = value, plainCallID, value != "" && strings.IndexByte(value, ' ') < 0
+	case "CSeq":
+		bit = plainCSeq
+		digits, method, _ := strings.Cut(value, " ")
+		r.cseq, ok = plainNumber(digits)
+		ok = ok && method == "REGISTER"
+	case "Contact":
+		bit, ok = plainContact, plainContactValue(value)
+	case "Max-Forwards":
+		bit = plainMaxForwards
+		n, good := plainNumber(value)
+		r.maxForwards, ok = int(n), good && n > 0 && n < 256
+	case "Expires":
+		bit = plainExpires
+		_, ok = plainNumber(value)
+	case "Content-Length":
+		bit, ok = plainContentLength, value == "0"
+	case "User-Agent":
+		bit = plainUserAgent
+	case "Allow":
+		bit = plainAllow
+	case "Supported":
+		bit = plainSupported
+	default:
+		return false
+	}
+	if !ok || x.seen&bit != 0 {
+		return false
+	}
+	x.seen |= bit
+	r.headers = append(r.headers, header{name, value})
+	return true
+}
+
+// readVia reads a Via whose parameters are a branch with the cookie and perhaps
+// an empty rport.
+func (x *plain) readVia(v string) bool {
+	sentBy, ok := strings.CutPrefix(v, "SIP/2.0/UDP ")
+	if !ok {
+		return false
+	}
+	sentBy, params, _ := strings.Cut(sentBy, ";")
+	host, port, hasPort := strings.Cut(sentBy, ":")
+	if !plainHost(host) {
+		return false
+	}
+	if hasPort {
+		n, ok := plainNumber(port)
+		if !ok || n == 0 || n > 65535 || port[0] == '0' {
+			return false
+		}
+		x.sentPort = uint16(n)
+	}
+	for more := params != ""; more; {
+		var p string
+		p, params, more = strings.Cut(params, ";")
+		name, value, _ := strings.Cut(p, "=")
+		switch {
+		case name == "branch" && x.branch == "" && strings.HasPrefix(value, "z9hG4bK") && len(value) > 7 && len(value) < 128 && isToken(value):
+			x.branch = value
+		case p == "rport" && !x.rport:
+			x.rport = true
+		default:
+			return false
+		}
+	}
+	x.via, x.host = v, host
+	return x.branch != ""
+}
+
+// plainHost is a name or an IPv4 address that begins and ends as one.
+func plainHost(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !isAlnum(s[i]) && (s[i] != '.' && s[i] != '-' || i == 0 || i == len(s)-1 || !isAlnum(s[i-1])) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// plainURI is "sip:user@host" and perhaps a port and parameters, with nothing
+// that has to be escaped.
+func plainURI(s string) bool {
+	s, ok := strings.CutPrefix(s, "sip:")
+	user, rest, ok2 := strings.Cut(s, "@")
+	if !ok || !ok2 || user == "" {
+		return false
+	}
+	for i := 0; i < len(user); i++ {
+		if c := user[i]; !isAlnum(c) && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	hostport, params, hasParams := strings.Cut(rest, ";")
+	if hasParams && !plainParams(params) {
+		return false
+	}
+	host, port, hasPort := strings.Cut(hostport, ":")
+	if n, ok := plainNumber(port); hasPort && (!ok || n == 0 || n > 65535) {
+		return false
+	}
+	return plainHost(host)
+}
+
+// plainParams are names and name=value, of letters, digits, '-' and '.'.
+func plainParams(s string) bool {
+	for more := true; more; {
+		var p string
+		p, s, more = strings.Cut(s, ";")
+		name, value, hasValue := strings.Cut(p, "=")
+		if name == "" || hasValue && value == "" {
+			return false
+		}
+		for i := 0; i < len(p); i++ {
+			if c := p[i]; !isAlnum(c) && c != '-' && c != '.' && i != len(name) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// plainAddr is a From or To value, <sip:user@host> with no parameter but a tag.
+func plainAddr(v string) (tag string, ok bool) {
+	v, ok = strings.CutPrefix(v, "<")
+	uri, params, ok2 := strings.Cut(v, ">")
+	if !ok || !ok2 || !plainURI(uri) || strings.IndexByte(uri, ';') >= 0 {
+		return "", false
+	}
+	if params == "" {
+		return "", true
+	}
+	tag, ok = strings.CutPrefix(params, ";tag=")
+	return tag, ok && isToken(tag)
+}
+
+// plainContactValue is one Contact with at most an expiry.
+func plainContactValue(v string) bool {
+	v, ok := strings.CutPrefix(v, "<")
+	uri, params, ok2 := strings.Cut(v, ">")
+	if !ok || !ok2 || !plainURI(uri) {
+		return false
+	}
+	if params == "" {
+		return true
+	}
+	digits, ok := strings.CutPrefix(params, ";expires=")
+	_, good := plainNumber(digits)
+	return ok && good
+}
+
+// plainNumber reads up to nine digits.
+func plainNumber(s string) (n uint32, ok bool) {
+	for i := 0; i < len(s); i++ {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = n*10 + uint32(s[i]-'0')
+	}
+	return n, s != "" && len(s) <= 9
+}

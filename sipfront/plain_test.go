@@ -1,0 +1,227 @@
+package sipfront
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"hereis/messages"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
+)
+
+const plainSample = "REGISTER sip:example.com SIP/2.0\r\n" +
+	"Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKa1;rport\r\n" +
+	"Max-Forwards: 70\r\n" +
+	"From: <sip:alice@example.com>;tag=f1\r\n" +
+	"To: <sip:alice@example.com>\r\n" +
+	"Call-ID: c1@192.0.2.10\r\n" +
+	"CSeq: 7 REGISTER\r\n" +
+	"Contact: <sip:alice@192.0.2.10:5060;transport=udp>;expires=600\r\n" +
+	"Expires: 3600\r\n" +
+	"User-Agent: Phone/1.0 (x; y)\r\n" +
+	"Supported: path, outbound\r\n" +
+	"Allow: INVITE, ACK\r\n" +
+	"Content-Length: 0\r\n\r\n"
+
+// pair is two nodes that read the same requests, each in its own way.
+type pair struct {
+	t             testing.TB
+	plain, normal *rig
+	parser        *transport.Parser
+}
+
+func newPair(t testing.TB) *pair {
+	return &pair{t: t, plain: newRig(t), normal: newRig(t), parser: transport.NewParser(transport.DefaultLimits())}
+}
+
+// check gives a datagram to both and compares what they made of it. It tells
+// whether the one took it for plain.
+func (p *pair) check(raw string) bool {
+	p.t.Helper()
+	from := netip.MustParseAddrPort(alice)
+	var ordinary *transaction.Layer
+	for _, r := range []*rig{p.plain, p.normal} {
+		// Repeats of an earlier request are none here.
+		lcfg := transaction.DefaultConfig()
+		lcfg.Seed = 1
+		ordinary = transaction.New(lcfg, r.srv)
+		r.srv.Use(ordinary)
+		r.reg.last, r.reg.list = nil, nil
+		r.net.take()
+	}
+	now := time.Now()
+	if !p.plain.srv.Plain(&transport.Message{Raw: []byte(raw), Flow: p.plain.net.flow(from), At: now}) {
+		if got := p.plain.net.take(); len(got) > 0 {
+			p.t.Fatalf("left it alone, and answered %q", got)
+		}
+		return false
+	}
+	// As the transport does: CRLF first is no part of it, received and rport are written by the parser's side too.
+	req, _, err := p.parser.Parse([]byte(raw))
+	if err != nil {
+		p.t.Fatalf("plain, and %v:\n%s", err, raw)
+	}
+	ordinary.Receive(&transport.Message{Request: req, Raw: []byte(raw), Flow: p.normal.net.flow(from), At: now})
+	question := func(r *rig) *messages.Register {
+		if r.reg.last == nil {
+			return nil
+		}
+		q := proto.CloneOf(r.reg.last)
+		q.AgeMs, q.Stamp = 0, nil
+		return q
+	}
+	if a, b := question(p.plain), question(p.normal); !proto.Equal(a, b) {
+		p.t.Fatalf("plain asks\n%v\nthe ordinary way\n%v\nfor\n%s", a, b, raw)
+	}
+	answer := func(r *rig) (to, text string) {
+		out := r.net.take()
+		if len(out) != 1 {
+			p.t.Fatalf("%d answers", len(out))
+		}
+		for line := range strings.SplitSeq(string(out[0].raw), "\r\n") {
+			if !strings.HasPrefix(line, "Date: ") {
+				text += line + "\n"
+			}
+		}
+		return out[0].to, text
+	}
+	to, text := answer(p.plain)
+	if to2, text2 := answer(p.normal); to != to2 || text != text2 {
+		p.t.Fatalf("plain answers %s\n%s\nthe ordinary way %s\n%s\nto\n%s", to, text, to2, text2, raw)
+	}
+	return true
+}
+
+func TestPlain_AgreesWithTheOrdinaryWay(t *testing.T) {
+	p := newPair(t)
+	if !p.check(plainSample) {
+		t.Error("the sample is not plain")
+	}
+	edit := func(old, new string) string { return strings.Replace(plainSample, old, new, 1) }
+	for _, raw := range []string{
+		edit(";expires=600", ""), edit("Expires: 3600", "Expires: 0"), edit("Expires: 3600", "Expires: 5"),
+		edit(";expires=600", ";expires=1"), edit("To: <sip:alice@", "To: <sip:bob@"), edit("To: <sip:alice@example.com>", "To: <sip:alice@elsewhere.example>"),
+		edit(";transport=udp", ""), edit("Content-Length: 0\r\n", ""), edit("Max-Forwards: 70\r\n", ""), edit("192.0.2.10:5060;branch", "10.0.0.1:5060;branch"),
+		edit("User-Agent: Phone/1.0 (x; y)", "User-Agent:"), edit(";rport", ""), edit("alice@192.0.2.10:5060;transport=udp", "alice@phone.local"),
+	} {
+		if !p.check(raw) {
+			t.Errorf("not plain:\n%s", raw)
+		}
+	}
+	for _, raw := range []string{
+		edit("REGISTER sip:example.com", "REGISTER sip:elsewhere.example"), edit("REGISTER sip:example.com", "REGISTER sips:example.com"),
+		edit("CSeq: 7", "CSeq: 07x"), edit("Content-Length: 0", "Content-Length: 5"), edit("Via: ", "Route: <sip:x>\r\nVia: "),
+		edit("Via: SIP", "Via: SIP/2.0/UDP 192.0.2.11;branch=z9hG4bKx\r\nVia: SIP"), edit("Expires: 3600", "Expires: 3600\r\nExpires: 5"),
+		edit("Contact: <", "Contact: <sip:b@c>, <"), edit("Contact: <sip:alice@192.0.2.10:5060;transport=udp>;expires=600", "Contact: *"),
+		edit("User-Agent", "Require"), edit("User-Agent: ", "User-Agent: \r\n "), edit("Allow", "Authorization"), edit("\r\n\r\n", "\r\n"),
+		edit("z9hG4bKa1", "1"), edit(";rport", ";received=192.0.2.1;rport"), edit(":5060;branch", ":9;branch"), "", "REGISTER sip:",
+		strings.Replace(edit(";rport", ""), ":5060;branch", ":5070;branch", 1),
+	} {
+		if p.check(raw) && !strings.Contains(raw, ":9;branch") {
+			t.Errorf("plain:\n%s", raw)
+		}
+	}
+}
+
+// TestPlain_AgreesOnEdits changes the sample at random.
+func TestPlain_AgreesOnEdits(t *testing.T) {
+	p := newPair(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		raw := []byte(plainSample)
+		for range rapid.IntRange(1, 4).Draw(rt, "edits") {
+			at := rapid.IntRange(0, len(raw)-1).Draw(rt, "at")
+			c := rapid.SampledFrom([]byte("ab01;:=<>@\"., \r\n-%[]?+*/~\t\\_")).Draw(rt, "byte")
+			switch rapid.IntRange(0, 2).Draw(rt, "how") {
+			case 0:
+				raw[at] = c
+			case 1:
+				raw = append(raw[:at], raw[at+1:]...)
+			default:
+				raw = append(raw[:at], append([]byte{c}, raw[at:]...)...)
+			}
+		}
+		p.check(string(raw))
+	})
+}
+
+// TestPlain_RFC3261_17_2_2_RepeatGetsTheSameAnswer: also when the repeat comes
+// the ordinary way, and none while the first is being seen to.
+func TestPlain_RFC3261_17_2_2_RepeatGetsTheSameAnswer(t *testing.T) {
+	r := newRig(t)
+	flow := r.net.flow(netip.MustParseAddrPort(alice))
+	in := func() *transport.Message {
+		return &transport.Message{Raw: []byte(plainSample), Flow: flow, At: time.Now()}
+	}
+	ordinary := func() {
+		req, _, err := transport.NewParser(transport.DefaultLimits()).Parse([]byte(plainSample))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := in()
+		m.Request = req
+		r.layer.Receive(m)
+	}
+	var done func(*messages.Registered, error)
+	r.srv.parts.Registrar = laterRegistrar(func(d func(*messages.Registered, error)) { done = d })
+	if !r.srv.Plain(in()) || done == nil {
+		t.Fatal("not plain")
+	}
+	if r.srv.Plain(in()) {
+		t.Error("a repeat is another request")
+	}
+	ordinary()
+	if out := r.net.take(); len(out) > 0 {
+		t.Errorf("answered before there is an answer: %q", out)
+	}
+	done(&messages.Registered{}, nil)
+	first := r.net.take()
+	ordinary()
+	if again := r.net.take(); len(first) != 1 || len(again) != 1 || string(again[0].raw) != string(first[0].raw) {
+		t.Errorf("got %q, then %q", first, again)
+	}
+	if s := r.srv.Stats(); s.Registers != 1 {
+		t.Errorf("%d REGISTERs", s.Registers)
+	}
+}
+
+// laterRegistrar is told what to call when the answer is there.
+type laterRegistrar func(done func(*messages.Registered, error))
+
+func (l laterRegistrar) RegisterThen(_ *messages.Register, _ int64, done func(*messages.Registered, error)) {
+	l(done)
+}
+
+func FuzzPlain(f *testing.F) {
+	f.Add(plainSample)
+	f.Add(strings.ReplaceAll(plainSample, "alice", "%61lice"))
+	p := newPair(f)
+	f.Fuzz(func(t *testing.T, raw string) {
+		p.t = t
+		p.check(raw)
+	})
+}
+
+// A plain REGISTER that refreshes one binding, without socket and cluster.
+func BenchmarkPlainRegister(b *testing.B) {
+	r := newRig(b)
+	r.net.quiet = true
+	flow := r.net.flow(netip.MustParseAddrPort(alice))
+	answers := 0
+	flow.tap = func([]byte) { answers++ }
+	raw, at := []byte(plainSample), strings.Index(plainSample, "z9hG4bKa1")+7
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		raw[at], raw[at+1] = 'a'+byte(n%26), '0'+byte(n/26%10)
+		if n%260 == 0 {
+			r.srv.Use(transaction.New(transaction.DefaultConfig(), r.srv))
+		}
+		r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
+	}
+}

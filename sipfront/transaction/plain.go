@@ -1,0 +1,52 @@
+package transaction
+
+import (
+	"time"
+
+	"hereis/sipfront/transport"
+)
+
+// Plain is a non-INVITE server transaction over datagrams in its smallest form
+// (RFC 3261 17.2.2): a place where repeats find out that the request is being
+// seen to, and then its answer. It has no timer, no machine and no 100.
+type Plain struct {
+	l     *Layer
+	shard *shard
+	a     *answer
+}
+
+// Begin begins a transaction for a request with an RFC 3261 branch that is
+// answered over reply, a datagram flow. nil: it is a repeat, or there are too
+// many transactions; the ordinary way, Receive, has the answer to both.
+func (l *Layer) Begin(branch, host string, port int, method string, reply transport.Flow) *Plain {
+	var buf [256]byte
+	key := appendBranchKey(buf[:0], branch, host, port, method)
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.servers[string(key)] != nil || s.answers.byKey[string(key)] != nil ||
+		l.pending.Load() >= int64(l.cfg.MaxPending) || l.full() {
+		return nil
+	}
+	l.pending.Add(1)
+	l.count.servers.Add(1)
+	a := &answer{key: string(key), reply: reply}
+	s.answers.byKey[a.key] = a
+	return &Plain{l: l, shard: s, a: a}
+}
+
+// Tag is a To tag for the node's own final responses to this request.
+func (p *Plain) Tag() string { return p.l.tag([]byte(p.a.key)) }
+
+// RespondRaw sends the final response, which is the layer's from now on, and
+// keeps it for repeats. It is called once. An error is the transport's.
+func (p *Plain) RespondRaw(_ int, raw []byte) error {
+	p.l.active.Add(-1)
+	p.l.pending.Add(-1)
+	expires := time.Since(p.l.epoch) + p.l.times.patience()
+	p.shard.mu.Lock()
+	p.a.raw, p.a.expires = raw, expires
+	p.shard.answers.add(p.a)
+	p.shard.mu.Unlock()
+	return p.a.reply.Send(raw)
+}
