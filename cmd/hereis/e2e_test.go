@@ -36,10 +36,12 @@ func TestE2E(t *testing.T) {
 		for _, transport := range []string{"u1", "t1"} {
 			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
 		}
+		t.Run("Presence", func(t *testing.T) { testPresence(t, nodes) })
 		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
+	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
 	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
