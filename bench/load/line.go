@@ -28,7 +28,11 @@ type line interface {
 	Close() error
 }
 
-const readBuffer = 4 << 20
+const (
+	readBuffer = 4 << 20
+	// minWait is the least time that a read is given.
+	minWait = 200 * time.Microsecond
+)
 
 // udpLine is one socket.
 type udpLine struct {
@@ -54,6 +58,11 @@ func (l *udpLine) write(b []byte, to netip.AddrPort) {
 }
 
 func (l *udpLine) read(until time.Time) ([]byte, netip.AddrPort, error) {
+	// Go does not read at all once a deadline has passed, so one that has come too
+	// near would let the socket's buffer run over.
+	if soonest := time.Now().Add(minWait); until.Before(soonest) {
+		until = soonest
+	}
 	// The deadline moves by system call, so only if it has come near or must be earlier.
 	if until.Before(l.deadline) || until.Sub(l.deadline) > tick/2 {
 		if err := l.conn.SetReadDeadline(until); err != nil {
