@@ -125,7 +125,7 @@ func summaryOf(out string) (lines string) {
 }
 
 // baresip runs a soft phone without sound, registered at a node and answering by itself.
-func baresip(t *testing.T, user, password, registrar string) *process {
+func baresip(t *testing.T, user, password, registrar, transport string) *process {
 	t.Helper()
 	path := tool(t, "baresip", "baresip")
 	dir, at := t.TempDir(), port(t)
@@ -136,7 +136,7 @@ func baresip(t *testing.T, user, password, registrar string) *process {
 	files := map[string]string{
 		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports %d-%d\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
 			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", at, at+2, at+8, modules[0]),
-		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, registrar),
+		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=%s>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=%s\"\n", user, transport, password, registrar, transport),
 		"contacts": "",
 	}
 	for name, text := range files {
