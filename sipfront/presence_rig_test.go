@@ -230,7 +230,7 @@ func inPresence(t *testing.T, f func(t *testing.T, p *presenceRig), change ...fu
 	})
 }
 
-func newPresence(t *testing.T, owner *memOwner, disk *memDisk, composed *int, change ...func(*Config)) *presenceRig {
+func newPresence(t testing.TB, owner *memOwner, disk *memDisk, composed *int, change ...func(*Config)) *presenceRig {
 	p := &presenceRig{owner: owner, disk: disk, inbox: map[string][]string{}, status: map[string]string{}}
 	p.rig = newNodeWith(t, "n1", addr1, func(r *rig, parts *Parts) {
 		if p.owner == nil {
