@@ -96,8 +96,9 @@ type Config struct {
 	// all addresses are tried. One that answers is enough, none is no error.
 	Join []string `name:"join" group:"cluster" placeholder:"ADDR" help:"Gossip address of a node to join, HOST:PORT; repeatable; a DNS name gives all its addresses."`
 	// SecretFile holds the secret that all nodes of a cluster share, 16 bytes at
-	// least. Without it peers are listened for on loopback only.
-	SecretFile string `name:"secret-file" group:"cluster" placeholder:"FILE" help:"File with the secret of the cluster; without it, peers on loopback only."`
+	// least. Without it peers are listened for on loopback only, and a node whose
+	// SIP is not on loopback makes a secret of its own in Data.
+	SecretFile string `name:"secret-file" group:"cluster" placeholder:"FILE" help:"File with the secret of the cluster; none: peers on loopback only, or, if SIP is not on loopback, a secret of its own in --data."`
 	// Profile sets the timers of failure detection: "lan" or "wan".
 	Profile string `name:"profile" group:"cluster" placeholder:"P" help:"Timers of failure detection: lan or wan."`
 

@@ -100,9 +100,7 @@ func (c *Config) validateSIP() error {
 	return errors.Join(errs...)
 }
 
-// validateTrust is about who may register and call. Nonces, route tokens and
-// marks are made with keys that follow from the secret: without one they are
-// known to everybody, and passwords would keep nobody out.
+// validateTrust is about who may register and call.
 func (c *Config) validateTrust() error {
 	var errs []error
 	if _, err := c.front(); err != nil {
@@ -122,13 +120,6 @@ func (c *Config) validateTrust() error {
 			name, _, _ := strings.Cut(r, "=")
 			if _, ours := domains.Canonical(name); ours {
 				errs = append(errs, fieldErr("relay", "%s is served here", name))
-			}
-		}
-	}
-	if c.SecretFile == "" && !c.sipOnLoopback() {
-		for field, set := range map[string]bool{"users": c.Users != "", "trunk": len(c.Trunks) > 0, "relay": len(c.Relays) > 0} {
-			if set {
-				errs = append(errs, fieldErr(field, "needs secret-file, which keeps callers from making credentials up"))
 			}
 		}
 	}
@@ -161,6 +152,12 @@ func (c *Config) validateCluster() error {
 		default:
 			used[a.value] = a.field
 		}
+	}
+	// Nonces, route tokens and marks are made with keys that follow from the
+	// secret. A node that others reach has its own if it is given none (keys),
+	// and so is no part of a cluster.
+	if len(c.Join) > 0 && c.SecretFile == "" && !c.sipOnLoopback() {
+		errs = append(errs, fieldErr("secret-file", "needed to join others, as SIP is reached from other hosts: the same file at every node"))
 	}
 	for _, j := range c.Join {
 		if _, _, err := splitHostPort(j); err != nil {

@@ -69,17 +69,17 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if n.domains, err = cfg.domains(); err != nil {
 		return nil, err
 	}
-	keys, err := cfg.keys()
-	if err != nil {
-		return nil, err
-	}
-	if err := n.openUsers(keys); err != nil {
+	if err := n.openUsers(); err != nil {
 		return nil, err
 	}
 	if err := n.openSIP(); err != nil {
 		return nil, err
 	}
 	if err := n.openStore(); err != nil {
+		return nil, err
+	}
+	keys, err := cfg.keys()
+	if err != nil {
 		return nil, err
 	}
 	if err := n.openCluster(keys); err != nil {

@@ -214,3 +214,36 @@ func TestWatch_Iterator(t *testing.T) {
 		}
 	}
 }
+
+// What a user publishes is told, whichever nodes they, the owner and the watcher
+// are at; a refresh is not.
+func TestWatch_Presence(t *testing.T) {
+	nodes := startAll(t, configs(t, 3), nil)
+	a := newAgent(t)
+	w := watch(t, nodes[2], hereis.WatchOptions{})
+	presence := func(want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		e, err := w.w.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		basic, notes := hereis.PresenceOf(e)
+		if got := fmt.Sprint(e.Kind, " ", e.AoR, " ", e.Online, " ", basic, " ", notes, " ", len(e.Published)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		w.last = e.ID
+	}
+	tag := a.publish(nodes[0], "at lunch", "")
+	presence("presence sip:alice@example.com false open [at lunch] 1")
+	newPhone(t).register(nodes[1], "alice", 600)
+	presence("online sip:alice@example.com true open [at lunch] 1")
+	tag = a.publish(nodes[1], "at lunch", tag)
+	a.publish(nodes[0], "back", tag)
+	presence("presence sip:alice@example.com true open [back] 1")
+	w.silent(200 * time.Millisecond)
+
+	snap := watch(t, nodes[1], hereis.WatchOptions{Snapshot: true})
+	snap.expect("sync-begin", "state sip:alice@example.com", "sync-end")
+}

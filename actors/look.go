@@ -29,6 +29,9 @@ const (
 	WentOffline EventKind = "offline"
 	// DevicesChanged: an online user's devices are others, or elsewhere.
 	DevicesChanged EventKind = "changed"
+	// PresenceChanged: what the user has published of their presence (RFC 3903) is
+	// something else, and the devices are as they were.
+	PresenceChanged EventKind = "presence"
 	// IsState says how a user is, without a claim that this has changed: in a
 	// snapshot, and after a gap.
 	IsState EventKind = "state"
@@ -70,6 +73,22 @@ func (s Sight) Devices() []*messages.Lease {
 	return devices
 }
 
+// Published is what the user has published of their presence, in the order of
+// the publications' keys. It lives as long as it was published for, whatever
+// becomes of the devices.
+func (s Sight) Published() []*messages.Publication {
+	var found []*messages.Publication
+	for _, l := range liveShown(s.Record, s.MS) {
+		if l.Kind != messages.LeaseKind_LEASE_KIND_PUBLICATION {
+			continue
+		}
+		if pub := publication(l); pub.GetEvent() == "presence" {
+			found = append(found, pub)
+		}
+	}
+	return found
+}
+
 // reaches tells whether a live binding can be reached, as a call would (flowServes).
 func (s Sight) reaches(l *messages.Lease) bool {
 	incarnation, live := s.Live[l.Edge]
@@ -86,16 +105,19 @@ type Step struct {
 	Reason Reason
 	// Device is the first that came, went or changed; as it is, or else was.
 	Device *messages.Lease
-	// Devices are those within reach at the end.
-	Devices []*messages.Lease
+	// Devices are those within reach at the end, Published what is published then.
+	Devices   []*messages.Lease
+	Published []*messages.Publication
 }
 
 // StepBetween compares two sights of one user.
 func StepBetween(before, after Sight) Step {
 	was, is := before.Devices(), after.Devices()
 	device, came := firstDifference(was, is)
-	step := Step{Device: device, Devices: is}
+	step := Step{Device: device, Devices: is, Published: after.Published()}
 	switch {
+	case device == nil && !slices.EqualFunc(before.Published(), step.Published, samePublication):
+		step.Kind = PresenceChanged
 	case device == nil:
 	case len(was) == 0:
 		step.Kind, step.Reason = WentOnline, Registered

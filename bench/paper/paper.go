@@ -95,8 +95,9 @@ func Simulate(c Config) (*Result, error) {
 	r.Leave = t.leave.move(n, 1/nodes, 2/nodes)
 	r.Join = t.join.move(n, 1/(nodes+1), 2/(nodes+1))
 	// An edge is any node: it is the owner itself once in so many, else it asks and
-	// is answered; the copy to the backup is acknowledged.
-	r.Messages = 2*(1-1/nodes) + 2
+	// is answered; the copy to the backup is acknowledged; and an edge that is no
+	// holder has its lease acknowledged by the backup, or pushes it there.
+	r.Messages = 2*(1-1/nodes) + 2 + 2*(1-2/nodes)
 	r.Copies = 2 + (1 - 2/nodes)
 	return r, nil
 }

@@ -134,7 +134,7 @@ func testPresence(t *testing.T, nodes []*node) {
 	t.Run("Baresip", func(t *testing.T) {
 		w := newWatcher(t)
 		w.subscribe(nodes[1], "bareview", "view")
-		phone := baresipWatching(t, "bareview", "none", nodes[0].sip, "friend")
+		phone := baresipWatching(t, "bareview", "none", nodes[0].sip, "udp", "friend")
 		within(t, 20*time.Second, "what baresip publishes is told at another node", func() error {
 			if last := w.of("view").last; !strings.Contains(last, "<basic>open</basic>") || !strings.Contains(last, "<contact>sip:bareview@localhost</contact>") {
 				return errors.New(last)

@@ -37,9 +37,13 @@ func TestE2E(t *testing.T) {
 			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
 		}
 		t.Run("Presence", func(t *testing.T) { testPresence(t, nodes) })
+		t.Run("Redirect", func(t *testing.T) { testRedirect(t, nodes, false) })
+		t.Run("Sipsak", func(t *testing.T) { testSipsak(t, nodes) })
 		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("FollowRedirects", func(t *testing.T) { testRedirect(t, startCluster(t, bin, 2, "--follow-redirects"), true) })
+	t.Run("Race", func(t *testing.T) { testRace(t, t.TempDir()) })
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
 	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
@@ -68,6 +72,7 @@ func TestE2E(t *testing.T) {
 		}
 	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
+	t.Run("Soak", func(t *testing.T) { testSoak(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
 
@@ -178,19 +183,6 @@ func seen(out, aor string, want map[string]bool) error {
 		return fmt.Errorf("not seen: %v in\n%s", want, out)
 	}
 	return nil
-}
-
-// testBaresip: a soft phone registers at node 1 and is called by SIPp through node 2.
-func testBaresip(t *testing.T, nodes []*node) {
-	phone := baresip(t, "bare", "none", nodes[0].sip)
-	s := newSIPp(t, "bare")
-	for _, n := range nodes[1:] {
-		n.waitLive("bare", nodes[0].name)
-		s.all("uac_call", n.sip, 1)
-	}
-	if out := phone.output(); strings.Count(out, "Call established") != 2 {
-		t.Errorf("baresip does not speak of two calls:\n%s", out)
-	}
 }
 
 // testTCP: callers and registrations over TCP. The connection that a

@@ -133,13 +133,13 @@ func summaryOf(out string) (lines string) {
 }
 
 // baresip runs a soft phone without sound, registered at a node and answering by itself.
-func baresip(t *testing.T, user, password, registrar string) *process {
+func baresip(t *testing.T, user, password, registrar, transport string) *process {
 	t.Helper()
-	return baresipWatching(t, user, password, registrar)
+	return baresipWatching(t, user, password, registrar, transport)
 }
 
 // baresipWatching is baresip that publishes its presence and watches users, if it has any to watch.
-func baresipWatching(t *testing.T, user, password, registrar string, watched ...string) *process {
+func baresipWatching(t *testing.T, user, password, registrar, transport string, watched ...string) *process {
 	t.Helper()
 	modulesToo, pubint, contacts := "", 0, ""
 	if len(watched) > 0 {
@@ -157,7 +157,7 @@ func baresipWatching(t *testing.T, user, password, registrar string, watched ...
 	files := map[string]string{
 		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports %d-%d\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
 			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n%s", at, at+2, at+8, modules[0], modulesToo),
-		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;pubint=%d;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, pubint, registrar),
+		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=%s>;auth_pass=%s;regint=600;pubint=%d;answermode=auto;outbound=\"sip:%s;transport=%s\"\n", user, transport, password, pubint, registrar, transport),
 		"contacts": contacts,
 	}
 	for name, text := range files {
