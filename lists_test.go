@@ -253,3 +253,39 @@ func manyUsers(n int) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// A node that starts again after a crash goes on with its lists, and says
+// everything once more.
+func TestRFC4662_4_ListSurvivesACrash(t *testing.T) {
+	cfgs := configs(t, 2)
+	cfgs[1].Lists = withFile(t, friends)
+	nodes := startAll(t, cfgs, nil)
+	device, watcher := newAgent(t), newAgent(t)
+	list := "sip:friends@example.com"
+	etag := device.publish(nodes[0], "one", "")
+	if res := watcher.ask(nodes[1], "SUBSCRIBE", list, "sip:w@example.com", "<"+list+">", "w", "", "Event: presence", "Expires: 600", "Supported: eventlist"); !strings.HasPrefix(res, "SIP/2.0 200 ") {
+		t.Fatalf("SUBSCRIBE: %s", res)
+	}
+	first := watcher.nth("w", 0)
+	crashed := copyData(t, nodes[1], cfgs[1].Data)
+	if err := nodes[1].stop(); err != nil {
+		t.Fatal(err)
+	}
+	device.publish(nodes[0], "two", etag)
+	cfg := cfgs[1]
+	cfg.Data = crashed
+	start(t, cfg, nil)
+	eventually(t, "the list is told of again", func() error {
+		all := watcher.notifies("w")
+		last := all[len(all)-1]
+		if last.cseq <= first.cseq+200 || !strings.Contains(last.body, "<note>two</note>") {
+			return fmt.Errorf("CSeq %d after %d:\n%s", last.cseq, first.cseq, last.body)
+		}
+		return nil
+	})
+	for _, n := range watcher.notifies("w") {
+		if n.cseq > first.cseq+200 && !strings.Contains(n.body, `fullState="true"`) && !strings.Contains(n.body, `fullState="false"`) {
+			t.Errorf("no list:\n%s", n.raw)
+		}
+	}
+}
