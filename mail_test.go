@@ -20,6 +20,11 @@ func (p *phone) answering() *inbox {
 	in := &inbox{p, make(chan string, 16)}
 	buf := make([]byte, 8192)
 	_ = p.conn.SetReadDeadline(time.Time{})
+	p.t.Cleanup(func() {
+		p.conn.Close()
+		for range in.got {
+		}
+	})
 	go func() {
 		defer close(in.got)
 		for {

@@ -12,6 +12,7 @@ import (
 
 	"hereis/actors"
 	"hereis/cluster"
+	"hereis/sipfront/event"
 )
 
 const (
@@ -39,6 +40,17 @@ type WatchOptions struct {
 
 // Event is what a watcher is told: actors has the kinds and reasons.
 type Event = actors.Event
+
+// PresenceOf is the essence of what a user has published by an event: "open",
+// "closed", or empty if nothing is said; and the notes. The documents themselves
+// are in e.Published.
+func PresenceOf(e *Event) (basic string, notes []string) {
+	bodies := make([][]byte, len(e.Published))
+	for i, p := range e.Published {
+		bodies[i] = p.GetBody()
+	}
+	return event.Basics(bodies...)
+}
 
 // ErrWatchEnded is the error of a watcher whose node has stopped.
 var ErrWatchEnded = errors.New("the node has stopped")

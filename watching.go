@@ -2,6 +2,7 @@ package hereis
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -79,10 +80,29 @@ func (n *Node) canonical(s string) (string, error) {
 	if !errors.Is(err, actors.ErrForeignDomain) {
 		return string(aor), err
 	}
-	scheme, rest, _ := strings.Cut(s, ":")
+	return foreignAoR(s)
+}
+
+// foreignAoR is the address of a user of whatever domain, without a look at which are ours.
+func foreignAoR(s string) (string, error) {
+	scheme, rest, ok := strings.Cut(s, ":")
+	if !ok {
+		scheme, rest = "sip", s
+	}
 	user, host, ok := strings.Cut(rest, "@")
-	if !ok || user == "" || host == "" || !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") {
-		return "", err
+	if !ok || user == "" || host == "" || strings.ContainsAny(s, " <>\"\t\r\n;?") || !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") {
+		return "", fmt.Errorf("%w: %q", actors.ErrBadURI, s)
 	}
 	return "sip:" + user + "@" + strings.ToLower(host), nil
+}
+
+// PutPresenceRule has presentity's watcher decided by verdict (allow, confirm,
+// polite-block or block) from now on, before all other rules of a rules file,
+// which it makes if it is missing. Running nodes notice by themselves. An
+// address is alice@example.com, @example.com or *; pkg is an event package, or
+// empty for all but presence.winfo. The error says what is wrong with them or
+// the file.
+func PutPresenceRule(file, presentity, watcher, pkg, verdict string) error {
+	rule := event.Rule{Presentity: presentity, Watcher: watcher, Package: pkg, Verdict: verdict}
+	return event.PutRule(file, rule, func(s string) (string, error) { return foreignAoR(s) })
 }

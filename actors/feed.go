@@ -20,6 +20,8 @@ type Event struct {
 	// Device is what caused it; Devices are those within reach.
 	Device  *messages.Lease
 	Devices []*messages.Lease
+	// Published is what the user has published of their presence.
+	Published []*messages.Publication
 	// MS is the node time at which the user's owner saw it.
 	MS int64
 	// Complete, of a SyncEnds: the list has everybody. Otherwise some node did

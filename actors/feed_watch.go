@@ -203,7 +203,7 @@ func (w *Watch) Next(now int64, users Users) (*Event, int64) {
 	w.settle(p)
 	return &Event{
 		ID: w.position(now, users), Kind: step.Kind, AoR: p.aor, Online: len(step.Devices) > 0,
-		Reason: step.Reason, Device: step.Device, Devices: step.Devices, MS: p.is.MS,
+		Reason: step.Reason, Device: step.Device, Devices: step.Devices, Published: step.Published, MS: p.is.MS,
 	}, 0
 }
 
@@ -227,7 +227,7 @@ func (w *Watch) nextOfSync(now int64, users Users) *Event {
 		w.order, w.ready, w.held = queue{}, queue{}, queue{}
 		w.sync, w.partial, w.list, w.incomplete = syncListing, false, nil, !users.Synced()
 		users.Each(func(aor string, s Sight) {
-			if len(s.Devices()) > 0 {
+			if len(s.Devices()) > 0 || len(s.Published()) > 0 {
 				w.list = append(w.list, aor)
 			}
 		})
@@ -240,11 +240,11 @@ func (w *Watch) nextOfSync(now int64, users Users) *Event {
 			w.settle(p)
 		}
 		s := users.Look(aor)
-		devices := s.Devices()
-		if len(devices) == 0 && !w.partial {
+		devices, published := s.Devices(), s.Published()
+		if len(devices) == 0 && len(published) == 0 && !w.partial {
 			continue // not named, not online
 		}
-		e := &Event{Kind: IsState, AoR: aor, Online: len(devices) > 0, Devices: devices, MS: s.MS}
+		e := &Event{Kind: IsState, AoR: aor, Online: len(devices) > 0, Devices: devices, Published: published, MS: s.MS}
 		e.ID = w.position(now, users)
 		return e
 	}

@@ -29,6 +29,9 @@ const (
 	WentOffline EventKind = "offline"
 	// DevicesChanged: an online user's devices are others, or elsewhere.
 	DevicesChanged EventKind = "changed"
+	// PresenceChanged: what the user has published of their presence (RFC 3903) is
+	// something else, and the devices are as they were.
+	PresenceChanged EventKind = "presence"
 	// IsState says how a user is, without a claim that this has changed: in a
 	// snapshot, and after a gap.
 	IsState EventKind = "state"
@@ -70,38 +73,30 @@ func (s Sight) Devices() []*messages.Lease {
 	return devices
 }
 
+// Published is what the user has published of their presence, in the order of
+// the publications' keys. It lives as long as it was published for, whatever
+// becomes of the devices.
+func (s Sight) Published() []*messages.Publication {
+	var found []*messages.Publication
+	for _, l := range liveShown(s.Record, s.MS) {
+		if l.Kind != messages.LeaseKind_LEASE_KIND_PUBLICATION {
+			continue
+		}
+		if pub := publication(l); pub.GetEvent() == "presence" {
+			found = append(found, pub)
+		}
+	}
+	return found
+}
+
 // reaches tells whether a live binding can be reached, as a call would (flowServes).
 func (s Sight) reaches(l *messages.Lease) bool {
 	incarnation, live := s.Live[l.Edge]
 	if live && l.Vouch >= incarnation && (!l.GetFlow().GetStream() || l.Flow.Incarnation >= incarnation) {
 		return true
 	}
-	return !flowBound(l.Payload)
+	return !peek(l.Payload, bindingFlowBound).flowBound
 }
-
-// flowBound reads that one field of a Binding: this is asked of every device of
-// a lost edge.
-func flowBound(payload []byte) bool {
-	for len(payload) > 0 {
-		num, kind, n := protowire.ConsumeTag(payload)
-		if n < 0 {
-			return true
-		}
-		payload = payload[n:]
-		if num == bindingFlowBound && kind == protowire.VarintType {
-			v, n := protowire.ConsumeVarint(payload)
-			return n < 0 || v != 0
-		}
-		if n = protowire.ConsumeFieldValue(num, kind, payload); n < 0 {
-			return true
-		}
-		payload = payload[n:]
-	}
-	return false
-}
-
-// bindingFlowBound is the number of Binding.flow_bound.
-const bindingFlowBound = 7
 
 // Step is what a watcher is told of the way from one sight of a user to another.
 type Step struct {
@@ -110,16 +105,19 @@ type Step struct {
 	Reason Reason
 	// Device is the first that came, went or changed; as it is, or else was.
 	Device *messages.Lease
-	// Devices are those within reach at the end.
-	Devices []*messages.Lease
+	// Devices are those within reach at the end, Published what is published then.
+	Devices   []*messages.Lease
+	Published []*messages.Publication
 }
 
 // StepBetween compares two sights of one user.
 func StepBetween(before, after Sight) Step {
 	was, is := before.Devices(), after.Devices()
 	device, came := firstDifference(was, is)
-	step := Step{Device: device, Devices: is}
+	step := Step{Device: device, Devices: is, Published: after.Published()}
 	switch {
+	case device == nil && !slices.EqualFunc(before.Published(), step.Published, samePublication):
+		step.Kind = PresenceChanged
 	case device == nil:
 	case len(was) == 0:
 		step.Kind, step.Reason = WentOnline, Registered
@@ -170,9 +168,23 @@ func firstDifference(was, is []*messages.Lease) (device *messages.Lease, came bo
 	return nil, false
 }
 
-// sameDevice is looksSame for people: an edge that vouches again changes nothing.
+// sameDevice is looksSame for people: an edge that vouches again changes
+// nothing, nor does a device that has been away and is where it was.
 func sameDevice(a, b *messages.Lease) bool {
-	return a == b || a.Edge == b.Edge && a.GetFlow().Same(b.GetFlow()) && bytes.Equal(a.Payload, b.Payload)
+	return a == b || a.Edge == b.Edge && a.GetFlow().Same(b.GetFlow()) &&
+		bytes.Equal(withoutSince(a.Payload), withoutSince(b.Payload))
+}
+
+// withoutSince is a Binding up to its since_ms, which is its last field.
+func withoutSince(payload []byte) []byte {
+	for at := 0; at < len(payload); {
+		num, _, n := protowire.ConsumeField(payload[at:])
+		if n < 0 || num == bindingSince {
+			return payload[:at]
+		}
+		at += n
+	}
+	return payload
 }
 
 // touched tells whether a user may be seen otherwise than at node time ms from

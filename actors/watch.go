@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/messages"
 )
 
@@ -30,7 +32,9 @@ func (u *User) Shown(rec *messages.Record) *messages.Record {
 }
 
 // isShown tells whether watchers see leases of this kind.
-func isShown(l *messages.Lease) bool { return isBinding(l) }
+func isShown(l *messages.Lease) bool {
+	return isBinding(l) || l.GetKind() == messages.LeaseKind_LEASE_KIND_PUBLICATION
+}
 
 // liveShown lists what counts at nowMS of what is shown, in the order of the keys.
 func liveShown(rec *messages.Record, nowMS int64) []*messages.Lease {
@@ -47,6 +51,23 @@ func liveShown(rec *messages.Record, nowMS int64) []*messages.Lease {
 // looksSame leaves out what a refresh changes. The word of an edge that has
 // restarted is to be seen: until then its devices are not within reach (rule 12).
 func looksSame(a, b *messages.Lease) bool {
+	if a.GetKind() == messages.LeaseKind_LEASE_KIND_PUBLICATION && b.GetKind() == a.GetKind() {
+		return a == b || bytes.Equal(a.Key, b.Key) && samePublication(publication(a), publication(b))
+	}
 	return a == b || bytes.Equal(a.Key, b.Key) && a.Edge == b.Edge && a.Vouch == b.Vouch &&
 		a.GetFlow().Same(b.GetFlow()) && bytes.Equal(a.Payload, b.Payload)
+}
+
+// publication is the payload of a publication, nil if it cannot be read.
+func publication(l *messages.Lease) *messages.Publication {
+	pub := new(messages.Publication)
+	if proto.Unmarshal(l.GetPayload(), pub) != nil {
+		return nil
+	}
+	return pub
+}
+
+// samePublication leaves out what a refresh changes: the entity-tag.
+func samePublication(a, b *messages.Publication) bool {
+	return a.GetEvent() == b.GetEvent() && a.GetContentType() == b.GetContentType() && bytes.Equal(a.GetBody(), b.GetBody())
 }

@@ -131,7 +131,7 @@ type Watcher interface {
 type UserEvent struct {
 	// ID is where to go on; empty within a list, which has no place to go on from.
 	ID string
-	// Kind is "online", "offline", "changed", "state", "sync-begin" or "sync-end".
+	// Kind is "online", "offline", "changed", "presence", "state", "sync-begin" or "sync-end".
 	Kind string
 	// AoR is the user; empty for a mark of a sync, of which Complete tells whether everybody was named.
 	AoR              string
@@ -140,6 +140,11 @@ type UserEvent struct {
 	// Device is what caused it, Devices those within reach after it.
 	Device  *messages.Lease
 	Devices []*messages.Lease
+	// Basic is "open", "closed" or empty, Notes what people wrote, Published the
+	// documents that these are from.
+	Basic     string
+	Notes     []string
+	Published []*messages.Publication
 	// MS is the node time.
 	MS int64
 }

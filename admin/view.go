@@ -91,7 +91,8 @@ type Event struct {
 	At  time.Time `json:"at"`
 	AoR string    `json:"aor,omitempty"`
 	// Event is "online" or "offline" if the user went from one to the other,
-	// "changed" if the devices of an online user did, "state" if it says how a
+	// "changed" if the devices of an online user did, "presence" if what the user
+	// has published did, "state" if it says how a
 	// user is and not what has changed; "sync-begin" and "sync-end" stand around
 	// the states of all who are online.
 	Event  string `json:"event"`
@@ -102,8 +103,25 @@ type Event struct {
 	// Edge is where the device is or was that caused it.
 	Edge     string  `json:"edge,omitempty"`
 	Bindings []Lease `json:"bindings,omitempty"`
+	// Presence is what the user has published, if anything.
+	Presence *Presence `json:"presence,omitempty"`
 	// ID is where to go on after this event (?from= or Last-Event-ID), at any node.
 	ID string `json:"id,omitempty"`
+}
+
+// Presence is what a user has published.
+type Presence struct {
+	// Basic is "open", "closed", or empty if no document says.
+	Basic string   `json:"basic,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+	// Documents are those that were published, if they were asked for (?documents=1).
+	Documents []PresenceDocument `json:"documents,omitempty"`
+}
+
+// PresenceDocument is one of them.
+type PresenceDocument struct {
+	Type string `json:"type"`
+	Body string `json:"body"`
 }
 
 // NewWhere makes the answer out of what the node says. members tell which
@@ -134,8 +152,8 @@ func NewWhere(w *messages.Whereabouts, members []Member) *Where {
 // Nothing tells whether nothing at all is known of the user.
 func (w *Where) Nothing() bool { return len(w.Leases) == 0 && w.RemovedBelow == "" }
 
-// NewEvent makes a line of /v1/watch.
-func NewEvent(e *UserEvent) *Event {
+// NewEvent makes a line of /v1/watch, with the documents published or without.
+func NewEvent(e *UserEvent, documents bool) *Event {
 	v := &Event{
 		At: nodeTime(e.MS), AoR: e.AoR, Event: e.Kind, Online: e.Online, Complete: e.Complete,
 		Reason: e.Reason, Edge: e.Device.GetEdge(), ID: e.ID,
@@ -145,12 +163,21 @@ func NewEvent(e *UserEvent) *Event {
 		view.State = LeaseLive
 		v.Bindings = append(v.Bindings, view)
 	}
+	if len(e.Published) > 0 {
+		v.Presence = &Presence{Basic: e.Basic, Notes: e.Notes}
+	}
+	for _, p := range e.Published {
+		if documents {
+			v.Presence.Documents = append(v.Presence.Documents, PresenceDocument{p.GetContentType(), string(p.GetBody())})
+		}
+	}
 	return v
 }
 
 func leaseState(l *messages.Lease, w *messages.Whereabouts, members []Member) LeaseState {
 	rec := w.GetRecord()
-	belowFloor := rec.GetFloor() != nil && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
+	// A "Contact: *" is of bindings alone.
+	belowFloor := rec.GetFloor() != nil && l.GetKind() <= messages.LeaseKind_LEASE_KIND_BINDING && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
 	switch {
 	case l.GetDead() || belowFloor:
 		return LeaseRemoved

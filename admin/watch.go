@@ -24,7 +24,7 @@ const maxDamp = time.Hour
 // also brings the position, which a browser sends when it comes back. A client
 // that reads slowly gets the latest state of each user.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
-	q, err := watchQuery(r)
+	q, documents, err := watchQuery(r)
 	if err != nil {
 		s.fail(w, err)
 		return
@@ -52,7 +52,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		cancel()
 		switch {
 		case err == nil:
-			err = st.userEvent(e)
+			err = st.userEvent(NewEvent(e, documents))
 		case r.Context().Err() == nil && errors.Is(err, context.DeadlineExceeded):
 			err = st.heartbeat(watcher.Position())
 		}
@@ -62,24 +62,26 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func watchQuery(r *http.Request) (q WatchQuery, err error) {
+func watchQuery(r *http.Request) (q WatchQuery, documents bool, err error) {
 	v := r.URL.Query()
 	q = WatchQuery{Pattern: pattern(v.Get("pattern")), From: v.Get("from")}
 	// A browser comes back with the URL that it had, and with this.
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		q.From = last
 	}
-	if text := v.Get("snapshot"); text != "" {
-		if q.Snapshot, err = strconv.ParseBool(text); err != nil {
-			return q, fmt.Errorf("%w: snapshot is 1 or 0", ErrBadRequest)
+	for name, to := range map[string]*bool{"snapshot": &q.Snapshot, "documents": &documents} {
+		if text := v.Get(name); text != "" {
+			if *to, err = strconv.ParseBool(text); err != nil {
+				return q, false, fmt.Errorf("%w: %s is 1 or 0", ErrBadRequest, name)
+			}
 		}
 	}
 	if text := v.Get("damp"); text != "" {
 		if q.Damp, err = time.ParseDuration(text); err != nil || q.Damp < 0 || q.Damp > maxDamp {
-			return q, fmt.Errorf("%w: damp is a time of up to %v, as 5s", ErrBadRequest, maxDamp)
+			return q, false, fmt.Errorf("%w: damp is a time of up to %v, as 5s", ErrBadRequest, maxDamp)
 		}
 	}
-	return q, nil
+	return q, documents, nil
 }
 
 // pattern gives a domain its "@", so that it is no user's name; a node reads the rest.
@@ -122,8 +124,8 @@ func (st *stream) begin(position string) error {
 	return st.heartbeat(position)
 }
 
-func (st *stream) userEvent(e *UserEvent) error {
-	body, err := json.Marshal(NewEvent(e))
+func (st *stream) userEvent(e *Event) error {
+	body, err := json.Marshal(e)
 	switch {
 	case err != nil:
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -46,11 +47,12 @@ func (c *compareCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer
 	}
 	say, progress := c.voice(stderr)
 	compared, err := trial.Compare(ctx, comparison, say, progress)
-	if err != nil {
+	if compared == nil || len(compared.Runs) == 0 {
 		return err
 	}
-	if err := c.write(stdout, compared.Report(facts())); err != nil {
-		return err
+	// Also of a comparison that was broken off, as far as it has come.
+	if writeErr := c.write(stdout, compared.Report(facts())); writeErr != nil || err != nil {
+		return errors.Join(writeErr, err)
 	}
 	if err := compared.Err(); err != nil {
 		return fmt.Errorf("%w:\n%w", errFailed, err)
@@ -127,11 +129,11 @@ func (c *scaleCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) 
 	shape.Users, shape.Sockets, shape.Window = c.Users, c.PerNode, c.Window
 	say, progress := c.voice(stderr)
 	scaled, err := trial.Scale(ctx, trial.Scaling{Server: spec, Counts: c.Counts, Rounds: c.Rounds, Shape: shape}, say, progress)
-	if err != nil {
+	if len(scaled.Points) == 0 {
 		return err
 	}
-	if err := c.write(stdout, scaled.Report(facts())); err != nil {
-		return err
+	if writeErr := c.write(stdout, scaled.Report(facts())); writeErr != nil || err != nil {
+		return errors.Join(writeErr, err)
 	}
 	if err := scaled.Err(); err != nil {
 		return fmt.Errorf("%w:\n%w", errFailed, err)

@@ -101,7 +101,7 @@ func failures(r *load.Result) error {
 		return fmt.Errorf("%w: %d failed", errFailed, n)
 	}
 	if r.Checked != nil && r.Checked.Failed > 0 {
-		return fmt.Errorf("%w: %d times a node did not find a user", errFailed, r.Checked.Failed)
+		return fmt.Errorf("%w: %d times a node did not find a user: %v", errFailed, r.Checked.Failed, r.Checked.Codes)
 	}
 	return nil
 }

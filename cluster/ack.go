@@ -37,7 +37,7 @@ func (c *Core) ackItem(now int64, v *view, p *neighbor, item *messages.AckItem, 
 	s := c.shard(item.Aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[item.Aor]
+	e := s.entry(item.Aor)
 	if e == nil {
 		return
 	}
@@ -69,7 +69,7 @@ func (c *Core) counts(v *view, e *entry, p *neighbor, t *target, item *messages.
 		return true
 	}
 	i := v.index(p.name)
-	if holds := v.holds(i, e.rec.Aor); holds && !item.Holder && (t == nil || !t.tell) {
+	if holds := v.holds(i, e.aor); holds && !item.Holder && (t == nil || !t.tell) {
 		return false // it does not know yet that it is a holder
 	}
 	if item.Edge == "" {
@@ -84,7 +84,7 @@ func (c *Core) acknowledged(v *view, s *shard, e *entry) {
 	if e.gone || e.x == nil || len(e.x.targets) > 0 {
 		return
 	}
-	if e.x.former && !v.holds(v.self, e.rec.Aor) {
+	if e.x.former && !v.holds(v.self, e.aor) {
 		e.x.former = false
 		next := part(e.rec, c.cfg.Name)
 		e.rec, e.hash = next, hashPart(next, "")

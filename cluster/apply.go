@@ -31,7 +31,7 @@ type origin struct {
 // the record's expiry. s is locked. It returns the entry, nil if there is
 // none, and whether anything has changed.
 func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Record, o origin, after *effects) (*entry, bool) {
-	e := s.entries[aor]
+	e := s.entry(aor)
 	before := &messages.Record{Aor: aor}
 	if e != nil {
 		before = e.rec
@@ -57,8 +57,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		return e, false
 	}
 	if e == nil {
-		e = &entry{}
-		s.entries[aor] = e
+		e = s.add(aor, next)
 	}
 	c.hlc.observe(in, now)
 	if c.debug {
@@ -218,8 +217,8 @@ func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Reco
 
 // remove takes an entry out of the table.
 func (c *Core) remove(s *shard, e *entry) {
-	if s.entries[e.rec.Aor] == e {
-		delete(s.entries, e.rec.Aor)
+	if s.entries[e.aor] == e {
+		delete(s.entries, e.aor)
 	}
 	e.gone = true
 }

@@ -146,7 +146,7 @@ func (c *Core) bulkItem(now int64, v *view, aor string, p *neighbor) *messages.P
 	s := c.shard(aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[aor]
+	e := s.entry(aor)
 	if e == nil {
 		return nil
 	}

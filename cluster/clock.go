@@ -64,11 +64,11 @@ type Clock struct {
 	// drift is the wall clock minus the monotonic one, in ns, as last explained.
 	drift atomic.Int64
 	// woke carries gaps to Run; one slot, as gaps that follow each other add nothing.
-	woke    chan time.Duration
-	settled atomic.Bool
-	jumps   atomic.Uint64
-	wakes   atomic.Uint64
-	steps   atomic.Uint64
+	woke         chan time.Duration
+	settled      atomic.Bool
+	jumps        atomic.Uint64
+	wakes        atomic.Uint64
+	steps, moves atomic.Uint64
 
 	mu      sync.Mutex // guards what follows, and the replacement of line
 	bootGap int64      // boot minus monotonic clock, in ns, as last seen
@@ -158,6 +158,7 @@ func (c *Clock) takeSleep(mono int64) int64 {
 
 // move starts a new line, by ns further on, without slewing.
 func (c *Clock) move(mono, by int64) {
+	c.moves.Add(1)
 	c.line.Store(&clockLine{mono: mono, node: c.line.Load().at(mono) + by, until: mono})
 }
 
@@ -183,10 +184,19 @@ func (c *Clock) Raise(ms int64) {
 // steps no more, it slews.
 func (c *Clock) Settled() { c.settled.Store(true) }
 
-// Observe takes a measured offset, the peer's node time minus ours.
-func (c *Clock) Observe(peer string, offset, rtt time.Duration) {
+// Moves counts how often node time has been set further on. What was measured
+// before is worth nothing after it.
+func (c *Clock) Moves() uint64 { return c.moves.Load() }
+
+// Observe takes a measured offset, the peer's node time minus ours. moves is
+// what Moves said before the measurement: one that a step has overtaken would
+// have the same step taken twice.
+func (c *Clock) Observe(peer string, moves uint64, offset, rtt time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if moves != c.moves.Load() {
+		return
+	}
 	_, mono := c.src.now()
 	c.offsets[peer] = peerOffset{offset: offset, at: mono}
 	if c.heard == 0 {

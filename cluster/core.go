@@ -111,12 +111,16 @@ func (p *neighbor) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000
 type shard struct {
 	mu      sync.Mutex
 	entries map[string]*entry
+	// unpacked are the entries with rec; room is where they are packed (rest.go).
+	unpacked []*entry
+	room     []byte
 	// due has, by second of node time, the entries to look at then (expiry.go).
 	due    map[int64][]*entry
 	dueSec int64
 	// retries has, by slot of retrySlotMS, the entries whose pushes may be due (repair.go).
 	retries   map[int64][]*entry
 	retrySlot int64
+	accepted  accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
 	// pulls are the records being completed (pull.go).
@@ -124,14 +128,17 @@ type shard struct {
 }
 
 // entry is one AoR at this node. There is one, whatever the node's roles. It is
-// guarded by its shard's mutex; rec itself never changes once it is here.
+// guarded by its shard's mutex; a record never changes once it is here.
 type entry struct {
-	rec  *messages.Record
-	hash uint64
-	// due is the second at which the entry is looked at, 0 for none.
-	due int64
+	aor string
+	// rec is nil while the entry is at rest; packed has its content then (rest.go).
+	rec    *messages.Record
+	packed string
+	hash   uint64
 	// x is nil at rest.
 	x *extra
+	// due is the second at which the entry is looked at, 0 for none.
+	due uint32
 	// stored: the disk has this edge's part.
 	stored bool
 	// gone: the entry has left the table; lists may still point to it.
@@ -148,8 +155,6 @@ type extra struct {
 	former bool
 	// completeRound is the round in which the record was completed by asking (rule 11).
 	completeRound uint64
-	// accepted tells when present leases were accepted here (rule 1).
-	accepted []accepted
 }
 
 // NewCore checks and allocates.
@@ -241,6 +246,8 @@ func (c *Core) tickShard(now int64, s *shard) {
 	c.retry(now, s)
 	c.expireWaits(now, s, &after)
 	c.expirePulls(now, s, &after)
+	s.accepted.expire(now)
+	s.pack()
 	s.mu.Unlock()
 	after.run()
 }
@@ -380,21 +387,22 @@ func asFailure(reply proto.Message) *messages.Failure {
 // Tables counts what this node holds; it looks at every record.
 func (c *Core) Tables(now int64) Tables {
 	var t Tables
+	var room messages.RecordRoom
 	v := c.view.Load()
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for aor, e := range s.entries {
-			c.countEntry(now, v, aor, e, &t)
+		for _, e := range s.entries {
+			c.countEntry(now, v, e, e.read(&room), &t)
 		}
 		s.mu.Unlock()
 	}
 	return t
 }
 
-func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
+func (c *Core) countEntry(now int64, v *view, e *entry, rec *messages.Record, t *Tables) {
 	t.AoRs++
-	owner, backup := v.place(aor)
+	owner, backup := v.place(e.aor)
 	switch {
 	case owner == v.self:
 		t.Owned++
@@ -405,12 +413,12 @@ func (c *Core) countEntry(now int64, v *view, aor string, e *entry, t *Tables) {
 	default:
 		t.Edge++
 	}
-	for _, l := range e.rec.Leases {
+	for _, l := range rec.Leases {
 		t.Leases++
 		if l.Edge == c.cfg.Name {
 			t.Own++
 		}
-		if e.rec.Alive(l, now) {
+		if rec.Alive(l, now) {
 			t.Live++
 		}
 	}
@@ -424,7 +432,7 @@ func (c *Core) Record(aor string) *messages.Record {
 	s := c.shard(aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.entries[aor]; e != nil {
+	if e := s.entry(aor); e != nil {
 		return e.rec
 	}
 	return nil
@@ -433,12 +441,14 @@ func (c *Core) Record(aor string) *messages.Record {
 // Own counts this edge's live leases of a kind, by AoR. It looks at every record.
 func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
 	own := make(map[string]int)
+	var room messages.RecordRoom
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
 		for aor, e := range s.entries {
-			for _, l := range e.rec.Leases {
-				if l.Kind == kind && l.Edge == c.cfg.Name && e.rec.Alive(l, now) {
+			rec := e.read(&room)
+			for _, l := range rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
 					own[aor]++
 				}
 			}

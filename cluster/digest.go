@@ -76,9 +76,10 @@ func (c *Core) tickDigests(now int64) {
 func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var room messages.RecordRoom
 	for _, e := range s.entries {
-		if newest(e.rec) <= d.slot-digestMarginMS {
-			c.sum(v, e, d.sums)
+		if rec := e.read(&room); newest(rec) <= d.slot-digestMarginMS {
+			c.sum(v, e, rec, d.sums)
 		}
 	}
 	return len(s.entries)
@@ -88,11 +89,11 @@ func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
 type sums map[string][]uint64
 
 // sum adds a record to the sums of those who share it.
-func (c *Core) sum(v *view, e *entry, all sums) {
-	c.eachShared(v, e, func(i int, scope string) {
+func (c *Core) sum(v *view, e *entry, rec *messages.Record, all sums) {
+	c.eachShared(v, rec, func(i int, scope string) {
 		h := e.hash
 		if scope != "" {
-			h = hashPart(e.rec, scope)
+			h = hashPart(rec, scope)
 		}
 		if h == 0 {
 			return
@@ -103,7 +104,7 @@ func (c *Core) sum(v *view, e *entry, all sums) {
 			all[v.nodes[i].Name] = of
 		}
 		// Mixed with the AoR: two records of one bucket must not make up for each other.
-		of[bucket(e.rec.Aor)] += score(h, xxh3.HashString(e.rec.Aor))
+		of[bucket(e.aor)] += score(h, xxh3.HashString(e.aor))
 	})
 }
 
@@ -170,11 +171,11 @@ func newest(r *messages.Record) int64 {
 	return ms
 }
 
-// eachShared calls f for every other member that has business with e, with the
+// eachShared calls f for every other member that has business with rec, with the
 // edge whose part of it is shared. A member that is neither a holder nor an
 // edge here shares nothing, nor do two that hold nothing.
-func (c *Core) eachShared(v *view, e *entry, f func(i int, scope string)) {
-	owner, backup := v.place(e.rec.Aor)
+func (c *Core) eachShared(v *view, rec *messages.Record, f func(i int, scope string)) {
+	owner, backup := v.place(rec.Aor)
 	if owner != v.self && backup != v.self {
 		for _, i := range [...]int{owner, backup} {
 			if i != none {
@@ -202,14 +203,14 @@ func (c *Core) eachShared(v *view, e *entry, f func(i int, scope string)) {
 		told = append(told, i)
 		f(i, name)
 	}
-	for _, l := range e.rec.Leases {
+	for _, l := range rec.Leases {
 		edge(l.Edge)
 	}
-	for _, x := range e.rec.Ended {
+	for _, x := range rec.Ended {
 		edge(x.Edge)
 	}
-	if e.rec.Floor != nil {
-		edge(e.rec.Floor.Edge)
+	if rec.Floor != nil {
+		edge(rec.Floor.Edge)
 	}
 }
 
@@ -264,7 +265,8 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, o
 			if !want[bucket(aor)%of] {
 				continue
 			}
-			c.eachShared(v, e, func(i int, _ string) {
+			s.unpack(e)
+			c.eachShared(v, e.rec, func(i int, _ string) {
 				if v.nodes[i].peer == p {
 					c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
 				}

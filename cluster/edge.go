@@ -111,7 +111,7 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	v := c.view.Load()
 	s := c.shard(rec.Aor)
 	s.mu.Lock()
-	e := s.entries[rec.Aor]
+	e := s.entry(rec.Aor)
 	if e == nil || !holds(e.rec, rec) {
 		e, _ = c.apply(now, v, s, rec.Aor, rec, origin{reply: true, keeps: true}, &after)
 	}
@@ -146,12 +146,12 @@ type keptAck struct {
 // keptHere is what the owner is told when this edge's part of e is stored; nil
 // if the owner is here, or pushes to this node anyway. e's shard is locked.
 func (c *Core) keptHere(v *view, e *entry) *keptAck {
-	owner, backup := v.place(e.rec.Aor)
+	owner, backup := v.place(e.aor)
 	if owner == none || owner == v.self || backup == v.self {
 		return nil
 	}
 	return &keptAck{v.nodes[owner].peer, &messages.AckItem{
-		Aor: e.rec.Aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
+		Aor: e.aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
 	}}
 }
 
@@ -173,7 +173,7 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 		var after effects
 		s := c.shard(aor)
 		s.mu.Lock()
-		if e := s.entries[aor]; e != nil {
+		if e := s.entry(aor); e != nil {
 			in := &messages.Record{Aor: aor}
 			for _, l := range e.rec.Leases {
 				switch {

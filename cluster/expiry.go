@@ -16,11 +16,11 @@ func second(ms int64) int64 { return (ms + 999) / 1000 }
 // fileDue files an entry for its next event, if it is not filed before it. s is locked.
 func (c *Core) fileDue(now int64, s *shard, e *entry) {
 	next := c.nextEvent(now, e)
-	if next == 0 || (e.due != 0 && e.due <= next) {
+	if next == 0 || (e.due != 0 && int64(e.due) <= next) {
 		return
 	}
 	next = max(next, s.dueSec+1)
-	e.due = next
+	e.due = uint32(next)
 	s.due[next] = append(s.due[next], e)
 }
 
@@ -47,9 +47,6 @@ func (c *Core) nextEvent(now int64, e *entry) int64 {
 	}
 	for _, x := range e.rec.Ended {
 		dead(x.Ms, x.Ms+x.LifetimeMs+messages.SkewBoundMS)
-	}
-	if e.x != nil && len(e.x.accepted) > 0 {
-		at(now + acceptedMS)
 	}
 	return next
 }
@@ -84,10 +81,11 @@ func (c *Core) expireSecond(now int64, v *view, s *shard, sec int64, after *effe
 	list := s.due[sec]
 	delete(s.due, sec)
 	for _, e := range list {
-		if e.gone || e.due != sec {
+		if e.gone || int64(e.due) != sec {
 			continue
 		}
 		e.due = 0
+		s.unpack(e)
 		c.look(now, v, s, e, sec, after)
 	}
 }
@@ -100,9 +98,6 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 		if was := justBefore(before, now, sec); was != nil {
 			c.changed(now, v, s, was, before, after)
 		}
-	}
-	if e.x != nil {
-		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return a.ms+acceptedMS < now })
 	}
 	soon := c.mayForget(v)
 	soon.ok = soon.ok && (e.x == nil || len(e.x.targets) == 0)
@@ -121,7 +116,7 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 
 // rest frees what the entry needs no more.
 func (c *Core) rest(e *entry) {
-	if x := e.x; x != nil && len(x.targets) == 0 && len(x.accepted) == 0 && !x.former &&
+	if x := e.x; x != nil && len(x.targets) == 0 && !x.former &&
 		(x.completeRound == 0 || c.settled.Load()) {
 		e.x = nil
 	}

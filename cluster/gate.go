@@ -1,25 +1,12 @@
 package cluster
 
 import (
-	"bytes"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
-
-// acceptedMS is how long the time of accepting a lease is remembered: longer
-// than any request that could have been made before it may still be under way
-// (RFC 3261 17.1.2.2, Timer F).
-const acceptedMS = 64_000
-
-// accepted is when a holder accepted the lease of a key, or the floor (key nil).
-type accepted struct {
-	key   []byte
-	stamp *messages.Stamp
-	ms    int64
-}
 
 // request is one question at the gate.
 type request struct {
@@ -178,7 +165,7 @@ func (s *shard) completed(aor string, round uint64) bool {
 
 // execute asks the grains, and sees to the copies before it lets the reply go. s is locked.
 func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
-	e := s.entries[rq.aor]
+	e := s.entry(rq.aor)
 	rec := &messages.Record{Aor: rq.aor}
 	if e != nil {
 		rec = e.rec
@@ -197,7 +184,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	a := c.parts.Grains.Answer(&Question{
 		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
 		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: incarnation,
-		AcceptedMS: func(key []byte) int64 { return acceptedAt(s.entries[rq.aor], key) },
+		AcceptedMS: func(key []byte) int64 { return s.accepted.at(s.entry(rq.aor), key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})
 	if c.debug {
@@ -221,7 +208,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		after.add(func() { rq.reply(a.Reply) })
 		return
 	}
-	c.noteAccepted(now, s, e, a.Writes)
+	s.accepted.note(now, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
 }
 
@@ -302,42 +289,4 @@ func (c *Core) fillWhere(now int64, v *view, rq *request, reply proto.Message, c
 	for i := range v.nodes {
 		w.View = append(w.View, v.nodes[i].Name)
 	}
-}
-
-func (c *Core) noteAccepted(now int64, s *shard, e *entry, writes *messages.Record) {
-	if e.x == nil {
-		e.x = &extra{}
-	}
-	set := func(key []byte, stamp *messages.Stamp) {
-		e.x.accepted = slices.DeleteFunc(e.x.accepted, func(a accepted) bool { return sameKey(a.key, key) })
-		e.x.accepted = append(e.x.accepted, accepted{key: key, stamp: stamp, ms: now})
-	}
-	for _, l := range writes.Leases {
-		set(l.Key, l.Stamp)
-	}
-	if f := writes.Floor; f != nil {
-		set(nil, f.Stamp)
-	}
-	c.fileDue(now, s, e)
-}
-
-// sameKey keeps the floor's nil key apart from every other.
-func sameKey(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
-
-// acceptedAt is when this holder accepted what is now the lease of a key, or
-// the floor for nil; 0 if it came as a copy.
-func acceptedAt(e *entry, key []byte) int64 {
-	if e == nil || e.x == nil {
-		return 0
-	}
-	present := e.rec.GetFloor().GetStamp()
-	if key != nil {
-		present = e.rec.Lease(key).GetStamp()
-	}
-	for _, a := range e.x.accepted {
-		if sameKey(a.key, key) && a.stamp.Compare(present) == 0 {
-			return a.ms
-		}
-	}
-	return 0
 }

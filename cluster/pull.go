@@ -163,7 +163,7 @@ func (c *Core) onPull(from string, m *messages.Pull) {
 	r := &messages.Pulled{Aor: m.Aor, Incarnation: m.Incarnation, Round: m.Round, Digest: v.digest}
 	s := c.shard(m.Aor)
 	s.mu.Lock()
-	if e := s.entries[m.Aor]; e != nil {
+	if e := s.entry(m.Aor); e != nil {
 		r.Record = e.rec
 	}
 	r.Complete = c.complete(v, m.Aor, from) || s.completed(m.Aor, v.round)

@@ -10,9 +10,9 @@ import (
 // share all of it.
 func (c *Core) scope(v *view, e *entry, i int) string {
 	switch {
-	case !v.holds(i, e.rec.Aor):
+	case !v.holds(i, e.aor):
 		return v.nodes[i].Name
-	case !v.holds(v.self, e.rec.Aor) && (e.x == nil || !e.x.former):
+	case !v.holds(v.self, e.aor) && (e.x == nil || !e.x.former):
 		return c.cfg.Name
 	}
 	return ""
@@ -58,7 +58,7 @@ func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem
 	s := c.shard(item.Aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entries[item.Aor]
+	e := s.entry(item.Aor)
 	ack := &messages.AckItem{Aor: item.Aor, Hash: item.Hash, Edge: item.Edge, Holder: v.holds(v.self, item.Aor)}
 	if item.Record == nil {
 		ack.Want = e == nil || hashPart(e.rec, item.Edge) != item.Hash

@@ -106,7 +106,7 @@ func (c *Core) enqueue(e *entry, t *target) {
 	markHandover(t)
 	if !t.queued {
 		t.queued = true
-		t.peer.bulk.push(e.rec.Aor)
+		t.peer.bulk.push(e.aor)
 	}
 }
 
@@ -116,7 +116,7 @@ func (c *Core) pushNow(now int64, s *shard, e *entry, t *target, urgent bool) {
 	v := c.view.Load()
 	m := &messages.Push{
 		Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Urgent: urgent,
-		Items: []*messages.PushItem{{Aor: e.rec.Aor, Hash: e.hash, Record: e.rec}},
+		Items: []*messages.PushItem{{Aor: e.aor, Hash: e.hash, Record: e.rec}},
 	}
 	if urgent {
 		c.event(t.peer, m)

@@ -49,6 +49,7 @@ func (c *Core) tickScan(now int64) {
 		return
 	}
 	v := c.view.Load()
+	var room messages.RecordRoom
 	for seen := 0; seen < scanRecords && c.scan.next < shards; c.scan.next++ {
 		s := &c.shards[c.scan.next]
 		var after effects
@@ -56,9 +57,10 @@ func (c *Core) tickScan(now int64) {
 		seen += len(s.entries)
 		for _, e := range s.entries {
 			if len(c.scan.since) > 0 {
+				s.unpack(e)
 				c.scanEntry(now, v, s, e, &after)
 			}
-			c.sum(v, e, c.scan.sums)
+			c.sum(v, e, e.read(&room), c.scan.sums)
 		}
 		s.mu.Unlock()
 		after.run()
@@ -78,7 +80,7 @@ func (c *Core) tickScan(now int64) {
 
 // scanEntry finds who must be told of e in a new view.
 func (c *Core) scanEntry(now int64, v *view, s *shard, e *entry, after *effects) {
-	aor := e.rec.Aor
+	aor := e.aor
 	c.retarget(v, e)
 	owner, backup := v.place(aor)
 	holder := owner == v.self || backup == v.self
@@ -167,7 +169,7 @@ func (c *Core) endOldStreams(now int64, v *view, s *shard, e *entry, after *effe
 			continue
 		}
 		if in == nil {
-			in = &messages.Record{Aor: e.rec.Aor}
+			in = &messages.Record{Aor: e.aor}
 		}
 		in.Ended = append(in.Ended, ended(l, now))
 	}

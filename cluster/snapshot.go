@@ -78,12 +78,14 @@ func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (pag
 		owner, backup := v.place(aor)
 		switch {
 		case q.Follow && owner == v.self:
-			if shown := c.parts.Grains.Shown(e.rec); !shown.Empty() {
+			if shown := c.parts.Grains.Shown(e.read(nil)); !shown.Empty() {
 				page = append(page, found{hash, shown, c.changes.Load()})
 			}
 		case q.Follow:
-		case (owner == v.self || q.Backup && backup == v.self) && online(e.rec, now):
-			page = append(page, found{hash: hash, rec: e.rec})
+		case owner == v.self || q.Backup && backup == v.self:
+			if rec := e.read(nil); online(rec, now) {
+				page = append(page, found{hash: hash, rec: rec})
+			}
 		}
 	}
 	s.mu.Unlock()
@@ -97,6 +99,7 @@ func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (pag
 func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 	v := c.view.Load()
 	out := &messages.Counted{}
+	var room messages.RecordRoom
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -105,8 +108,9 @@ func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 				continue
 			}
 			live := uint64(0)
-			for _, l := range e.rec.Leases {
-				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && e.rec.Alive(l, now) {
+			rec := e.read(&room)
+			for _, l := range rec.Leases {
+				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
 					live++
 				}
 			}

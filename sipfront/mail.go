@@ -61,7 +61,7 @@ func automatic(r *request) bool {
 	return false
 }
 
-// expiresOf is the life of a message by its Expires header (RFC 3428 9).
+// expiresOf is the life of a message by its Expires header (RFC 3428 4).
 func expiresOf(r *request) (ttl time.Duration, said bool) {
 	v, ok := r.value("Expires")
 	if !ok {
@@ -206,7 +206,7 @@ func (s *Server) letter(aor actors.AoR, l *messages.Lease) (*request, *plan, err
 		return nil, nil, errMessage
 	}
 	if !dated {
-		// RFC 3428 9: when it was sent, as well as we know.
+		// RFC 3428 4: when it was sent, as well as we know.
 		at := time.UnixMilli(stored.ReceivedMs).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")
 		r.headers = append(r.headers, header{"Date", at})
 	}

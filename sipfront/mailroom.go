@@ -124,14 +124,15 @@ func (m *mailroom) added(aor actors.AoR) {
 }
 
 // changed tells that something about a user has changed, most likely a device
-// that came: messages that are kept here are tried.
-func (m *mailroom) changed(aor actors.AoR) {
+// that came: messages that are kept here are tried. It is false if there are none.
+func (m *mailroom) changed(aor actors.AoR) (kept bool) {
 	m.mu.Lock()
-	_, kept := m.boxes[aor]
+	_, kept = m.boxes[aor]
 	m.mu.Unlock()
 	if kept {
 		m.wake(aor, mailDelay)
 	}
+	return kept
 }
 
 // lost tells that any number of changes may have been missed.

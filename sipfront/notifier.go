@@ -285,6 +285,13 @@ func (n *notifier) reauthorize() {
 	n.poke()
 }
 
+// watches tells whether a user is watched here.
+func (n *notifier) watches(aor string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.users[aor] != nil
+}
+
 // stateChanged takes in what an owner tells of a user who is watched here.
 func (n *notifier) stateChanged(m *messages.StateChanged) {
 	n.s.count.stateChanges.Add(1)

@@ -237,8 +237,8 @@ func TestRFC3428_7_WithoutStore(t *testing.T) {
 	})
 }
 
-// 9: Expires bounds the life of the message; Date is when it was sent.
-func TestRFC3428_9_ExpiresAndDate(t *testing.T) {
+// 4: Expires bounds the life of the message; Date is when it was sent.
+func TestRFC3428_4_ExpiresAndDate(t *testing.T) {
 	withMail(t, func(t *testing.T, m *mesh, n *rig, box *memMailbox) {
 		n.loc.set(string(bobAoR), "unavailable", t)
 		n.recv(alice, text("e1", "short", "Expires: 60"))

@@ -262,7 +262,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
 	s.workers.Go(func() { s.watch.run(ctx) })
 	if s.mail != nil {
-		s.mail.run(ctx)
+		s.workers.Go(func() { s.mail.run(ctx) })
 	}
 	<-ctx.Done()
 	s.running.Store(false)
@@ -287,10 +287,10 @@ func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
 // StateChanged takes in what an owner tells of a user whom this node watches, or
 // keeps messages for.
 func (s *Server) StateChanged(m *messages.StateChanged) {
-	s.watch.stateChanged(m)
-	if s.mail != nil {
-		s.mail.changed(actors.AoR(m.Aor))
+	if s.mail != nil && s.mail.changed(actors.AoR(m.GetAor())) && !s.watch.watches(m.GetAor()) {
+		return
 	}
+	s.watch.stateChanged(m)
 }
 
 // StateLost says that any number of calls of StateChanged may be missing, of any user.

@@ -134,6 +134,8 @@ func (c *Config) Validate() error {
 		return errors.New("window: must not be above 1048576")
 	case c.Rate > 0 && c.MaxInFlight < 1:
 		return errors.New("max-in-flight: must be above 0")
+	case c.Check && c.Scenario == Presence:
+		return errors.New("check: presence registers nobody who could be asked for")
 	case c.Transport != UDP && c.Transport != TCP:
 		return errors.New("transport: is neither udp nor tcp")
 	case c.Workers < 1 || c.Worker < 0 || c.Worker >= c.Workers:

@@ -95,8 +95,9 @@ func Simulate(c Config) (*Result, error) {
 	r.Leave = t.leave.move(n, 1/nodes, 2/nodes)
 	r.Join = t.join.move(n, 1/(nodes+1), 2/(nodes+1))
 	// An edge is any node: it is the owner itself once in so many, else it asks and
-	// is answered; the copy to the backup is acknowledged.
-	r.Messages = 2*(1-1/nodes) + 2
+	// is answered; the copy to the backup is acknowledged; and an edge that is no
+	// holder has its lease acknowledged by the backup, or pushes it there.
+	r.Messages = 2*(1-1/nodes) + 2 + 2*(1-2/nodes)
 	r.Copies = 2 + (1 - 2/nodes)
 	return r, nil
 }
@@ -240,7 +241,7 @@ func (r *Result) Report(facts []report.Fact) *report.Document {
 		Note: "1 in the fourth column is as even as users who choose by chance; the last is what that makes of all users."}
 	balance.Add("owned", r.Owned.Least, r.Owned.Most, r.Owned.Evenness, fmt.Sprintf("%.4f", r.Owned.WholeMost))
 	balance.Add("held", r.Held.Least, r.Held.Most, r.Held.Evenness, fmt.Sprintf("%.4f", r.Held.WholeMost))
-	moves := report.Table{Title: "One node comes or goes", Columns: []string{"", "owner changes", "least possible", "a copy moves", "least possible", "bystanders", "copies in all", "MB in all", "messages", "most at one node / mean"},
+	moves := report.Table{Title: "One node comes or goes", Columns: []string{"", "owner changes", "least possible", "a copy moves", "least possible", "bystanders", "copies in all", "MB in all", "messages", "most at one node / mean, in the sample"},
 		Note: fmt.Sprintf("Copies of %.0f bytes, messages of %.0f KiB. All other nodes take part. Bystanders: users who move although the node neither held nor holds them.", c.CopyBytes, c.Bulk/1024)}
 	for _, m := range []struct {
 		name string

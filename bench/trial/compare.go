@@ -43,7 +43,7 @@ type Compared struct {
 
 // Compare starts all servers and loads one at a time, in turn, so that what
 // disturbs the machine meanwhile disturbs all. Each round begins with another
-// server. The others are idle, not stopped.
+// server. The others are idle, not stopped. With an error it returns what it has until then, if anything.
 func Compare(ctx context.Context, c Comparison, say func(format string, args ...any), progress func(load.Progress)) (*Compared, error) {
 	out := &Compared{Comparison: c, Idle: map[string]float64{}}
 	var stands []*Stand
@@ -172,7 +172,7 @@ func (c *Compared) Err() error {
 			errs = append(errs, fmt.Errorf("%s %s: %d failed: %v", r.Server, r.Result.Measured.Scenario, n, r.Result.Measured.Codes))
 		}
 		if r.Missing > 0 {
-			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user", r.Server, r.Missing))
+			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user: %v", r.Server, r.Missing, r.Result.Checked.Codes))
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })

@@ -155,7 +155,7 @@ func (s *Scaled) Report(facts []report.Fact) *report.Document {
 	}
 	t := report.Table{
 		Columns: []string{"nodes", "CPU us per REGISTER", "messages", "bytes", "writes", "p99 ms", "per second", "failed", "missing", "missing, asked meanwhile", "idle % of a core", "idle B/s"},
-		Note: "CPU, messages, bytes and writes (system calls) are between all nodes together, per REGISTER; CPU and bytes without what the quiet cluster uses. " +
+		Note: "CPU, messages, bytes and writes (system calls) are between all nodes together, per REGISTER; without what the quiet cluster uses. " +
 			"Missing: pairs of a user and a node that does not find them afterwards; in the second column, while nodes were asked for each user as they registered.",
 	}
 	var all []figures

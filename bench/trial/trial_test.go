@@ -100,7 +100,7 @@ func TestScale(t *testing.T) {
 		t.Error(err)
 	}
 	one, three := got.Points[0].Runs[0], got.Points[1].Runs[0]
-	if one.Frames != 0 || three.Frames < 0.5 || three.Bytes < 50 || three.Missing != 0 {
+	if one.Frames > 0.01 || three.Frames < 0.5 || three.Bytes < 50 || three.Missing != 0 {
 		t.Errorf("one node: %v messages; three: %v messages, %v bytes, %d missing", one.Frames, three.Frames, three.Bytes, three.Missing)
 	}
 	text(t, got.Report(nil), "CPU us per REGISTER", "BenchmarkRegister/server=hereis/nodes=3")

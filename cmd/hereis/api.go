@@ -112,9 +112,11 @@ func (w watcher) Next(ctx context.Context) (*admin.UserEvent, error) {
 	if err != nil {
 		return nil, err
 	}
+	basic, notes := hereis.PresenceOf(e)
 	return &admin.UserEvent{
 		ID: e.ID, Kind: string(e.Kind), AoR: e.AoR, Online: e.Online, Complete: e.Complete,
 		Reason: string(e.Reason), Device: e.Device, Devices: e.Devices, MS: e.MS,
+		Basic: basic, Notes: notes, Published: e.Published,
 	}, nil
 }
 

@@ -36,6 +36,7 @@ func TestE2E(t *testing.T) {
 		for _, transport := range []string{"u1", "t1"} {
 			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
 		}
+		t.Run("Presence", func(t *testing.T) { testPresence(t, nodes) })
 		t.Run("Redirect", func(t *testing.T) { testRedirect(t, nodes, false) })
 		t.Run("Sipsak", func(t *testing.T) { testSipsak(t, nodes) })
 		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
@@ -45,6 +46,8 @@ func TestE2E(t *testing.T) {
 	t.Run("IPv6", func(t *testing.T) { testIPv6(t, bin) })
 	t.Run("Race", func(t *testing.T) { testRace(t, t.TempDir()) })
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
+	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
+	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
@@ -157,8 +160,7 @@ func testWatch(t *testing.T, bin string, nodes []*node) {
 	cmd := exec.Command(bin, "watch", "*", "--output", "json", "--admin", nodes[1].admin)
 	watch := start(t, "watch", cmd)
 	d := newDevice(t, "walker", "walker")
-	// The watcher's interest takes a moment to reach every node, so the user
-	// comes and goes until both are seen.
+	// The user comes and goes until both are seen: nobody knows when the watcher began.
 	within(t, 20*time.Second, "online and offline of walker are seen", func() error {
 		d.register(nodes[0], 3600)
 		d.register(nodes[2], 0)

@@ -17,12 +17,13 @@ import (
 
 // watchCmd prints events of users.
 type watchCmd struct {
-	Pattern  string        `arg:"" optional:"" default:"*" help:"A user, a domain, or '*' for everybody (the default)."`
-	Admin    string        `name:"admin" default:"127.0.0.1:8060" placeholder:"ADDR" env:"HEREIS_ADMIN" help:"Admin address of the node to ask (default ${default}, ${env})."`
-	Snapshot bool          `name:"snapshot" help:"Begin with those who are online now."`
-	Damp     time.Duration `name:"damp" placeholder:"T" help:"Say nothing of a user who is offline for less than that."`
-	From     string        `name:"from" placeholder:"ID" help:"Go on after the event with that id, of this or another node."`
-	Count    int           `name:"count" placeholder:"N" help:"Stop after that many events."`
+	Pattern   string        `arg:"" optional:"" default:"*" help:"A user, a domain, or '*' for everybody (the default)."`
+	Admin     string        `name:"admin" default:"127.0.0.1:8060" placeholder:"ADDR" env:"HEREIS_ADMIN" help:"Admin address of the node to ask (default ${default}, ${env})."`
+	Documents bool          `name:"documents" help:"With -o json: the presence documents as they were published."`
+	Snapshot  bool          `name:"snapshot" help:"Begin with those who are online now."`
+	Damp      time.Duration `name:"damp" placeholder:"T" help:"Say nothing of a user who is offline for less than that."`
+	From      string        `name:"from" placeholder:"ID" help:"Go on after the event with that id, of this or another node."`
+	Count     int           `name:"count" placeholder:"N" help:"Stop after that many events."`
 }
 
 // Back-off of a watch whose node is gone.
@@ -42,6 +43,9 @@ func (c *watchCmd) Run(ctx context.Context, a *app) error {
 	query := url.Values{"pattern": {c.Pattern}}
 	if c.Snapshot {
 		query.Set("snapshot", "1")
+	}
+	if c.Documents {
+		query.Set("documents", "1")
 	}
 	if c.Damp > 0 {
 		query.Set("damp", c.Damp.String())
@@ -212,6 +216,9 @@ func (w *watch) print(e *admin.Event) error {
 	var contacts []string
 	for _, b := range e.Bindings {
 		contacts = append(contacts, b.Contact)
+	}
+	if p := e.Presence; p != nil {
+		text += "  " + strings.TrimSpace(p.Basic+" "+strings.Join(p.Notes, "; "))
 	}
 	if len(contacts) > 0 {
 		text += "  " + strings.Join(contacts, " ")

@@ -68,11 +68,11 @@ type Watching struct {
 type Rule struct {
 	// Presentity and Watcher are an AoR, "@example.com" for all of a domain, or
 	// "*" for everybody; empty is "*".
-	Presentity string `yaml:"presentity"`
-	Watcher    string `yaml:"watcher"`
+	Presentity string `yaml:"presentity,omitempty"`
+	Watcher    string `yaml:"watcher,omitempty"`
 	// Package is an event package; empty: all but the winfo packages, which tell
 	// who else watches.
-	Package string `yaml:"package"`
+	Package string `yaml:"package,omitempty"`
 	// Verdict is allow, confirm, polite-block or block.
 	Verdict string `yaml:"verdict"`
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func canonicalAoR(s string) (string, error) { return "sip:" + s, nil }
+func canonicalAoR(s string) (string, error) { return "sip:" + strings.TrimPrefix(s, "sip:"), nil }
 
 func TestRules(t *testing.T) {
 	rules, err := ParseRules(strings.NewReader(`
