@@ -32,6 +32,7 @@ var (
 	errWatcher   = errors.New("watcher is not allowed")
 	errWatchers  = errors.New("too many watchers of the user")
 	errMembers   = errors.New("too many members of a resource list")
+	errFirstHop  = errors.New("the first proxy does not keep flows")
 	errEventlist = errors.New("resource lists are not understood")
 )
 
@@ -90,6 +91,7 @@ func rows() []row {
 		{errFlowGone, 430, "Flow Failed", false},
 		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
 		{errInsecure, 480, "Temporarily Unavailable", false},
+		{errFirstHop, 439, "First Hop Lacks Outbound Support", false},
 		{errBreadth, 440, "Max-Breadth Exceeded", false},
 		{errNoDialog, 481, "Subscription Does Not Exist", false},
 		{errLoop, 482, "Loop Detected", false},

@@ -101,6 +101,37 @@ func testSipsak(t *testing.T, nodes []*node) {
 	})
 }
 
+// testIPv6: a cluster that serves SIP at ::1 alone; devices register at one node
+// and are called through the other, over both transports.
+func testIPv6(t *testing.T, bin string) {
+	nodes := newCluster(t, bin, 2)
+	for _, n := range nodes {
+		n.sip = strings.Replace(n.sip, "127.0.0.1", "[::1]", 1)
+		n.launch()
+	}
+	waitMembers(t, nodes)
+	for _, transport := range []string{"u1", "t1"} {
+		phones := func(name string) *sipp {
+			users := userNames(10)
+			for i := range users {
+				users[i] = name + transport + users[i]
+			}
+			s := newSIPp(t, users...)
+			s.ip, s.transport = "::1", transport
+			return s
+		}
+		s := phones("six")
+		s.all("options", nodes[1].sip, 50)
+		d := s.device("uas", transport, nodes[0])
+		s.all("uac_call", nodes[1].sip, 50)
+		well(t, d)
+		s = phones("sixbusy")
+		busy := s.device("uas_busy", transport, nodes[1])
+		s.all("uac_busy", nodes[0].sip, 50)
+		well(t, busy)
+	}
+}
+
 // raceReport is how the race detector begins to speak.
 var raceReport = regexp.MustCompile(`(?s)WARNING: DATA RACE.*`)
 

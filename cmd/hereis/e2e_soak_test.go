@@ -63,7 +63,8 @@ func testSoak(t *testing.T, bin string) {
 		if after.heap > 1.1*before.heap+2<<20 {
 			t.Errorf("%s: the heap grows: %.0f, then %.0f bytes: %+v", n.name, before.heap, after.heap, samples[i])
 		}
-		if after.goroutines > before.goroutines+20 || after.files > before.files+20 {
+		// Up to 64 goroutines that have answered questions to the cluster wait for more.
+		if after.goroutines > before.goroutines+20+64 || after.files > before.files+20 {
 			t.Errorf("%s: goroutines or files grow: %+v, then %+v", n.name, before, after)
 		}
 	}

@@ -43,6 +43,7 @@ func TestE2E(t *testing.T) {
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
 	t.Run("FollowRedirects", func(t *testing.T) { testRedirect(t, startCluster(t, bin, 2, "--follow-redirects"), true) })
+	t.Run("IPv6", func(t *testing.T) { testIPv6(t, bin) })
 	t.Run("Race", func(t *testing.T) { testRace(t, t.TempDir()) })
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })

@@ -36,12 +36,13 @@ type sipp struct {
 	n           int
 	contact     string // where the called devices listen
 	transport   string // SIPp's -t: u1 or t1
+	ip          string // the address that SIPp uses
 	flags       []string
 }
 
 func newSIPp(t *testing.T, users ...string) *sipp {
 	t.Helper()
-	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), transport: "u1", n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
+	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), transport: "u1", ip: "127.0.0.1", n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
 	if err := os.WriteFile(s.users, []byte("SEQUENTIAL\n"+strings.Join(users, ";\n")+";\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,12 +56,15 @@ func userNames(n int) (users []string) {
 	return users
 }
 
+// at is SIPp's own address with a port.
+func (s *sipp) at(port int) string { return net.JoinHostPort(s.ip, strconv.Itoa(port)) }
+
 // answer starts the called devices: all users on one port, until the test ends.
 func (s *sipp) answer() {
 	s.t.Helper()
 	at := port(s.t)
-	s.contact = local(at)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
+	s.contact = s.at(at)
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -69,11 +73,11 @@ func (s *sipp) answer() {
 func (s *sipp) device(name, transport string, at *node) *process {
 	s.t.Helper()
 	base := port(s.t)
-	s.contact = local(base)
+	s.contact = s.at(base)
 	if transport == "t1" {
 		s.contact += ";transport=tcp"
 	}
-	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(base),
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", s.ip, "-p", strconv.Itoa(base),
 		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
@@ -103,7 +107,7 @@ func (s *sipp) begin(name, addr string, rate int) (p *process, errors func() str
 	s.t.Helper()
 	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
-		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
+		"-key", "expires", "3600", "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
