@@ -51,6 +51,20 @@ func TestUsersFile(t *testing.T) {
 }
 
 // A bar is for eyes: what is not a terminal gets none.
+// TestDomainReachesTheLoad: of nodes that run anyway, too.
+func TestDomainReachesTheLoad(t *testing.T) {
+	p := place{Target: []string{"127.0.0.1:5060"}, Domain: "example.com"}
+	sh := shape{Processes: 1, Bind: "127.0.0.1", Users: 1, Sockets: 1, Window: 1, InFlight: 1, Expires: 60}
+	s, err := p.open(t.Context(), &sh, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := sh.config("register", s)
+	if err != nil || cfg.Domain != "example.com" {
+		t.Errorf("got domain %q, %v", cfg.Domain, err)
+	}
+}
+
 func TestProgressIsQuietWithoutATerminal(t *testing.T) {
 	if _, progress := (&output{}).voice(&bytes.Buffer{}); progress != nil {
 		t.Error("a buffer was taken for a terminal")

@@ -109,6 +109,7 @@ func failures(r *load.Result) error {
 // site is what is loaded.
 type site struct {
 	targets, registrars []netip.AddrPort
+	domain              string
 	pids                map[string]int
 	admins              []string
 	facts               []report.Fact
@@ -127,7 +128,7 @@ func (p *place) open(ctx context.Context, load *shape, args []string) (s *site, 
 	if p.Server != "" {
 		return p.start(ctx, load, args)
 	}
-	s = &site{pids: map[string]int{}, admins: p.Admin}
+	s = &site{domain: p.Domain, pids: map[string]int{}, admins: p.Admin}
 	if len(p.Target) == 0 {
 		return nil, fmt.Errorf("--target or --server: one is needed")
 	}
@@ -152,7 +153,7 @@ func (p *place) open(ctx context.Context, load *shape, args []string) (s *site, 
 const spareUsers = 20000
 
 func (p *place) start(ctx context.Context, sh *shape, args []string) (*site, error) {
-	s := &site{}
+	s := &site{domain: p.Domain}
 	spec, done, err := serverSpec(ctx, p.Server)
 	s.done = append(s.done, done)
 	if err != nil {
@@ -216,7 +217,7 @@ func (c *shape) config(scenario string, s *site) (load.Config, error) {
 	cfg.Requests, cfg.Duration, cfg.Sockets, cfg.Window = c.Requests, c.Duration, c.Sockets, c.Window
 	cfg.Rate, cfg.MaxInFlight, cfg.Expires, cfg.Accept = c.Rate, c.InFlight, c.Expires, c.Accept
 	cfg.Hold, cfg.Prepare, cfg.Run, cfg.Check, cfg.AskAll = c.Hold, c.Prepare, c.Run, c.Check, c.AskAll
-	cfg.Near = c.Near
+	cfg.Near, cfg.Domain = c.Near, s.domain
 	cfg.Retry = c.Retry || scenario == load.Storm || scenario == load.Mix
 	cfg.Interval, cfg.Settle = c.Interval, c.Settle
 	if cfg.Interval == 0 && (c.Rate > 0 || scenario == load.Storm) {
@@ -225,7 +226,6 @@ func (c *shape) config(scenario string, s *site) (load.Config, error) {
 	cfg.Targets, cfg.Registrars, cfg.PIDs, cfg.Admins = s.targets, s.registrars, s.pids, s.admins
 	if s.stand != nil {
 		cfg.First = s.stand.Take(c.Users)
-		cfg.Domain = s.stand.Cluster.Spec.Domain
 	}
 	if c.Processes < 1 {
 		return cfg, fmt.Errorf("--processes: must be above 0")
