@@ -54,7 +54,7 @@ func TestUsersFile(t *testing.T) {
 // TestDomainReachesTheLoad: of nodes that run anyway, too.
 func TestDomainReachesTheLoad(t *testing.T) {
 	p := place{Target: []string{"127.0.0.1:5060"}, Domain: "example.com"}
-	sh := shape{Processes: 1, Bind: "127.0.0.1", Users: 1, Sockets: 1, Window: 1, InFlight: 1, Expires: 60}
+	sh := shape{Transport: load.UDP, Processes: 1, Bind: "127.0.0.1", Users: 1, Sockets: 1, Window: 1, InFlight: 1, Expires: 60}
 	s, err := p.open(t.Context(), &sh, nil)
 	if err != nil {
 		t.Fatal(err)
