@@ -80,7 +80,7 @@ func (n *notifier) turn() []*notification {
 
 // make is the next NOTIFY of a subscription, nil if there is nothing to tell now.
 func (n *notifier) make(sub *subscription, now int64) *notification {
-	if sub.silent || sub.of.state == nil && sub.reason == "" {
+	if sub.silent || sub.answering || sub.of.state == nil && sub.reason == "" {
 		return nil
 	}
 	pending := sub.verdict == event.Confirm

@@ -317,12 +317,12 @@ func (s *Server) resubscribe(tx serverTx, r *request, _ *plan) error {
 	now := s.parts.Cluster.NowMS()
 	p.ExpiresMs = now + int64(expiresS)*1000
 	if !s.ask(tx.Context(), func(context.Context) {
+		defer s.watch.replied(sub)
 		if err := s.watch.refresh(sub, p, expiresS, now); err != nil {
 			s.refuse(tx, r, err)
 			return
 		}
 		s.accepted(tx, r, sub, expiresS)
-		s.watch.poke()
 	}) {
 		return actors.ErrOverloaded
 	}

@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -39,9 +40,10 @@ type subscription struct {
 	parent *subscription
 	member *listMember
 
-	// accepted: the 200 has been sent. force: the next NOTIFY is due whatever was told.
+	// accepted: the 200 has been sent. answering: that of a refresh, or of the end,
+	// has not, and its NOTIFY waits for it. force: the next NOTIFY is due whatever was told.
 	// retry: the last one failed.
-	accepted, force, retry bool
+	accepted, answering, force, retry bool
 	// waiting: it stands in its user's waiting; timed: a timer will put it there.
 	waiting, timed bool
 	// busy: a NOTIFY has no answer yet; again: something became due meanwhile.
@@ -149,7 +151,7 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 	if f := p.GetFlow(); f.GetStream() {
 		n.streams[f.Counter] = append(n.streams[f.Counter], sub)
 	}
-	sub.told, sub.force, sub.nextMS = nil, true, 0
+	sub.told, sub.force, sub.nextMS, sub.answering = nil, true, 0, true
 	if expiresS == 0 {
 		n.end(sub, "timeout", now)
 		n.mu.Unlock()
@@ -168,6 +170,21 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 	return nil
 }
 
+// replied says that a SUBSCRIBE in the dialog has its answer. A watcher must
+// take a NOTIFY that comes before it (RFC 6665 4.1.2.4); not all do.
+func (n *notifier) replied(sub *subscription) {
+	n.mu.Lock()
+	if sub.answering {
+		sub.answering = false
+		// One that waits for the owner's word is due when that comes.
+		if !slices.Contains(sub.user.refreshed, sub) {
+			n.due(sub, n.nowMS())
+		}
+	}
+	n.mu.Unlock()
+	n.poke()
+}
+
 // due has a NOTIFY sent as soon as it may be, if there is something to tell then.
 func (n *notifier) due(sub *subscription, now int64) {
 	switch {
@@ -176,7 +193,7 @@ func (n *notifier) due(sub *subscription, now int64) {
 			sub.member.dirty = true
 			n.due(sub.parent, now)
 		}
-	case sub.waiting || sub.silent || !sub.accepted:
+	case sub.waiting || sub.silent || !sub.accepted || sub.answering:
 	case sub.busy:
 		sub.again = true
 	case sub.nextMS > now && sub.reason == "" && !sub.force:
