@@ -44,12 +44,13 @@ func newPair(t testing.TB) *pair {
 func (p *pair) check(raw string) bool {
 	p.t.Helper()
 	from := netip.MustParseAddrPort(alice)
+	var ordinary *transaction.Layer
 	for _, r := range []*rig{p.plain, p.normal} {
 		// Repeats of an earlier request are none here.
 		lcfg := transaction.DefaultConfig()
 		lcfg.Seed = 1
-		r.layer = transaction.New(lcfg, r.srv)
-		r.srv.Use(r.layer)
+		ordinary = transaction.New(lcfg, r.srv)
+		r.srv.Use(ordinary)
 		r.reg.last, r.reg.list = nil, nil
 		r.net.take()
 	}
@@ -65,7 +66,7 @@ func (p *pair) check(raw string) bool {
 	if err != nil {
 		p.t.Fatalf("plain, and %v:\n%s", err, raw)
 	}
-	p.normal.layer.Receive(&transport.Message{Request: req, Raw: []byte(raw), Flow: p.normal.net.flow(from), At: now})
+	ordinary.Receive(&transport.Message{Request: req, Raw: []byte(raw), Flow: p.normal.net.flow(from), At: now})
 	question := func(r *rig) *messages.Register {
 		if r.reg.last == nil {
 			return nil
@@ -219,8 +220,7 @@ func BenchmarkPlainRegister(b *testing.B) {
 		n++
 		raw[at], raw[at+1] = 'a'+byte(n%26), '0'+byte(n/26%10)
 		if n%260 == 0 {
-			r.layer = transaction.New(transaction.DefaultConfig(), r.srv)
-			r.srv.Use(r.layer)
+			r.srv.Use(transaction.New(transaction.DefaultConfig(), r.srv))
 		}
 		r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
 	}
