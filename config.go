@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"hereis/actors"
 	"hereis/cluster"
 	"hereis/sipfront"
 	"hereis/sipfront/transaction"
@@ -40,6 +41,12 @@ type Config struct {
 	// Advertise is the address, ip or ip:port, at which devices and other nodes
 	// reach SIP on this node. Empty: the first of SIP, if that is not unspecified.
 	Advertise string `name:"advertise" group:"sip" placeholder:"ADDR" help:"Address at which others reach this node, IP or IP:PORT; empty: the first --sip."`
+	// RecordRoute is the host, or host:port, that this node puts into its
+	// Record-Route in the place of its own address: a name, or an address, that
+	// leads to several nodes. The requests of a dialog (BYE, re-INVITE) then
+	// survive the death of the node that the call came through. Empty: the
+	// node's own address.
+	RecordRoute string `name:"record-route" group:"sip" placeholder:"HOST" help:"Host, or HOST:PORT, in Record-Route that leads to several nodes, so that calls outlive one of them; empty: this node's address."`
 	// Domains are the domains that this cluster serves, each with aliases that
 	// mean the same: "example.com" or "example.com=sip.example.com,10.0.0.1".
 	// Empty: the advertised address is the only one.
@@ -69,6 +76,12 @@ type Config struct {
 	// as DOMAIN or DOMAIN=HOST:PORT. All others are refused.
 	Relays []string `name:"relay" group:"sip" placeholder:"D" help:"Foreign domain that authenticated users and trunks may call, DOMAIN or DOMAIN=HOST:PORT; repeatable."`
 
+	// StoreMessages keeps a MESSAGE for a user who is offline, and delivers it when
+	// the user registers at any node (RFC 3428); the sender gets a 202.
+	StoreMessages bool `name:"store-messages" group:"sip" help:"Keep a MESSAGE for a user who is offline, and deliver it when the user registers."`
+	// MessageTTL is how long such a message is kept at most. 1 min to 30 days.
+	MessageTTL time.Duration `name:"message-ttl" group:"sip" placeholder:"T" help:"How long a MESSAGE for a user who is offline is kept at most."`
+
 	// Cluster is the ip:port of gossip (UDP and TCP). Empty: port 7060 at
 	// the advertised address with a secret, at 127.0.0.1 without.
 	Cluster string `name:"cluster" group:"cluster" placeholder:"ADDR" help:"Address for gossip, IP:PORT; empty: port 7060, on loopback without a secret."`
@@ -83,8 +96,9 @@ type Config struct {
 	// all addresses are tried. One that answers is enough, none is no error.
 	Join []string `name:"join" group:"cluster" placeholder:"ADDR" help:"Gossip address of a node to join, HOST:PORT; repeatable; a DNS name gives all its addresses."`
 	// SecretFile holds the secret that all nodes of a cluster share, 16 bytes at
-	// least. Without it peers are listened for on loopback only.
-	SecretFile string `name:"secret-file" group:"cluster" placeholder:"FILE" help:"File with the secret of the cluster; without it, peers on loopback only."`
+	// least. Without it peers are listened for on loopback only, and a node whose
+	// SIP is not on loopback makes a secret of its own in Data.
+	SecretFile string `name:"secret-file" group:"cluster" placeholder:"FILE" help:"File with the secret of the cluster; none: peers on loopback only, or, if SIP is not on loopback, a secret of its own in --data."`
 	// Profile sets the timers of failure detection: "lan" or "wan".
 	Profile string `name:"profile" group:"cluster" placeholder:"P" help:"Timers of failure detection: lan or wan."`
 
@@ -102,6 +116,41 @@ type Config struct {
 	MaxBindings int `name:"max-bindings" group:"registrar" placeholder:"N" help:"Live bindings of one user."`
 	// BindingPolicy is what happens to one more: "reject" (403) or "replace-oldest".
 	BindingPolicy string `name:"binding-policy" group:"registrar" placeholder:"POLICY" help:"For one binding more: reject or replace-oldest."`
+
+	// PublishMin, PublishMax and PublishDefault are for publications what
+	// ExpiresMin, ExpiresMax and ExpiresDefault are for bindings (RFC 3903 6).
+	PublishMin     time.Duration `name:"publish-min" group:"presence" placeholder:"T" help:"Shortest publication; a shorter wish is answered 423."`
+	PublishMax     time.Duration `name:"publish-max" group:"presence" placeholder:"T" help:"Longest publication; a longer wish is shortened."`
+	PublishDefault time.Duration `name:"publish-default" group:"presence" placeholder:"T" help:"Publication of those who do not say how long."`
+	// SubscribeMin, SubscribeMax and SubscribeDefault are the same for
+	// subscriptions (RFC 6665 4.2.1.1). SubscribeMin is at most one hour.
+	SubscribeMin     time.Duration `name:"subscribe-min" group:"presence" placeholder:"T" help:"Shortest subscription; a shorter wish is answered 423."`
+	SubscribeMax     time.Duration `name:"subscribe-max" group:"presence" placeholder:"T" help:"Longest subscription; a longer wish is shortened."`
+	SubscribeDefault time.Duration `name:"subscribe-default" group:"presence" placeholder:"T" help:"Subscription of those who do not say how long."`
+	// PresencePolicy decides who may watch whom where no rule of PresenceRules does:
+	// "open", "authenticated" or "confirm"; empty: "authenticated" with Users, else "open".
+	PresencePolicy string `name:"presence-policy" group:"presence" placeholder:"POLICY" help:"Who may watch whom: open, authenticated or confirm; authenticated with --users, otherwise open."`
+	// PresenceRules is a file of rules on who may watch whom. It is read again when it changes.
+	PresenceRules string `name:"presence-rules" group:"presence" placeholder:"FILE" help:"Rules on who may watch whom (YAML); read again when it changes."`
+	// Lists is a file of resource lists (RFC 4662): who subscribes to the address
+	// of one is told of all its members. It is read again when it changes.
+	Lists string `name:"lists" group:"presence" placeholder:"FILE" help:"Resource lists, which are watched as one (YAML); read again when it changes."`
+	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
+	// unless its watcher asks for a longer one (RFC 6446); what changes meanwhile
+	// is told at its end.
+	NotifyInterval time.Duration `name:"notify-interval" group:"presence" placeholder:"T" help:"Shortest time between two NOTIFYs of a subscription; changes meanwhile are told at its end."`
+
+	// MaxPublications is how many live publications a user may have, of all event packages.
+	MaxPublications int `name:"max-publications" group:"limits" placeholder:"N" help:"Live publications of one user; above it 403."`
+	// MaxPublication bounds the body of a PUBLISH.
+	MaxPublication int `name:"max-publication" group:"limits" placeholder:"BYTES" help:"Body of a PUBLISH; above it 413."`
+	// MaxSubscriptions bounds those that this node serves, MaxWatchers those to one user.
+	MaxSubscriptions int `name:"max-subscriptions" group:"limits" placeholder:"N" help:"Subscriptions that this node serves; above it 503."`
+	MaxWatchers      int `name:"max-watchers" group:"limits" placeholder:"N" help:"Subscriptions to one user at this node; above it 403."`
+	// MaxListMembers bounds the members of a resource list.
+	MaxListMembers int `name:"max-list-members" group:"limits" placeholder:"N" help:"Members of a resource list; above it 403."`
+	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
+	MaxNotifies int `name:"max-notifies" group:"limits" placeholder:"N" help:"NOTIFYs without an answer at a time; others wait."`
 
 	// MaxTransactions bounds SIP transactions, both sides; above it: 503.
 	MaxTransactions int `name:"max-transactions" group:"limits" placeholder:"N" help:"SIP transactions at a time; above it 503."`
@@ -131,6 +180,16 @@ type Config struct {
 	MaxBroadcasts int `name:"max-broadcasts" group:"limits" placeholder:"N" help:"Users that all nodes are asked about at a time; above it 503."`
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
+
+	// MaxStored bounds the messages that this node keeps for users who are
+	// offline, MaxStoredPerUser those of one user at all nodes, MaxStoredBytes the
+	// body of one; above them the sender is told that the user is unavailable.
+	MaxStored        int `name:"max-stored" group:"limits" placeholder:"N" help:"Messages kept at this node for users who are offline (--store-messages); above it 480."`
+	MaxStoredPerUser int `name:"max-stored-per-user" group:"limits" placeholder:"N" help:"Messages kept for one user who is offline, at all nodes; above it 480."`
+	MaxStoredBytes   int `name:"max-stored-bytes" group:"limits" placeholder:"BYTES" help:"Body of a message that is kept; above it 480."`
+	// MaxWatchBacklog bounds the users of whom a watcher may have changes unread;
+	// above it the watcher is given a list of all who are online instead.
+	MaxWatchBacklog int `name:"max-watch-backlog" group:"limits" placeholder:"N" help:"Users of whom a watcher may have changes unread; above it a list of all takes their place."`
 
 	// MaxPending bounds the requests without a final answer, ringing calls among
 	// them; above it: 503.
@@ -186,18 +245,26 @@ const (
 func DefaultConfig() Config {
 	tr, tx, front, cl := transport.DefaultConfig(), transaction.DefaultConfig(), sipfront.DefaultConfig(), cluster.DefaultConfig()
 	return Config{
-		Data:            "hereis-data",
-		Durability:      "sync",
-		SIP:             []string{"0.0.0.0:5060"},
-		RingTimeout:     front.RingTimeout,
-		Digest:          []string{"SHA-256", "SHA-512-256", "MD5"},
-		NonceLife:       front.NonceLife,
-		Profile:         "lan",
-		ExpiresMin:      time.Minute,
-		ExpiresMax:      2 * time.Hour,
-		ExpiresDefault:  time.Hour,
-		MaxBindings:     10,
-		BindingPolicy:   "reject",
+		Data:           "hereis-data",
+		Durability:     "sync",
+		SIP:            []string{"0.0.0.0:5060"},
+		RingTimeout:    front.RingTimeout,
+		Digest:         []string{"SHA-256", "SHA-512-256", "MD5"},
+		NonceLife:      front.NonceLife,
+		Profile:        "lan",
+		ExpiresMin:     time.Minute,
+		ExpiresMax:     2 * time.Hour,
+		ExpiresDefault: time.Hour,
+		MaxBindings:    10,
+		BindingPolicy:  "reject",
+
+		PublishMin: time.Minute, PublishMax: 2 * time.Hour, PublishDefault: time.Hour,
+		SubscribeMin: front.SubscribeMin, SubscribeMax: front.SubscribeMax, SubscribeDefault: front.SubscribeDefault,
+		NotifyInterval:  front.NotifyInterval,
+		MaxPublications: 8, MaxPublication: front.MaxPublication,
+		MaxSubscriptions: front.MaxSubscriptions, MaxWatchers: front.MaxWatchers, MaxNotifies: front.MaxNotifies,
+		MaxListMembers: front.MaxListMembers,
+
 		MaxTransactions: tx.MaxTransactions,
 		AnswerBytes:     tx.AnswerBytes,
 		MaxFlows:        tr.MaxFlows,
@@ -210,8 +277,12 @@ func DefaultConfig() Config {
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
-		MaxPending:      tx.MaxPending,
-		SourceRate:      tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
+		MaxWatchBacklog: 65536,
+		MessageTTL:      front.MessageTTL,
+		MaxStored:       front.MaxStoredMessages, MaxStoredPerUser: actors.DefaultLimits().MaxMessages,
+		MaxStoredBytes: front.MaxMessageSize,
+		MaxPending:     tx.MaxPending,
+		SourceRate:     tr.Sources.PerSecond, SourceBurst: tr.Sources.Burst, SourceAnswers: tr.Sources.Answers,
 		MaxSources:     tr.Sources.Table,
 		MaxConnections: tr.Streams.Connections, MaxConnectionsPerSource: tr.Streams.PerSource,
 		MaxDatagram: tr.Limits.Datagram, MaxMessage: tr.Streams.Message, MaxBody: tr.Limits.Body,

@@ -2,6 +2,7 @@ package hereis
 
 import (
 	"math/rand/v2"
+	"path/filepath"
 
 	"hereis/actors"
 	"hereis/cluster"
@@ -25,21 +26,41 @@ func (c *Config) domains() (*actors.Domains, error) {
 	return actors.NewDomains(list...)
 }
 
-// keys derives the cluster's keys from the secret, or from nothing for a
-// cluster on loopback.
+// keys derives the cluster's keys from the secret. Without one, a node whose
+// SIP is on loopback has those that everybody knows, so that nodes on one host
+// meet without further ado. A node that others reach makes a secret of its own
+// in its data folder, which is there by now: routes, tokens and nonces of before
+// a restart are good after it, and nobody can make them up.
 func (c *Config) keys() (*cluster.Keys, error) {
-	if c.SecretFile == "" {
+	switch {
+	case c.SecretFile != "":
+		return cluster.LoadKeys(c.SecretFile)
+	case c.sipOnLoopback():
 		return cluster.InsecureKeys("hereis")
 	}
-	return cluster.LoadKeys(c.SecretFile)
+	own := filepath.Join(c.Data, ownSecret)
+	if err := cluster.MakeSecret(own); err != nil {
+		return nil, err
+	}
+	return cluster.LoadKeys(own)
 }
+
+// ownSecret is the file of a node's own secret in its data folder.
+const ownSecret = "secret"
+
+// MakeSecret writes a random secret for Config.SecretFile into a file that its
+// owner alone may read. A file that is there already stays as it is.
+func MakeSecret(file string) error { return cluster.MakeSecret(file) }
 
 // limits are the registrar's.
 func (c *Config) limits() actors.Limits {
 	l := actors.DefaultLimits()
 	l.DefaultExpires, l.MinExpires, l.MaxExpires = c.ExpiresDefault, c.ExpiresMin, c.ExpiresMax
 	l.Jitter = float64(c.ExpiresJitter) / 100
+	l.MaxMessages, l.MessageTTL = c.MaxStoredPerUser, c.MessageTTL
 	l.MaxBindings, l.Policy = c.MaxBindings, actors.Policy(c.BindingPolicy)
+	l.DefaultPublish, l.MinPublish, l.MaxPublish = c.PublishDefault, c.PublishMin, c.PublishMax
+	l.MaxPublications, l.MaxSubscribe = c.MaxPublications, c.SubscribeMax
 	return l
 }
 
@@ -71,7 +92,12 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
+	fc.RecordRoute = c.RecordRoute
+	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes
 	fc.NonceLife, fc.MaxNonces = c.NonceLife, c.MaxNonces
+	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault
+	fc.MaxPublication, fc.MaxSubscriptions, fc.MaxWatchers = c.MaxPublication, c.MaxSubscriptions, c.MaxWatchers
+	fc.MaxNotifies, fc.NotifyInterval, fc.MaxListMembers = c.MaxNotifies, c.NotifyInterval, c.MaxListMembers
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func validConfig() Config {
@@ -48,28 +49,37 @@ func TestConfigValidateNamesTheField(t *testing.T) {
 		t.Fatalf("the default is invalid: %v", err)
 	}
 	for field, change := range map[string]func(*Config){
-		"name":             func(c *Config) { c.Name = "a b" },
-		"data":             func(c *Config) { c.Data = "" },
-		"durability":       func(c *Config) { c.Durability = "x" },
-		"region":           func(c *Config) { c.Region = strings.Repeat("x", 65) },
-		"sip":              func(c *Config) { c.SIP = append(c.SIP, c.SIP[0]) },
-		"advertise":        func(c *Config) { c.Advertise = "0.0.0.0" },
-		"domain":           func(c *Config) { c.Domains = []string{"a b"} },
-		"cluster":          func(c *Config) { c.Cluster = "10.0.0.1:7060" },
-		"cluster-stream":   func(c *Config) { c.ClusterStream = c.Cluster },
-		"cluster-remote":   func(c *Config) { c.ClusterRemote = "x" },
-		"join":             func(c *Config) { c.Join = []string{"host:0"} },
-		"profile":          func(c *Config) { c.Profile = "" },
-		"expires-min":      func(c *Config) { c.ExpiresMin = 0 },
-		"expires-max":      func(c *Config) { c.ExpiresMax = 1 },
-		"expires-jitter":   func(c *Config) { c.ExpiresJitter = 51 },
-		"max-bindings":     func(c *Config) { c.MaxBindings = 0 },
-		"binding-policy":   func(c *Config) { c.BindingPolicy = "" },
-		"max-transactions": func(c *Config) { c.MaxTransactions = 0 },
-		"admin":            func(c *Config) { c.Admin = "localhost:1" },
-		"log-level":        func(c *Config) { c.LogLevel = "" },
-		"log-format":       func(c *Config) { c.LogFormat = "" },
-		"stop-timeout":     func(c *Config) { c.StopTimeout = 0 },
+		"name":              func(c *Config) { c.Name = "a b" },
+		"data":              func(c *Config) { c.Data = "" },
+		"durability":        func(c *Config) { c.Durability = "x" },
+		"region":            func(c *Config) { c.Region = strings.Repeat("x", 65) },
+		"sip":               func(c *Config) { c.SIP = append(c.SIP, c.SIP[0]) },
+		"advertise":         func(c *Config) { c.Advertise = "0.0.0.0" },
+		"record-route":      func(c *Config) { c.RecordRoute = "sip.example.com;lr" },
+		"domain":            func(c *Config) { c.Domains = []string{"a b"} },
+		"cluster":           func(c *Config) { c.Cluster = "10.0.0.1:7060" },
+		"cluster-stream":    func(c *Config) { c.ClusterStream = c.Cluster },
+		"cluster-remote":    func(c *Config) { c.ClusterRemote = "x" },
+		"join":              func(c *Config) { c.Join = []string{"host:0"} },
+		"profile":           func(c *Config) { c.Profile = "" },
+		"expires-min":       func(c *Config) { c.ExpiresMin = 0 },
+		"expires-max":       func(c *Config) { c.ExpiresMax = 1 },
+		"expires-jitter":    func(c *Config) { c.ExpiresJitter = 51 },
+		"max-bindings":      func(c *Config) { c.MaxBindings = 0 },
+		"binding-policy":    func(c *Config) { c.BindingPolicy = "" },
+		"publish-min":       func(c *Config) { c.PublishMin = 0 },
+		"publish-max":       func(c *Config) { c.PublishMax = 1 },
+		"publish-default":   func(c *Config) { c.PublishDefault = 3 * time.Hour },
+		"subscribe-min":     func(c *Config) { c.SubscribeMin = 2 * time.Hour },
+		"subscribe-max":     func(c *Config) { c.SubscribeMax = 1 },
+		"subscribe-default": func(c *Config) { c.SubscribeDefault = 0 },
+		"notify-interval":   func(c *Config) { c.NotifyInterval = -1 },
+		"max-watchers":      func(c *Config) { c.MaxWatchers = 0 },
+		"max-transactions":  func(c *Config) { c.MaxTransactions = 0 },
+		"admin":             func(c *Config) { c.Admin = "localhost:1" },
+		"log-level":         func(c *Config) { c.LogLevel = "" },
+		"log-format":        func(c *Config) { c.LogFormat = "" },
+		"stop-timeout":      func(c *Config) { c.StopTimeout = 0 },
 	} {
 		cfg := validConfig()
 		change(&cfg)

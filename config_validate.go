@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hereis/sipfront"
+	"hereis/sipfront/event"
 )
 
 // maxNameLen keeps a member's metadata within memberlist's 512 bytes
@@ -27,7 +30,7 @@ func fieldErr(field, format string, args ...any) error {
 
 // Validate returns every setting that is wrong, each a FieldError, joined.
 func (c *Config) Validate() error {
-	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validateLimits(), c.validateOperation())
+	return errors.Join(c.validateNode(), c.validateSIP(), c.validateTrust(), c.validateCluster(), c.validateRegistrar(), c.validatePresence(), c.validateLimits(), c.validateOperation())
 }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -80,6 +83,9 @@ func (c *Config) validateSIP() error {
 	case adv.Addr().IsUnspecified():
 		errs = append(errs, fieldErr("advertise", "%s cannot be told to others", adv.Addr()))
 	}
+	if !sipfront.ValidRecordRoute(c.RecordRoute) {
+		errs = append(errs, fieldErr("record-route", "%q is not HOST or HOST:PORT", c.RecordRoute))
+	}
 	if c.RingTimeout <= 0 {
 		errs = append(errs, fieldErr("ring-timeout", "%v is not positive", c.RingTimeout))
 	}
@@ -94,9 +100,7 @@ func (c *Config) validateSIP() error {
 	return errors.Join(errs...)
 }
 
-// validateTrust is about who may register and call. Nonces, route tokens and
-// marks are made with keys that follow from the secret: without one they are
-// known to everybody, and passwords would keep nobody out.
+// validateTrust is about who may register and call.
 func (c *Config) validateTrust() error {
 	var errs []error
 	if _, err := c.front(); err != nil {
@@ -104,6 +108,9 @@ func (c *Config) validateTrust() error {
 	}
 	if len(c.Digest) == 0 {
 		errs = append(errs, fieldErr("digest", "at least one algorithm is needed"))
+	}
+	if c.MessageTTL < time.Minute || c.MessageTTL > 30*24*time.Hour {
+		errs = append(errs, fieldErr("message-ttl", "%s is not within 1m and 720h", c.MessageTTL))
 	}
 	if c.NonceLife < time.Second || c.NonceLife > 24*time.Hour {
 		errs = append(errs, fieldErr("nonce-life", "%s is not within 1s and 24h", c.NonceLife))
@@ -113,13 +120,6 @@ func (c *Config) validateTrust() error {
 			name, _, _ := strings.Cut(r, "=")
 			if _, ours := domains.Canonical(name); ours {
 				errs = append(errs, fieldErr("relay", "%s is served here", name))
-			}
-		}
-	}
-	if c.SecretFile == "" && !c.sipOnLoopback() {
-		for field, set := range map[string]bool{"users": c.Users != "", "trunk": len(c.Trunks) > 0, "relay": len(c.Relays) > 0} {
-			if set {
-				errs = append(errs, fieldErr(field, "needs secret-file, which keeps callers from making credentials up"))
 			}
 		}
 	}
@@ -153,6 +153,12 @@ func (c *Config) validateCluster() error {
 			used[a.value] = a.field
 		}
 	}
+	// Nonces, route tokens and marks are made with keys that follow from the
+	// secret. A node that others reach has its own if it is given none (keys),
+	// and so is no part of a cluster.
+	if len(c.Join) > 0 && c.SecretFile == "" && !c.sipOnLoopback() {
+		errs = append(errs, fieldErr("secret-file", "needed to join others, as SIP is reached from other hosts: the same file at every node"))
+	}
 	for _, j := range c.Join {
 		if _, _, err := splitHostPort(j); err != nil {
 			errs = append(errs, fieldErr("join", "%v", err))
@@ -182,16 +188,52 @@ func (c *Config) validateRegistrar() error {
 	return errors.Join(append(errs, oneOf("binding-policy", c.BindingPolicy, "reject", "replace-oldest"))...)
 }
 
+func (c *Config) validatePresence() error {
+	var errs []error
+	for _, l := range []struct {
+		what                string
+		least, most, normal time.Duration
+	}{
+		{"publish", c.PublishMin, c.PublishMax, c.PublishDefault},
+		{"subscribe", c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault},
+	} {
+		// RFC 3903 6 step 4, RFC 6665 4.2.1.1: 423 is only for less than an hour.
+		if l.least < time.Second || l.least > time.Hour {
+			errs = append(errs, fieldErr(l.what+"-min", "%s is not within 1s and 1h", l.least))
+		}
+		if l.most < l.least || l.most > 30*24*time.Hour {
+			errs = append(errs, fieldErr(l.what+"-max", "%s is not within %s-min (%s) and 720h", l.most, l.what, l.least))
+		}
+		if l.normal < l.least || l.normal > l.most {
+			errs = append(errs, fieldErr(l.what+"-default", "%s is not within %s-min (%s) and %s-max (%s)", l.normal, l.what, l.least, l.what, l.most))
+		}
+	}
+	if c.NotifyInterval < 0 || c.NotifyInterval > time.Hour {
+		errs = append(errs, fieldErr("notify-interval", "%s is not within 0s and 1h", c.NotifyInterval))
+	}
+	switch policy := c.presencePolicy(); {
+	case c.PresencePolicy != "" && !policy.Valid():
+		errs = append(errs, fieldErr("presence-policy", "%q is not open, authenticated or confirm", c.PresencePolicy))
+	case policy != event.Open && c.Users == "":
+		errs = append(errs, fieldErr("presence-policy", "%s needs users: without passwords nobody shows one", policy))
+	}
+	return errors.Join(errs...)
+}
+
 func (c *Config) validateLimits() error {
 	var errs []error
 	for _, l := range []struct {
 		field      string
 		value, min int
 	}{
+		{"max-publications", c.MaxPublications, 1}, {"max-publication", c.MaxPublication, 256},
+		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1}, {"max-list-members", c.MaxListMembers, 1},
 		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},
 		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
+		{"max-watch-backlog", c.MaxWatchBacklog, 1},
+		{"max-stored", c.MaxStored, 1}, {"max-stored-per-user", c.MaxStoredPerUser, 1}, {"max-stored-bytes", c.MaxStoredBytes, 1},
 		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},
 		{"source-answers", c.SourceAnswers, 0}, {"max-sources", c.MaxSources, 1},
 		{"max-connections", c.MaxConnections, 1}, {"max-connections-per-source", c.MaxConnectionsPerSource, 1},

@@ -51,10 +51,9 @@ func notThere() []missing {
 		{3261, "18.1.1", true, "multicast: not sent, not listened for"},
 		{3261, "26.2", false, "TLS: no transport; a sips URI is answered 480"},
 		{3263, "5", false, "a sent-by that is a name is answered at its received address; its SRV records are not asked for"},
-		{3903, "-", false, "PUBLISH for users of ours is passed on, not kept"},
+		{3903, "-", true, "a PUBLISH is composed at each watcher's node; there is no separate compositor"},
 		{5626, "5.4", false, "no STUN on the SIP port for UDP flows; outbound is offered over connections"},
 		{5627, "-", false, "GRUU: not made"},
-		{6665, "-", false, "SUBSCRIBE is passed on; the node is no notifier"},
 		{7118, "-", false, "WebSocket: no transport"},
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"hereis/cluster"
@@ -15,19 +18,51 @@ var ErrNotRemembered = errors.New("no failed member of that name is remembered")
 // drainLook is how often a drain that is waited for is looked at.
 const drainLook = 20 * time.Millisecond
 
+// farewell is how long a node that stops waits for its watchers to have heard of it.
+const farewell = 2 * time.Second
+
 // Drain makes the node hold nothing for others any more, and take no new
 // registrations and calls: 503 with Retry-After. It goes on as the edge of its
 // own flows and passes on what runs through it. It returns when the other
 // members have been told; DrainStatus says when they have all that it held.
+//
+// Its subscriptions end, so that their watchers come again to another node, if
+// there is one.
 func (n *Node) Drain() error {
-	n.sip.SetDraining(true)
-	return n.gossip.SetDraining(true)
+	n.duty.drained.Store(true)
+	n.sip.DeactivateSubscriptions(n.hasPeers())
+	return n.goOnDuty()
 }
 
 // Undrain takes Drain back.
 func (n *Node) Undrain() error {
-	n.sip.SetDraining(false)
-	return n.gossip.SetDraining(false)
+	n.duty.drained.Store(false)
+	n.sip.DeactivateSubscriptions(false)
+	return n.goOnDuty()
+}
+
+// duty is why a node would take nothing new.
+type duty struct {
+	// mu makes telling the others one at a time; the last word is the right one.
+	mu sync.Mutex
+	// drained: somebody wants it so. clockOff: see judgeClock.
+	drained, clockOff atomic.Bool
+}
+
+// goOnDuty takes new things, or not any more, and tells the others.
+func (n *Node) goOnDuty() error {
+	n.duty.mu.Lock()
+	defer n.duty.mu.Unlock()
+	off := n.duty.drained.Load() || n.duty.clockOff.Load()
+	n.sip.SetDraining(off)
+	return n.gossip.SetDraining(off)
+}
+
+// hasPeers tells whether another node could take over what this one serves.
+func (n *Node) hasPeers() bool {
+	return slices.ContainsFunc(n.cluster.Members(), func(m cluster.MemberStatus) bool {
+		return m.Name != n.Name() && m.FailedMS == 0 && !m.Draining
+	})
 }
 
 // DrainStatus tells how far a drain has come; the node may be stopped without
@@ -45,7 +80,7 @@ func (n *Node) Drained(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d records and %d members are left: %w", st.Left, len(st.Waiting), ctx.Err())
+			return fmt.Errorf("%d records are left, and members %q: %w", st.Left, st.Waiting, ctx.Err())
 		case <-tick.C:
 		}
 	}
@@ -73,6 +108,11 @@ func (n *Node) drainToStop(ctx context.Context) error {
 		return nil // the membership has ended: that is why this node stops
 	case err != nil:
 		n.log.Warn("the others could not be told of the drain", "err", err)
+	}
+	told, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	if err := n.sip.SubscriptionsTold(told); err != nil {
+		n.log.Warn("not every watcher has been told to come again elsewhere", "err", err)
 	}
 	if err := n.Drained(ctx); err != nil {
 		n.log.Warn("not everything was handed over", "took", time.Since(began), "err", err)

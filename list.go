@@ -121,7 +121,9 @@ func (n *Node) listPage(ctx context.Context, pattern, after string, out *Listed)
 	}
 	for aor, rec := range merged {
 		beyond := more != "" && cluster.ListOrder(aor, more) > 0
-		if !beyond && slices.ContainsFunc(rec.Leases, func(l *messages.Lease) bool { return rec.Alive(l, page.nowMS) }) {
+		if !beyond && slices.ContainsFunc(rec.Leases, func(l *messages.Lease) bool {
+			return l.GetKind() <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, page.nowMS)
+		}) {
 			page.records = append(page.records, rec)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"hereis/messages"
 	"hereis/sipfront"
 	"hereis/sipfront/credentials"
+	"hereis/sipfront/event"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -42,9 +43,14 @@ type Node struct {
 	layer     *transaction.Layer
 	sip       *sipfront.Server
 	// users is nil if everybody may register.
-	users   *credentials.File
-	self    cluster.Member
-	latency *latencies
+	users *credentials.File
+	// authorizer decides who may watch whom; lists are the resource lists, nil if there are none.
+	authorizer *authorizer
+	lists      *followed[event.Lists]
+	self       cluster.Member
+	feeds      feeds
+	latency    *latencies
+	duty       duty
 }
 
 // New checks cfg, opens the data folder and takes every port, so that whatever
@@ -54,7 +60,7 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: log, latency: newLatencies()}
+	n := &Node{cfg: cfg, log: log, latency: newLatencies(), feeds: feeds{byPattern: make(map[string]*feed)}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -63,17 +69,17 @@ func New(cfg Config, log *slog.Logger) (_ *Node, err error) {
 	if n.domains, err = cfg.domains(); err != nil {
 		return nil, err
 	}
-	keys, err := cfg.keys()
-	if err != nil {
-		return nil, err
-	}
-	if err := n.openUsers(keys); err != nil {
+	if err := n.openUsers(); err != nil {
 		return nil, err
 	}
 	if err := n.openSIP(); err != nil {
 		return nil, err
 	}
 	if err := n.openStore(); err != nil {
+		return nil, err
+	}
+	keys, err := cfg.keys()
+	if err != nil {
 		return nil, err
 	}
 	if err := n.openCluster(keys); err != nil {
@@ -107,6 +113,7 @@ func (n *Node) openSIP() error {
 	tc.Plain = func(m *transport.Message) bool { return n.sip.Plain(m) }
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
+		n.sip.FlowClosed(f.ID())
 		n.cluster.EndFlow(f.ID())
 	}
 	var err error
@@ -183,6 +190,8 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 		return err
 	}
 	n.peers.next = n.cluster
+	n.peers.onUp = func(name string) { n.sip.PeerBack(name) }
+	n.hearStates()
 	n.client = actors.NewClient(n.cluster)
 	if err := n.cluster.Load(); err != nil {
 		return err
@@ -238,6 +247,9 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 			rc.Transports = append(rc.Transports, a.Transport)
 		}
 	}
+	if err := n.openWatching(); err != nil {
+		return err
+	}
 	sc, err := n.cfg.front()
 	if err != nil {
 		return err
@@ -249,9 +261,14 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Transport: n.transport, Resolver: resolve.New(rc),
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
+		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
+		Authorizer: n.authorizer, List: n.list,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
+	}
+	if n.cfg.StoreMessages {
+		parts.Mailbox = mailbox{n.client, n.cluster}
 	}
 	n.sip, err = sipfront.New(sc, parts)
 	if err != nil {
@@ -259,7 +276,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 	}
 	n.layer = transaction.New(n.cfg.transaction(), n.sip)
 	n.sip.Use(n.layer)
-	return nil
+	return n.sip.LoadSubscriptions()
 }
 
 // Run serves until ctx ends, then leaves the cluster and stops every part in
@@ -279,6 +296,12 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
+	}
+	if n.authorizer.rules != nil {
+		parts = append(parts, part{name: "presence rules", run: n.authorizer.rules.run})
+	}
+	if n.lists != nil {
+		parts = append(parts, part{name: "lists", run: n.lists.run})
 	}
 	if n.actors != nil {
 		parts = slices.Insert(parts, 4, part{name: "actors", run: n.actors.Run})
@@ -311,6 +334,7 @@ func (n *Node) runGossip(ctx context.Context) error {
 // Close gives back what New took. Run calls it; so does who never ran the node.
 func (n *Node) Close() error {
 	var errs []error
+	n.feeds.stop()
 	if n.transport != nil {
 		n.transport.Close()
 	}
@@ -324,25 +348,6 @@ func (n *Node) Close() error {
 		errs = append(errs, n.store.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// watchClock ends the time in which node time may still step to what the first
-// peers say, when the node is settled.
-func (n *Node) watchClock(ctx context.Context) error {
-	t := time.NewTicker(100 * time.Millisecond)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			if n.cluster.Settled() {
-				n.clock.Settled()
-				<-ctx.Done()
-				return nil
-			}
-		}
-	}
 }
 
 func (n *Node) membersChanged(members []cluster.Member) {

@@ -3,10 +3,12 @@ package hereis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"hereis/actors"
 	"hereis/cluster"
@@ -63,13 +65,6 @@ func (n *Node) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, e
 	return n.client.Locate(ctx, aor)
 }
 
-// Watch yields the online and offline events of the users that pattern names,
-// from the whole cluster: an AoR, a domain as "@example.com", or "*". The
-// channel is closed when ctx ends or the node stops.
-func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	return n.cluster.Watch(ctx, pattern)
-}
-
 // Members lists this node and those that it knows, live or failed.
 func (n *Node) Members() []cluster.MemberStatus {
 	members := n.cluster.Members()
@@ -97,6 +92,9 @@ func (n *Node) Healthy() error { return n.store.Err() }
 func (n *Node) Ready() error {
 	if err := n.store.Err(); err != nil {
 		return err
+	}
+	if n.duty.clockOff.Load() {
+		return fmt.Errorf("%w: most members differ by %v", ErrClock, n.clock.Stats().Skew.Round(time.Millisecond))
 	}
 	if !n.cluster.Settled() {
 		return ErrUnsettled

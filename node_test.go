@@ -192,7 +192,13 @@ func (p *phone) send(n *member, method, uri, user string, extra ...string) strin
 		fmt.Sprintf("CSeq: %d %s", p.cseq, method),
 		"Max-Forwards: 70",
 	}, extra...)
-	msg := strings.Join(lines, "\r\n") + "\r\nContent-Length: 0\r\n\r\n"
+	return p.exchange(n, strings.Join(lines, "\r\n")+"\r\nContent-Length: 0\r\n\r\n")
+}
+
+// exchange sends a request until there is a final answer.
+func (p *phone) exchange(n *member, msg string) string {
+	p.t.Helper()
+	method, _, _ := strings.Cut(msg, " ")
 	_, at, _ := strings.Cut(n.SIPAddrs()[0], ":")
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at))
 	buf := make([]byte, 8192)
@@ -313,24 +319,26 @@ func TestRegisterMoveAndRestart(t *testing.T) {
 		cfgs[i].Durability = "sync"
 	}
 	nodes := startAll(t, cfgs, nil)
-	events, err := nodes[1].Watch(t.Context(), "*")
+	w, err := nodes[1].Watch(t.Context(), "*", hereis.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer w.Close()
 	p := newPhone(t)
 	if got := p.register(nodes[0], "alice", 600); !strings.HasPrefix(got, "SIP/2.0 200 ") || !strings.Contains(got, p.addr()) {
 		t.Fatalf("REGISTER: got %s", got)
 	}
 	expect := func(online bool, edge string) {
 		t.Helper()
-		for end := time.After(10 * time.Second); ; {
-			select {
-			case e := <-events:
-				if e.Aor == "sip:alice@example.com" && e.Changed && e.Online == online && (edge == "" || e.Edge == edge) {
-					return
-				}
-			case <-end:
-				t.Fatalf("no event: online %v at %s", online, edge)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for {
+			e, err := w.Next(ctx)
+			if err != nil {
+				t.Fatalf("no event: online %v at %s: %v", online, edge, err)
+			}
+			if e.AoR == "sip:alice@example.com" && e.Online == online && (edge == "" || e.Device.GetEdge() == edge) {
+				return
 			}
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/messages"
@@ -23,8 +25,29 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
 }
 
-func (g grains) Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent {
+func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
+}
+
+func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
+
+func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	return g.user.Tell(before, after, nowMS)
+}
+
+// mailbox keeps messages as leases of this node.
+type mailbox struct {
+	*actors.Client
+	cluster *cluster.Node
+}
+
+// Mail implements sipfront.Mailbox.
+func (m mailbox) Mail() map[actors.AoR]int {
+	mail := make(map[actors.AoR]int)
+	for aor, n := range m.cluster.Own(messages.LeaseKind_LEASE_KIND_MESSAGE) {
+		mail[actors.AoR(aor)] = n
+	}
+	return mail
 }
 
 // flows tells the cluster what the front end knows of this edge's flows.
@@ -35,6 +58,16 @@ func (f flows) Open(flow *messages.FlowID) bool { return f.transport.Open(flow) 
 // Superseded: there is nothing to stop for a UDP flow, whose keep-alives are the device's own.
 func (f flows) Superseded(*messages.Lease) {}
 
+// hearStates brings what owners tell of watched users to the front end.
+func (n *Node) hearStates() {
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
+		if m, ok := msg.(*messages.StateChanged); ok {
+			n.sip.StateChanged(m)
+		}
+	})
+	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
+}
+
 // peers remembers what other nodes said of themselves when their stream opened:
 // where they serve SIP, and their admin address. It is the front end's view of
 // the cluster.
@@ -42,6 +75,8 @@ type peers struct {
 	self  string
 	nowMS func() int64
 	next  cluster.Receiver
+	// onUp is told after next that a stream is usable; nil: nobody.
+	onUp func(node string)
 
 	mu     sync.Mutex
 	hellos map[string]*messages.Hello
@@ -74,6 +109,9 @@ func (p *peers) PeerUp(hello *messages.Hello) {
 	p.publish()
 	p.mu.Unlock()
 	p.next.PeerUp(hello)
+	if p.onUp != nil {
+		p.onUp(hello.Name)
+	}
 }
 
 // PeerDown keeps the addresses: a node whose stream is down for a moment is a

@@ -22,8 +22,15 @@ func (n *Node) Stats() map[string]float64 {
 	flatten(out, "stream", n.streams.Stats())
 	flatten(out, "store", n.store.Stats())
 	flatten(out, "clock", n.clock.Stats())
+	flatten(out, "watch", n.feeds.numbers())
 	if n.users != nil {
 		flatten(out, "users", n.users.Stats())
+	}
+	if n.authorizer.rules != nil {
+		flatten(out, "presence_rules", n.authorizer.rules.stats())
+	}
+	if n.lists != nil {
+		flatten(out, "lists", n.lists.stats())
 	}
 	for _, p := range n.streams.Stats().Peers {
 		label := fmt.Sprintf("{peer=%q}", p.Name)

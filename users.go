@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"hereis/cluster"
 	"hereis/sipfront/credentials"
 )
 
@@ -12,9 +11,9 @@ import (
 const usersLook = 2 * time.Second
 
 // openUsers reads the users file, and says plainly what protects the node.
-func (n *Node) openUsers(keys *cluster.Keys) (err error) {
-	if !keys.Secure && !n.cfg.sipOnLoopback() {
-		n.log.Warn("without secret-file anybody who reaches SIP here can forge routes; use it in a trusted network only")
+func (n *Node) openUsers() (err error) {
+	if n.cfg.SecretFile == "" && !n.cfg.sipOnLoopback() {
+		n.log.Info("the secret of this node is its own, in its data folder; nodes that shall join it need the file as their secret-file")
 	}
 	if n.cfg.Users == "" {
 		n.log.Info("digest is off: everybody may register and call; see --users")

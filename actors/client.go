@@ -141,12 +141,95 @@ func (c *Client) Remove(ctx context.Context, aor AoR, binding string) (*messages
 	if err != nil {
 		return nil, err
 	}
-	if !res.GetWrites().Empty() {
-		if err := c.cluster.Keep(ctx, res.Writes); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrDisk, err)
-		}
+	if err := c.keep(ctx, res.GetWrites()); err != nil {
+		return nil, err
 	}
 	return res, nil
+}
+
+// Publish puts a PUBLISH to its user and returns when this edge has stored what
+// it must before it may send the 200. It fills in what Register fills in.
+func (c *Client) Publish(ctx context.Context, p *messages.Publish) (*messages.Published, error) {
+	if err := c.cluster.KeepErr(); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	p.Edge, p.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
+	if p.Stamp == nil {
+		p.Stamp = c.cluster.NewStamp()
+	}
+	res, err := call[*messages.Published](ctx, c, p.Aor, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.keep(ctx, res.GetWrites()); err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// Subscribe asks for the state of a user, and tells what this node wants to be
+// told of from now on, if m.Interest is not nil. It fills in what Register fills in.
+func (c *Client) Subscribe(ctx context.Context, m *messages.Subscribe) (*messages.Subscribed, error) {
+	askedMS := c.cluster.NowMS() - m.GetAgeMs()
+	m.Edge, m.Incarnation, m.Stamp = c.cluster.Name(), c.cluster.Incarnation(), c.cluster.NewStamp()
+	res, err := call[*messages.Subscribed](ctx, c, m.Aor, m)
+	if behind := (ClockBehindError{}); errors.As(err, &behind) {
+		c.cluster.RaiseClock(behind.StampMS)
+		again := proto.CloneOf(m)
+		again.Stamp, again.AgeMs = c.cluster.NewStamp(), c.cluster.NowMS()-askedMS
+		res, err = call[*messages.Subscribed](ctx, c, again.Aor, again)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := c.keep(ctx, res.GetWrites()); err != nil {
+		return nil, err
+	}
+	return res, nil
+}
+
+// StoreMessage has a message kept for a user, and returns when it is stored here
+// and copied, with its key; nil: a repeat of it is stored at another node. It
+// fills in what Register fills in.
+func (c *Client) StoreMessage(ctx context.Context, m *messages.StoreMessage) (key []byte, err error) {
+	if err := c.cluster.KeepErr(); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	m.Edge, m.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
+	if m.Stamp == nil {
+		m.Stamp = c.cluster.NewStamp()
+	}
+	res, err := call[*messages.MessageStored](ctx, c, m.Aor, m)
+	if err != nil {
+		return nil, err
+	}
+	if leases := res.GetWrites().GetLeases(); len(leases) > 0 {
+		key = leases[0].Key
+	}
+	return key, c.keep(ctx, res.GetWrites())
+}
+
+// DropMessages ends messages of this node that have been delivered or given up.
+func (c *Client) DropMessages(ctx context.Context, aor AoR, keys ...[]byte) error {
+	m := &messages.DropMessages{
+		Aor: string(aor), Keys: keys, Edge: c.cluster.Name(), Incarnation: c.cluster.Incarnation(), Stamp: c.cluster.NewStamp(),
+	}
+	res, err := call[*messages.MessageStored](ctx, c, m.Aor, m)
+	if err != nil {
+		return err
+	}
+	return c.keep(ctx, res.GetWrites())
+}
+
+// keep stores what a holder has accepted from this edge.
+func (c *Client) keep(ctx context.Context, writes *messages.Record) error {
+	if writes.Empty() {
+		return nil
+	}
+	if err := c.cluster.Keep(ctx, writes); err != nil {
+		return fmt.Errorf("%w: %v", ErrDisk, err)
+	}
+	return nil
 }
 
 // Locate asks where a user can be called (WHEREIS). No way to call them is an

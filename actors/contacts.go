@@ -127,6 +127,7 @@ func (e *entry) replaces(o *entry) bool {
 // peeked is what matching needs of a Binding, sharing the payload's memory.
 type peeked struct {
 	contact, instance []byte
+	flowBound         bool
 	sinceMS           int64
 }
 
@@ -153,12 +154,16 @@ func peek(payload []byte, last protowire.Number) (p peeked) {
 				p.instance = v
 			}
 			payload = payload[n:]
-		case num == bindingSince && typ == protowire.VarintType:
+		case (num == bindingFlowBound || num == bindingSince) && typ == protowire.VarintType:
 			v, n := protowire.ConsumeVarint(payload)
 			if n < 0 {
 				return p
 			}
-			p.sinceMS = int64(v)
+			if num == bindingFlowBound {
+				p.flowBound = v != 0
+			} else {
+				p.sinceMS = int64(v)
+			}
 			payload = payload[n:]
 		default:
 			n := protowire.ConsumeFieldValue(num, typ, payload)
@@ -173,9 +178,10 @@ func peek(payload []byte, last protowire.Number) (p peeked) {
 
 // Field numbers of messages.Binding.
 const (
-	bindingContact  protowire.Number = 1
-	bindingInstance protowire.Number = 4
-	bindingSince    protowire.Number = 12
+	bindingContact   protowire.Number = 1
+	bindingInstance  protowire.Number = 4
+	bindingFlowBound protowire.Number = 7
+	bindingSince     protowire.Number = 12
 )
 
 // bind makes the payload of a binding. sinceMS is when the binding was first made.

@@ -45,6 +45,10 @@ var (
 	ErrDisk = errors.New("disk failure")
 	// ErrForbidden: refused by policy.
 	ErrForbidden = errors.New("forbidden")
+	// ErrConditionFailed: no publication has the entity-tag (RFC 3903 6, step 3).
+	ErrConditionFailed = errors.New("no such entity-tag")
+	// ErrTooManyPublications: the limit of publications is reached.
+	ErrTooManyPublications = errors.New("too many publications")
 )
 
 // IntervalTooBriefError is ErrIntervalTooBrief with the shortest interval that
@@ -89,7 +93,7 @@ type failure struct {
 
 // failures is that table: a function and no variable, so that nobody can
 // change it, and an array, so that it costs nothing.
-func failures() [16]failure {
+func failures() [18]failure {
 	return [...]failure{
 		{ErrStaleCSeq, messages.FailureCode_FAILURE_CODE_STALE_CSEQ},
 		{ErrIntervalTooBrief, messages.FailureCode_FAILURE_CODE_INTERVAL_TOO_BRIEF},
@@ -106,6 +110,8 @@ func failures() [16]failure {
 		{ErrOverloaded, messages.FailureCode_FAILURE_CODE_OVERLOADED},
 		{ErrDisk, messages.FailureCode_FAILURE_CODE_DISK},
 		{ErrForbidden, messages.FailureCode_FAILURE_CODE_FORBIDDEN},
+		{ErrConditionFailed, messages.FailureCode_FAILURE_CODE_CONDITION_FAILED},
+		{ErrTooManyPublications, messages.FailureCode_FAILURE_CODE_TOO_MANY_PUBLICATIONS},
 		{ErrInternal, messages.FailureCode_FAILURE_CODE_INTERNAL},
 	}
 }

@@ -15,7 +15,7 @@ func (t *update) limit() error {
 	if len(t.q.Record.GetLeases())+len(t.writes) <= t.cfg.MaxBindings {
 		return nil
 	}
-	if t.newKeys() > 0 && len(t.q.Record.Leases)+t.newKeys() > t.cfg.maxKeys() {
+	if t.newKeys() > 0 && t.keys()+t.newKeys() > t.cfg.maxKeys() {
 		return RetryAfterError{Err: ErrOverloaded, After: retryUnsettled}
 	}
 	others := t.others()
@@ -42,6 +42,16 @@ func (t *update) limit() error {
 		t.evict(l)
 	}
 	return nil
+}
+
+// keys counts the bindings that the record has, dead ones included.
+func (t *update) keys() (n int) {
+	for _, l := range t.q.Record.GetLeases() {
+		if isBinding(l) {
+			n++
+		}
+	}
+	return n
 }
 
 // newKeys counts writes of keys that the record has not.

@@ -35,6 +35,18 @@ type Limits struct {
 	MaxBindings int
 	// Policy is what happens beyond MaxBindings.
 	Policy Policy
+	// DefaultPublish, MinPublish and MaxPublish are the same for a PUBLISH (RFC
+	// 3903 6, step 4); MaxPublish is how long an ended publication is remembered.
+	DefaultPublish, MinPublish, MaxPublish time.Duration
+	// MaxPublications is how many live publications a user may have, of all event packages.
+	MaxPublications int
+	// MaxSubscribe is the longest subscription: no node's interest in a user
+	// lives for longer without being renewed.
+	MaxSubscribe time.Duration
+	// MaxMessages is how many messages are stored for a user who is offline;
+	// MessageTTL is how long at most.
+	MaxMessages int
+	MessageTTL  time.Duration
 	// Known tells whether the credential source has a user (rule 15); nil if
 	// there is no such source. It must not block.
 	Known func(aor AoR) bool
@@ -48,6 +60,15 @@ func DefaultLimits() Limits {
 		MaxExpires:     2 * time.Hour,
 		MaxBindings:    16,
 		Policy:         Reject,
+
+		DefaultPublish:  time.Hour,
+		MinPublish:      time.Minute,
+		MaxPublish:      2 * time.Hour,
+		MaxPublications: 8,
+		MaxSubscribe:    2 * time.Hour,
+
+		MaxMessages: 20,
+		MessageTTL:  24 * time.Hour,
 	}
 }
 
@@ -66,6 +87,20 @@ func (l Limits) Validate() error {
 		return fmt.Errorf("limits: Jitter %v: not between 0 and 0.5", l.Jitter)
 	case l.MaxBindings < 1:
 		return fmt.Errorf("limits: MaxBindings %d: below 1", l.MaxBindings)
+	case l.MinPublish < time.Second:
+		return fmt.Errorf("limits: MinPublish %v: below a second", l.MinPublish)
+	case l.DefaultPublish < l.MinPublish:
+		return fmt.Errorf("limits: DefaultPublish %v: below MinPublish %v", l.DefaultPublish, l.MinPublish)
+	case l.MaxPublish < l.DefaultPublish || l.MaxPublish > math.MaxUint32*time.Second:
+		return fmt.Errorf("limits: MaxPublish %v: not between DefaultPublish %v and 2^32-1 s", l.MaxPublish, l.DefaultPublish)
+	case l.MaxPublications < 1:
+		return fmt.Errorf("limits: MaxPublications %d: below 1", l.MaxPublications)
+	case l.MaxSubscribe < time.Second || l.MaxSubscribe > math.MaxUint32*time.Second:
+		return fmt.Errorf("limits: MaxSubscribe %v: not between 1 s and 2^32-1 s", l.MaxSubscribe)
+	case l.MaxMessages < 1:
+		return fmt.Errorf("limits: MaxMessages %d: below 1", l.MaxMessages)
+	case l.MessageTTL < time.Minute:
+		return fmt.Errorf("limits: MessageTTL %v: below a minute", l.MessageTTL)
 	case l.Policy != Reject && l.Policy != ReplaceOldest:
 		return fmt.Errorf("limits: Policy %q: neither %q nor %q", l.Policy, Reject, ReplaceOldest)
 	}

@@ -75,6 +75,30 @@ func (u *User) Answer(q *Question) *Answer {
 			return &Answer{Reply: ToFailure(err)}
 		}
 		return a
+	case *messages.Publish:
+		a, err := u.publish(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.Subscribe:
+		a, err := u.subscribe(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.StoreMessage:
+		a, err := u.storeMessage(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
+	case *messages.DropMessages:
+		a, err := u.dropMessages(q, msg)
+		if err != nil {
+			return &Answer{Reply: ToFailure(err)}
+		}
+		return a
 	case *messages.Locate:
 		return u.locate(q, msg)
 	case *messages.Where:

@@ -69,22 +69,25 @@ func TestPeers1_6_7_NoClaimOutlivesItsExpiry(t *testing.T) {
 // Contact expires, one of several removed, "*": each is announced as what it is.
 func TestPeers1_6_9_EveryFormOfExpiryIsAnnounced(t *testing.T) {
 	p := newReplica(DefaultLimits())
-	event := func(msg *messages.Register) *messages.UserEvent {
-		before := p.rec
+	event := func(msg *messages.Register) Step {
+		before := Sight{p.rec, p.now, map[string]uint64{"nodeA": 0}}
 		p.ask(msg)
 		p.advance(time.Second)
-		return p.user.Changed(before, p.rec, p.now)
+		if !p.user.Changed(before.Record, p.rec, p.now) {
+			t.Error("not announced at all")
+		}
+		return StepBetween(before, Sight{p.rec, p.now, before.Live})
 	}
 	ev := event(request(p.now, "nodeA", "c", 1, contactA+"|expires=600", contactB+"|expires=600"))
-	if !ev.GetOnline() || !ev.GetChanged() || len(ev.GetBindings()) != 2 {
+	if ev.Kind != WentOnline || len(ev.Devices) != 2 {
 		t.Errorf("Contact expires: %v", ev)
 	}
 	ev = event(request(p.now, "nodeA", "c", 2, contactA+"|expires=0"))
-	if !ev.GetOnline() || ev.GetChanged() || len(ev.GetBindings()) != 1 {
+	if ev.Kind != DevicesChanged || ev.Reason != Unregistered || len(ev.Devices) != 1 {
 		t.Errorf("one of two removed: %v", ev)
 	}
 	ev = event(expires(request(p.now, "nodeA", "c", 3, "*"), 0))
-	if ev == nil || ev.Online || !ev.Changed {
+	if ev.Kind != WentOffline || ev.Reason != Unregistered {
 		t.Errorf("star: %v", ev)
 	}
 }

@@ -20,29 +20,27 @@ func TestWhereAndUnknownMessages(t *testing.T) {
 
 func TestChanged(t *testing.T) {
 	p := newReplica(DefaultLimits())
+	live := map[string]uint64{"n1": 0, "n2": 0, "n3": 0}
 	step := func(what string, f func(), want string) {
 		t.Helper()
-		before := p.rec
+		before := Sight{p.rec, p.now, live}
 		f()
 		got := "nothing"
-		if ev := p.user.Changed(before, p.rec, p.now); ev != nil {
-			got = fmt.Sprintf("online=%v changed=%v n=%d edge=%s", ev.Online, ev.Changed, len(ev.Bindings), ev.Edge)
-			if ev.Aor != testAoR || ev.Ms != p.now {
-				t.Errorf("%s: %v", what, ev)
-			}
+		if p.user.Changed(before.Record, p.rec, p.now) {
+			s := StepBetween(before, Sight{p.rec, p.now, live})
+			got = fmt.Sprintf("%s %s n=%d edge=%s", s.Kind, s.Reason, len(s.Devices), s.Device.GetEdge())
 		}
 		check(t, what, got, want)
 		p.advance(time.Second)
 	}
-	step("first", func() { p.register("n1", "c", 1, contactA) }, "online=true changed=true n=1 edge=n1")
+	step("first", func() { p.register("n1", "c", 1, contactA) }, "online registered n=1 edge=n1")
 	step("refresh", func() { p.register("n1", "c", 2, contactA) }, "nothing")
-	step("second", func() { p.register("n2", "d", 1, contactB) }, "online=true changed=false n=2 edge=n2")
-	step("move", func() { p.register("n3", "c", 3, contactA) }, "online=true changed=false n=2 edge=n3")
-	step("one leaves", func() { p.register("n2", "d", 2, contactB+"|expires=0") }, "online=true changed=false n=1 edge=n2")
+	step("second", func() { p.register("n2", "d", 1, contactB) }, "changed  n=2 edge=n2")
+	step("move", func() { p.register("n3", "c", 3, contactA) }, "changed  n=2 edge=n3")
+	step("one leaves", func() { p.register("n2", "d", 2, contactB+"|expires=0") }, "changed unregistered n=1 edge=n2")
 	step("tombstone refreshed", func() { p.register("n2", "d", 3, contactB+"|expires=0") }, "nothing")
-	step("all leave", func() { p.ask(expires(request(p.now, "n1", "e", 1, "*"), 0)) }, "online=false changed=true n=0 edge=n3")
-	before := p.rec
-	if ev := p.user.Changed(nil, before, p.now); ev != nil {
-		t.Errorf("nobody to nobody: %v", ev)
+	step("all leave", func() { p.ask(expires(request(p.now, "n1", "e", 1, "*"), 0)) }, "offline unregistered n=0 edge=n3")
+	if p.user.Changed(nil, p.rec, p.now) {
+		t.Errorf("nobody to nobody is a change")
 	}
 }

@@ -201,7 +201,7 @@ func newUser(rec *messages.Record, nowMS int64, live []string) *User {
 	u := &User{AoR: rec.GetAor(), Bindings: []Lease{}}
 	w := &messages.Whereabouts{Record: rec, NowMs: nowMS, View: live}
 	for _, l := range rec.GetLeases() {
-		if !rec.Alive(l, nowMS) {
+		if l.GetKind() > messages.LeaseKind_LEASE_KIND_BINDING || !rec.Alive(l, nowMS) {
 			continue
 		}
 		view := newLease(l, nowMS)

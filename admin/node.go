@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -32,11 +33,9 @@ type Node interface {
 	// Send asks to (a node's name, an AoR, or "all") a question and returns one
 	// reply for every node asked. An error says that nobody could be asked.
 	Send(ctx context.Context, to string, question proto.Message) ([]Reply, error)
-	// Watch yields the events of the users that match pattern (an AoR as people
-	// write it, a domain as "@example.com", or "*"), from the whole cluster. The
-	// channel is closed by the node when ctx ends or the node stops. A reader
-	// that is too slow misses events.
-	Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error)
+	// Watch follows the users of a query, from the whole cluster, until the
+	// Watcher is closed.
+	Watch(ctx context.Context, q WatchQuery) (Watcher, error)
 	// List gives each the users who match pattern and are online, in the whole
 	// cluster; nowMS is the node time to which their expiries compare. An error of
 	// each ends it.
@@ -106,9 +105,53 @@ type Reply struct {
 	Err error
 }
 
+// WatchQuery says who is watched, and how.
+type WatchQuery struct {
+	// Pattern is an AoR as people write it, a domain as "@example.com", or "*".
+	Pattern string
+	// From is the ID of the last event seen; empty: none.
+	From string
+	// Snapshot: begin with those who are online, if From does not say where to go on.
+	Snapshot bool
+	// Damp is how long who goes offline must stay so.
+	Damp time.Duration
+}
+
+// Watcher gives events, one after the other.
+type Watcher interface {
+	// Next waits for an event. Its error is ctx's, or that the node has stopped.
+	Next(ctx context.Context) (*UserEvent, error)
+	// Position is the ID to go on from now, or empty if there is none better than
+	// that of the last event.
+	Position() string
+	Close()
+}
+
+// UserEvent is what a Watcher gives.
+type UserEvent struct {
+	// ID is where to go on; empty within a list, which has no place to go on from.
+	ID string
+	// Kind is "online", "offline", "changed", "presence", "state", "sync-begin" or "sync-end".
+	Kind string
+	// AoR is the user; empty for a mark of a sync, of which Complete tells whether everybody was named.
+	AoR              string
+	Online, Complete bool
+	Reason           string
+	// Device is what caused it, Devices those within reach after it.
+	Device  *messages.Lease
+	Devices []*messages.Lease
+	// Basic is "open", "closed" or empty, Notes what people wrote, Published the
+	// documents that these are from.
+	Basic     string
+	Notes     []string
+	Published []*messages.Publication
+	// MS is the node time.
+	MS int64
+}
+
 // ListQuery says which users are listed.
 type ListQuery struct {
-	// Pattern as in Watch; Cursor is the AoR after which to go on, empty to
+	// Pattern as in WatchQuery; Cursor is the AoR after which to go on, empty to
 	// begin; Limit how many users at most, 0 for all.
 	Pattern, Cursor string
 	Limit           int

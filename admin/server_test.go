@@ -32,8 +32,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeNode struct {
 	where  func(aor string) (*messages.Whereabouts, error)
 	send   func(to string, question proto.Message) ([]Reply, error)
-	events chan *messages.UserEvent
-	asked  chan string // patterns of Watch, one each, read by the test
+	events chan *UserEvent
+	asked  chan WatchQuery // what Watch was asked, read by the test
 	ready  error
 	stats  map[string]float64
 	list   func(q ListQuery, each func(*messages.Record, int64) error) (ListEnd, error)
@@ -59,12 +59,31 @@ func (f *fakeNode) Send(_ context.Context, to string, question proto.Message) ([
 	return f.send(to, question)
 }
 
-func (f *fakeNode) Watch(_ context.Context, pattern string) (<-chan *messages.UserEvent, error) {
+func (f *fakeNode) Watch(_ context.Context, q WatchQuery) (Watcher, error) {
 	if f.asked != nil {
-		f.asked <- pattern
+		f.asked <- q
 	}
-	return f.events, nil
+	return fakeWatcher{f.events}, nil
 }
+
+// fakeWatcher gives what comes by a channel, until that is closed.
+type fakeWatcher struct{ events chan *UserEvent }
+
+func (w fakeWatcher) Next(ctx context.Context) (*UserEvent, error) {
+	select {
+	case e, open := <-w.events:
+		if !open {
+			return nil, errors.New("ended")
+		}
+		return e, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (w fakeWatcher) Position() string { return "here" }
+
+func (w fakeWatcher) Close() {}
 
 func (f *fakeNode) Ready() error { return f.ready }
 
@@ -364,7 +383,7 @@ func TestWatchStreams(t *testing.T) {
 		{"", `{"at":"2023-11-14T22:13:20Z","aor":"sip:alice@example.com","event":"online"`, ""},
 		{"text/event-stream", `data: {"at":"2023-11-14T22:13:20Z","aor":"sip:alice@example.com","event":"online"`, ":"},
 	} {
-		node := &fakeNode{events: make(chan *messages.UserEvent, 2), asked: make(chan string, 1)}
+		node := &fakeNode{events: make(chan *UserEvent, 2), asked: make(chan WatchQuery, 1)}
 		ts := newTestServer(t, node)
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ts.URL+"/v1/watch?pattern=example.com", nil)
 		if err != nil {
@@ -375,10 +394,10 @@ func TestWatchStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := <-node.asked; got != "@example.com" {
-			t.Errorf("watched %s", got)
+		if got := <-node.asked; got.Pattern != "@example.com" {
+			t.Errorf("watched %v", got)
 		}
-		node.events <- &messages.UserEvent{Aor: "sip:alice@example.com", Online: true, Changed: true, Ms: 1_700_000_000_000, Node: "node1"}
+		node.events <- &UserEvent{ID: "x", AoR: "sip:alice@example.com", Online: true, Kind: "online", MS: 1_700_000_000_000}
 		lines := bufio.NewScanner(res.Body)
 		silence, event := false, false
 		for !(silence && event) && lines.Scan() {
@@ -395,8 +414,79 @@ func TestWatchStreams(t *testing.T) {
 	}
 }
 
+// What a browser's EventSource sends and understands.
+func TestWatchAsServerSentEvents(t *testing.T) {
+	node := &fakeNode{events: make(chan *UserEvent, 4), asked: make(chan WatchQuery, 1)}
+	ts := newTestServer(t, node)
+	stream := func(query, last, origin string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ts.URL+"/v1/watch"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/event-stream")
+		if last != "" {
+			req.Header.Set("Last-Event-ID", last)
+		}
+		if origin != "" {
+			req.Header.Set("Origin", origin)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		return res
+	}
+	for _, c := range []struct {
+		query, last string
+		want        WatchQuery
+	}{
+		{"?snapshot=1&damp=5s", "", WatchQuery{Pattern: "*", Snapshot: true, Damp: 5 * time.Second}},
+		{"?from=a", "", WatchQuery{Pattern: "*", From: "a"}},
+		// A browser comes back with its first URL: where it is by now counts.
+		{"?from=a&pattern=example.com", "b", WatchQuery{Pattern: "@example.com", From: "b"}},
+	} {
+		res := stream(c.query, c.last, ts.URL)
+		if got := <-node.asked; res.StatusCode != 200 || got != c.want {
+			t.Errorf("%s: %d, asked %+v, want %+v", c.query, res.StatusCode, got, c.want)
+		}
+	}
+	for _, query := range []string{"?snapshot=maybe", "?damp=5", "?damp=-1s", "?damp=2h"} {
+		if res := stream(query, "", ""); res.StatusCode != 400 {
+			t.Errorf("%s: %d, want 400", query, res.StatusCode)
+		}
+	}
+	if res := stream("", "", "http://evil.example"); res.StatusCode != 403 {
+		t.Errorf("of another origin: %d, want 403", res.StatusCode)
+	}
+
+	node = &fakeNode{events: make(chan *UserEvent, 4)}
+	ts = newTestServer(t, node)
+	res := stream("", "", "")
+	node.events <- &UserEvent{Kind: "sync-begin"}
+	node.events <- &UserEvent{ID: "7", Kind: "offline", AoR: "sip:a@b", Reason: "edge-lost"}
+	close(node.events)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(body)
+	for _, want := range []string{
+		"retry: 1000\n\n", ":\nid: here\n\n", "\n\ndata: {\"at\":\"1970-01-01T00:00:00Z\",\"event\":\"sync-begin\"",
+		"\n\nid: 7\ndata: {", `"reason":"edge-lost"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if got := res.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("Content-Type %s", got)
+	}
+}
+
 func TestWatchersAreBounded(t *testing.T) {
-	node := &fakeNode{events: make(chan *messages.UserEvent)}
+	node := &fakeNode{events: make(chan *UserEvent)}
 	ts := newTestServer(t, node)
 	for range maxWatchers {
 		res, err := http.Get(ts.URL + "/v1/watch")
@@ -412,7 +502,7 @@ func TestWatchersAreBounded(t *testing.T) {
 }
 
 func TestRunEndsStreamsAndFreesThePort(t *testing.T) {
-	node := &fakeNode{events: make(chan *messages.UserEvent)}
+	node := &fakeNode{events: make(chan *UserEvent)}
 	s, err := New(Config{Addr: "127.0.0.1:0"}, node, quiet())
 	if err != nil {
 		t.Fatal(err)

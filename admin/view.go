@@ -78,20 +78,50 @@ type Lease struct {
 	Path       []string `json:"path,omitempty"`
 	FlowBound  bool     `json:"flow_bound,omitempty"`
 	UserAgent  string   `json:"user_agent,omitempty"`
+	// Events are the event packages of a publication, or those that the edge has
+	// watchers for.
+	Events []string `json:"events,omitempty"`
+	// ContentType is of a publication, Sender of a stored message.
+	ContentType string `json:"content_type,omitempty"`
+	Sender      string `json:"sender,omitempty"`
 }
 
 // Event is a line of /v1/watch.
 type Event struct {
 	At  time.Time `json:"at"`
-	AoR string    `json:"aor"`
+	AoR string    `json:"aor,omitempty"`
 	// Event is "online" or "offline" if the user went from one to the other,
-	// "changed" if the devices of an online user did.
+	// "changed" if the devices of an online user did, "presence" if what the user
+	// has published did, "state" if it says how a
+	// user is and not what has changed; "sync-begin" and "sync-end" stand around
+	// the states of all who are online.
 	Event  string `json:"event"`
 	Online bool   `json:"online"`
-	// Node saw it, as the owner; Edge is where the device is or was.
-	Node     string  `json:"node"`
+	// Complete, of a sync-end: whoever was not named is offline.
+	Complete bool   `json:"complete,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// Edge is where the device is or was that caused it.
 	Edge     string  `json:"edge,omitempty"`
 	Bindings []Lease `json:"bindings,omitempty"`
+	// Presence is what the user has published, if anything.
+	Presence *Presence `json:"presence,omitempty"`
+	// ID is where to go on after this event (?from= or Last-Event-ID), at any node.
+	ID string `json:"id,omitempty"`
+}
+
+// Presence is what a user has published.
+type Presence struct {
+	// Basic is "open", "closed", or empty if no document says.
+	Basic string   `json:"basic,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+	// Documents are those that were published, if they were asked for (?documents=1).
+	Documents []PresenceDocument `json:"documents,omitempty"`
+}
+
+// PresenceDocument is one of them.
+type PresenceDocument struct {
+	Type string `json:"type"`
+	Body string `json:"body"`
 }
 
 // NewWhere makes the answer out of what the node says. members tell which
@@ -122,29 +152,32 @@ func NewWhere(w *messages.Whereabouts, members []Member) *Where {
 // Nothing tells whether nothing at all is known of the user.
 func (w *Where) Nothing() bool { return len(w.Leases) == 0 && w.RemovedBelow == "" }
 
-// NewEvent makes a line of /v1/watch.
-func NewEvent(e *messages.UserEvent) *Event {
+// NewEvent makes a line of /v1/watch, with the documents published or without.
+func NewEvent(e *UserEvent, documents bool) *Event {
 	v := &Event{
-		At: nodeTime(e.GetMs()), AoR: e.GetAor(), Online: e.GetOnline(), Event: "changed",
-		Node: e.GetNode(), Edge: e.GetEdge(),
+		At: nodeTime(e.MS), AoR: e.AoR, Event: e.Kind, Online: e.Online, Complete: e.Complete,
+		Reason: e.Reason, Edge: e.Device.GetEdge(), ID: e.ID,
 	}
-	if e.GetChanged() || !e.GetOnline() {
-		v.Event = "offline"
-		if e.GetOnline() {
-			v.Event = "online"
-		}
-	}
-	for _, l := range e.GetBindings() {
-		view := newLease(l, e.GetMs())
+	for _, l := range e.Devices {
+		view := newLease(l, e.MS)
 		view.State = LeaseLive
 		v.Bindings = append(v.Bindings, view)
+	}
+	if len(e.Published) > 0 {
+		v.Presence = &Presence{Basic: e.Basic, Notes: e.Notes}
+	}
+	for _, p := range e.Published {
+		if documents {
+			v.Presence.Documents = append(v.Presence.Documents, PresenceDocument{p.GetContentType(), string(p.GetBody())})
+		}
 	}
 	return v
 }
 
 func leaseState(l *messages.Lease, w *messages.Whereabouts, members []Member) LeaseState {
 	rec := w.GetRecord()
-	belowFloor := rec.GetFloor() != nil && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
+	// A "Contact: *" is of bindings alone.
+	belowFloor := rec.GetFloor() != nil && l.GetKind() <= messages.LeaseKind_LEASE_KIND_BINDING && l.GetStamp().Compare(rec.GetFloor().GetStamp()) <= 0
 	switch {
 	case l.GetDead() || belowFloor:
 		return LeaseRemoved
@@ -182,14 +215,42 @@ func newLease(l *messages.Lease, nowMS int64) Lease {
 	if f := l.GetFlow(); f != nil {
 		v.Flow = fmt.Sprintf("%x.%d", f.GetIncarnation(), f.GetCounter())
 	}
-	var b messages.Binding
-	if l.GetKind() != messages.LeaseKind_LEASE_KIND_BINDING || len(l.GetPayload()) == 0 || proto.Unmarshal(l.GetPayload(), &b) != nil {
-		return v
+	if len(l.GetPayload()) > 0 {
+		v.read(l.GetKind(), l.GetPayload())
 	}
-	v.Transport, v.Local, v.Remote = b.GetTransport(), b.GetLocal(), b.GetRemote()
-	v.Contact, v.Q, v.InstanceID, v.RegID = b.GetContact(), float64(b.GetQ())/1000, b.GetInstanceId(), b.GetRegId()
-	v.Path, v.FlowBound, v.UserAgent = b.GetPath(), b.GetFlowBound(), b.GetUserAgent()
 	return v
+}
+
+// read adds what the payload says that a person may want to know.
+func (v *Lease) read(kind messages.LeaseKind, payload []byte) {
+	switch kind {
+	case messages.LeaseKind_LEASE_KIND_BINDING:
+		var b messages.Binding
+		if proto.Unmarshal(payload, &b) != nil {
+			return
+		}
+		v.Transport, v.Local, v.Remote = b.GetTransport(), b.GetLocal(), b.GetRemote()
+		v.Contact, v.Q, v.InstanceID, v.RegID = b.GetContact(), float64(b.GetQ())/1000, b.GetInstanceId(), b.GetRegId()
+		v.Path, v.FlowBound, v.UserAgent = b.GetPath(), b.GetFlowBound(), b.GetUserAgent()
+	case messages.LeaseKind_LEASE_KIND_PUBLICATION:
+		var p messages.Publication
+		if proto.Unmarshal(payload, &p) == nil {
+			v.Events, v.ContentType = []string{p.GetEvent()}, p.GetContentType()
+			v.Transport, v.Remote, _ = strings.Cut(p.GetFrom(), " ")
+		}
+	case messages.LeaseKind_LEASE_KIND_SUBSCRIPTION:
+		var i messages.Interest
+		if proto.Unmarshal(payload, &i) == nil {
+			for _, e := range i.GetEvents() {
+				v.Events = append(v.Events, e.GetEvent())
+			}
+		}
+	case messages.LeaseKind_LEASE_KIND_MESSAGE:
+		var m messages.StoredMessage
+		if proto.Unmarshal(payload, &m) == nil {
+			v.Sender = m.GetSender()
+		}
+	}
 }
 
 // keyText shows a key as it is, if it can be read, else in hexadecimal.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"hereis/bench/load"
@@ -18,23 +17,28 @@ import (
 
 // compareCmd is bench compare.
 type compareCmd struct {
-	Scenario []string      `arg:"" optional:"" default:"register" help:"Scenarios: register, refresh, locate, call."`
-	Server   []string      `short:"S" placeholder:"[LABEL=]KIND[@PROGRAM]" help:"Servers to compare, the first with each of the others; default: hereis and what is installed of kamailio, kamailio-fm, opensips."`
-	Nodes    int           `short:"N" default:"1" help:"Nodes of each server."`
-	Workers  int           `default:"2" help:"Worker processes (peers) or threads (Hereis) of each node."`
-	Rounds   int           `default:"5" help:"How often each server is loaded, in turn."`
-	Users    uint64        `short:"u" default:"50000" help:"Users of each run."`
-	Sockets  int           `short:"s" default:"4" help:"Sockets."`
-	Window   int           `short:"w" default:"8" help:"Closed loop: units outstanding per socket."`
-	Rate     float64       `short:"r" help:"Open loop: units per second over all sockets."`
-	Settle   time.Duration `help:"Time after a run that still counts; default: 1s for registrations at one node, else 6.5s."`
-	Check    bool          `default:"true" negatable:"" help:"Ask every node for every user after the last round of register."`
-	common
+	Scenario  []string      `arg:"" optional:"" default:"register" help:"Scenarios: register, refresh, locate, call, ..."`
+	Server    []string      `short:"S" placeholder:"[LABEL=]KIND[@PROGRAM]" help:"Servers to compare, the first with each of the others; default: hereis and what is installed of kamailio, kamailio-fm, opensips."`
+	Nodes     int           `short:"N" default:"1" help:"Nodes of each server."`
+	Cores     int           `default:"2" help:"Worker processes (peers) or threads (Hereis) of each node."`
+	Rounds    int           `default:"5" help:"How often each server is loaded, in turn."`
+	Users     uint64        `short:"u" default:"50000" help:"Users of each run."`
+	Requests  uint64        `short:"n" help:"Units of each run; default: one for each user."`
+	Sockets   int           `short:"s" default:"4" help:"Sockets."`
+	Window    int           `short:"w" default:"8" help:"Closed loop: units outstanding per socket."`
+	Rate      float64       `short:"r" help:"Open loop: units per second over all sockets."`
+	Transport string        `enum:"udp,tcp" default:"udp" help:"udp or tcp."`
+	Settle    time.Duration `help:"Time after a run that still counts; default: 1s for registrations at one node, else 6.5s."`
+	Check     bool          `default:"true" negatable:"" help:"Ask every node for every user after the last round of register."`
+	AskAll    bool          `help:"Ask every node for the users while they register."`
+	Near      bool          `help:"Users register at the node that is asked for them, instead of the next (locate, call)."`
+	output
 }
 
-func (c *compareCmd) run(ctx context.Context, stdout, stderr io.Writer) error {
+func (c *compareCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
 	shape := load.DefaultConfig()
-	shape.Users, shape.Sockets, shape.Window, shape.Rate = c.Users, c.Sockets, c.Window, c.Rate
+	shape.Users, shape.Requests, shape.Sockets, shape.Window, shape.Rate = c.Users, c.Requests, c.Sockets, c.Window, c.Rate
+	shape.Transport, shape.AskAll, shape.Near = c.Transport, c.AskAll, c.Near
 	comparison := trial.Comparison{Scenarios: c.Scenario, Rounds: c.Rounds, Shape: shape, Settle: c.Settle, Check: c.Check}
 	done, err := c.servers(ctx, &comparison, stderr)
 	defer done()
@@ -43,11 +47,17 @@ func (c *compareCmd) run(ctx context.Context, stdout, stderr io.Writer) error {
 	}
 	say, progress := c.voice(stderr)
 	compared, err := trial.Compare(ctx, comparison, say, progress)
-	if err != nil {
+	if compared == nil || len(compared.Runs) == 0 {
 		return err
 	}
-	writeCompared(stdout, compared)
-	return compared.Err()
+	// Also of a comparison that was broken off, as far as it has come.
+	if writeErr := c.write(stdout, compared.Report(facts())); writeErr != nil || err != nil {
+		return errors.Join(writeErr, err)
+	}
+	if err := compared.Err(); err != nil {
+		return fmt.Errorf("%w:\n%w", errFailed, err)
+	}
+	return nil
 }
 
 // servers fills in what is compared; done removes what was built for it.
@@ -63,36 +73,22 @@ func (c *compareCmd) servers(ctx context.Context, comparison *trial.Comparison, 
 			names = append(names, kind)
 		}
 	}
-	done = func() {}
-	own := ""
-	for _, name := range names {
-		spec := parseServer(name)
-		spec.Nodes, spec.Workers = c.Nodes, c.Workers
-		if rig.IsHereis(spec.Kind) && spec.Binary == "" {
-			if own == "" {
-				if own, done, err = buildHereis(ctx); err != nil {
-					return done, err
-				}
-			}
-			spec.Binary = own
+	var all []func()
+	done = func() {
+		for _, f := range all {
+			f()
 		}
+	}
+	for _, name := range names {
+		spec, remove, err := serverSpec(ctx, name)
+		all = append(all, remove)
+		if err != nil {
+			return done, err
+		}
+		spec.Nodes, spec.Workers, spec.TCP = c.Nodes, c.Cores, c.Transport == load.TCP
 		comparison.Servers = append(comparison.Servers, spec)
 	}
 	return done, nil
-}
-
-// parseServer reads [LABEL=]KIND[@PROGRAM].
-func parseServer(s string) (spec rig.Spec) {
-	if label, rest, ok := strings.Cut(s, "="); ok {
-		spec.Label, s = label, rest
-	}
-	spec.Kind, spec.Binary, _ = strings.Cut(s, "@")
-	if spec.Binary != "" {
-		if abs, err := filepath.Abs(spec.Binary); err == nil {
-			spec.Binary = abs // a node runs in a folder of its own
-		}
-	}
-	return spec
 }
 
 // buildHereis builds the product of this module into a temporary folder.
@@ -110,5 +106,78 @@ func buildHereis(ctx context.Context) (binary string, done func(), err error) {
 	return binary, done, nil
 }
 
-// errFailed: the run ended, and some of its units failed.
-var errFailed = errors.New("some units failed")
+// scaleCmd is bench scale.
+type scaleCmd struct {
+	Counts  []int  `name:"n" short:"n" sep:"," default:"1,2,4,8,16,20" help:"Numbers of nodes."`
+	Server  string `short:"S" default:"hereis" placeholder:"[LABEL=]KIND[@PROGRAM]" help:"What to start."`
+	Cores   int    `default:"2" help:"Worker threads or processes of each node."`
+	Rounds  int    `default:"3" help:"Runs of each number of nodes: their users register all over the cluster."`
+	Users   uint64 `short:"u" default:"10000" help:"Users of each run."`
+	PerNode int    `name:"sockets" short:"s" default:"2" help:"Sockets of the generator for each node."`
+	Window  int    `short:"w" default:"8" help:"Units outstanding per socket."`
+	output
+}
+
+func (c *scaleCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
+	spec, done, err := serverSpec(ctx, c.Server)
+	defer done()
+	if err != nil {
+		return err
+	}
+	spec.Workers = c.Cores
+	shape := load.DefaultConfig()
+	shape.Users, shape.Sockets, shape.Window = c.Users, c.PerNode, c.Window
+	say, progress := c.voice(stderr)
+	scaled, err := trial.Scale(ctx, trial.Scaling{Server: spec, Counts: c.Counts, Rounds: c.Rounds, Shape: shape}, say, progress)
+	if len(scaled.Points) == 0 {
+		return err
+	}
+	if writeErr := c.write(stdout, scaled.Report(facts())); writeErr != nil || err != nil {
+		return errors.Join(writeErr, err)
+	}
+	if err := scaled.Err(); err != nil {
+		return fmt.Errorf("%w:\n%w", errFailed, err)
+	}
+	return nil
+}
+
+// fillCmd is bench fill.
+type fillCmd struct {
+	Steps     []uint64      `name:"users" short:"u" sep:"," default:"10000,500000,1000000" help:"Populations at which the cluster is looked at."`
+	Server    string        `short:"S" default:"hereis" placeholder:"[LABEL=]KIND[@PROGRAM]" help:"What to start."`
+	Nodes     int           `short:"N" default:"3" help:"Nodes."`
+	Cores     int           `default:"2" help:"Worker threads or processes of each node."`
+	Sockets   int           `short:"s" default:"8" help:"Sockets of each process of the generator."`
+	Window    int           `short:"w" default:"32" help:"Units outstanding per socket while it is filled."`
+	Processes int           `default:"1" help:"Processes of the generator."`
+	ProbeRate float64       `default:"2000" help:"REGISTERs per second of new users, at each population."`
+	ProbeTime time.Duration `default:"10s" help:"How long."`
+	Settle    time.Duration `default:"10s" help:"Quiet time before memory is read."`
+	Restart   bool          `help:"Kill a node in the end, start it again, and wait for its registrations (hereis-async, hereis-sync)."`
+	output
+}
+
+func (c *fillCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) error {
+	spec, done, err := serverSpec(ctx, c.Server)
+	defer done()
+	if err != nil {
+		return err
+	}
+	spec.Nodes, spec.Workers = c.Nodes, c.Cores
+	shape := load.DefaultConfig()
+	shape.Sockets, shape.Window = c.Sockets, c.Window
+	say, progress := c.voice(stderr)
+	filled, err := trial.Fill(ctx, trial.Filling{
+		Server: spec, Steps: c.Steps, Shape: shape, Processes: c.Processes, ProbeRate: c.ProbeRate, ProbeTime: c.ProbeTime, Settle: c.Settle, Restart: c.Restart,
+	}, say, progress)
+	if err != nil {
+		return err
+	}
+	if err := c.write(stdout, filled.Report(facts())); err != nil {
+		return err
+	}
+	if err := filled.Err(); err != nil {
+		return fmt.Errorf("%w: %w", errFailed, err)
+	}
+	return nil
+}

@@ -1,4 +1,4 @@
-// Command bench loads a SIP registrar and proxy and measures it: Hereis, or
+// Command bench loads SIP registrars and proxies and measures them: Hereis, or
 // any other. See README.md beside it.
 package main
 
@@ -7,66 +7,47 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
 	"hereis/bench/load"
+	"hereis/bench/swarm"
 )
-
-// options are the flags of every scenario; load.Config explains them.
-type options struct {
-	Target    []string      `short:"t" required:"" placeholder:"HOST:PORT" help:"Node that is asked; repeat it for several, users are spread over them."`
-	Registrar []string      `placeholder:"HOST:PORT" help:"Node at which users register first (refresh, locate, call); default: the target after the one that is asked."`
-	Domain    string        `default:"localhost" help:"Domain of the users."`
-	Users     uint64        `short:"u" default:"1000" help:"Number of users; they cost no memory."`
-	First     uint64        `default:"0" help:"Index of the first user, so that several processes can share a population."`
-	Requests  uint64        `short:"n" help:"Units to measure; default: one for each user."`
-	Duration  time.Duration `short:"d" help:"End after this time instead."`
-	Sockets   int           `short:"s" default:"1" help:"Sockets on the asking side, and again on the answering side."`
-	Window    int           `short:"w" default:"8" help:"Closed loop: units outstanding per socket."`
-	Rate      float64       `short:"r" help:"Open loop: units per second over all sockets; latency counts from the intended start."`
-	InFlight  int           `default:"8192" help:"Open loop: most units outstanding per socket."`
-	Expires   int           `default:"3600" help:"Lifetime asked for, in seconds."`
-	Accept    []int         `placeholder:"CODE" help:"Status that counts as success; default 200 (locate: 200, 302)."`
-	Hold      time.Duration `help:"Time from ACK to BYE of a call."`
-	Prepare   bool          `default:"true" negatable:"" help:"Register the users first (refresh, locate, call)."`
-	Bind      string        `default:"127.0.0.1" help:"Local address."`
-	Run       string        `help:"Name of the run within Call-IDs; default: random."`
-	PID       []string      `name:"pid" placeholder:"NAME=PID" help:"Target process whose CPU and memory are measured, its children included; repeat it for several."`
-	common
-}
-
-// common are the flags of every command.
-type common struct {
-	Output string `short:"o" enum:"table,json,go" default:"table" help:"table, json, or go (for benchstat)."`
-	Quiet  bool   `short:"q" help:"No progress."`
-}
-
-// voice is how a command tells what it does: lines, and a progress line that is drawn over itself.
-func (c *common) voice(w io.Writer) (say func(string, ...any), progress func(load.Progress)) {
-	if c.Quiet {
-		return func(string, ...any) {}, nil
-	}
-	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }, progressLine(w)
-}
 
 // cli is the command line.
 type cli struct {
-	Register options `cmd:"" help:"Register users that are not registered yet (with more requests than users: refresh them then)."`
-	Refresh  options `cmd:"" help:"Register the users, then measure registering them again."`
-	Locate   options `cmd:"" help:"Register the users, then look them up with OPTIONS that their devices answer."`
-	Call     options `cmd:"" help:"Register the users, then call them: INVITE, 180, 200, ACK, BYE, 200."`
+	Register   scenarioCmd `cmd:"" help:"Register users that are not registered yet (with more requests than users: refresh them then)."`
+	Refresh    scenarioCmd `cmd:"" help:"Register the users, then measure registering them again."`
+	Locate     scenarioCmd `cmd:"" help:"Register the users, then look them up with OPTIONS that their devices answer."`
+	Everywhere scenarioCmd `cmd:"" help:"Register the users, then ask every node for every user."`
+	Call       scenarioCmd `cmd:"" help:"Register the users, then call them: INVITE, 180, 200, ACK, BYE, 200."`
+	Presence   scenarioCmd `cmd:"" help:"Subscribe to every user, then publish, and wait for the NOTIFY at another node."`
+	Mix        scenarioCmd `cmd:"" help:"A day's profile: registrations, users who move and who come and go, lookups and calls."`
+	Storm      scenarioCmd `cmd:"" help:"Register the users, then all again at once, waiting as long as a 503 says."`
 
-	Compare compareCmd `cmd:"" help:"Start Hereis and its peers, load them in turn, and print ratios."`
+	Failover    failoverCmd    `cmd:"" help:"Kill a node under load, start it again, and tell what failed and how slow it was."`
+	Join        joinCmd        `cmd:"" help:"Start a further node under load, and tell what it moved and how slow it was meanwhile."`
+	Soak        soakCmd        `cmd:"" help:"A mix for hours, with memory, goroutines and files over time."`
+	Connections connectionsCmd `cmd:"" help:"A TCP connection for each user: register, keep alive, and be reached by it."`
+
+	Compare  compareCmd  `cmd:"" help:"Start Hereis and its peers, load them in turn, and print ratios."`
+	Scale    scaleCmd    `cmd:"" help:"The cost of a REGISTER as nodes are added."`
+	Fill     fillCmd     `cmd:"" help:"Memory, latency and idle cost as users become many, and a restart with them."`
+	Simulate simulateCmd `cmd:"" help:"Placement and hand-over on paper, for clusters larger than a machine."`
+	Users    usersCmd    `cmd:"" help:"Print a users file of Hereis for the users of a load with --password."`
+	Worker   workerCmd   `cmd:"" hidden:""`
 }
+
+// command is what every command of cli is. name is as on the command line.
+type command interface {
+	run(ctx context.Context, name string, stdout, stderr io.Writer) error
+}
+
+// errFailed: the run ended, and some of what it did failed.
+var errFailed = errors.New("not everything went as expected")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -77,45 +58,16 @@ func main() {
 // run is main without the process: 0 all units ended as expected, 1 error, 2 some units failed.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
-	parser, err := kong.New(&c, kong.Name("bench"), kong.Description("A SIP load generator with closed and open loop."), kong.Writers(stdout, stderr))
+	parser, err := kong.New(&c, kong.Name("bench"), kong.Description("Load and comparisons for SIP registrars and proxies."), kong.Writers(stdout, stderr))
 	if err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
 	parsed, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintln(stderr, "bench:", err)
-		return 1
+	if err == nil {
+		node := parsed.Selected()
+		err = node.Target.Addr().Interface().(command).run(ctx, node.Name, stdout, stderr) // each of cli is one
 	}
-	if command, ok := parsed.Selected().Target.Addr().Interface().(interface {
-		run(context.Context, io.Writer, io.Writer) error
-	}); ok {
-		return exit(command.run(ctx, stdout, stderr), stderr)
-	}
-	scenario := parsed.Command()
-	o := map[string]*options{load.Register: &c.Register, load.Refresh: &c.Refresh, load.Locate: &c.Locate, load.Call: &c.Call}[scenario]
-	cfg, err := o.config(scenario)
-	if err != nil {
-		fmt.Fprintln(stderr, "bench:", err)
-		return 1
-	}
-	_, progress := o.voice(stderr)
-	result, err := load.Run(ctx, cfg, progress)
-	if result != nil && result.Measured != nil {
-		report(stdout, o.Output, result)
-	}
-	switch {
-	case err != nil:
-		fmt.Fprintln(stderr, "bench:", err)
-		return 1
-	case result.Measured.Failed > 0:
-		return 2
-	}
-	return 0
-}
-
-// exit is the exit code of an error, which it tells.
-func exit(err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
@@ -127,42 +79,21 @@ func exit(err error, stderr io.Writer) int {
 	return 1
 }
 
-func (o *options) config(scenario string) (load.Config, error) {
-	cfg := load.DefaultConfig()
-	cfg.Scenario, cfg.Domain, cfg.Users, cfg.First = scenario, o.Domain, o.Users, o.First
-	cfg.Requests, cfg.Duration, cfg.Sockets, cfg.Window = o.Requests, o.Duration, o.Sockets, o.Window
-	cfg.Rate, cfg.MaxInFlight, cfg.Expires, cfg.Accept = o.Rate, o.InFlight, o.Expires, o.Accept
-	cfg.Hold, cfg.Prepare, cfg.Run = o.Hold, o.Prepare, o.Run
-	var err error
-	if cfg.Targets, err = resolve(o.Target); err != nil {
-		return cfg, err
-	}
-	if cfg.Registrars, err = resolve(o.Registrar); err != nil {
-		return cfg, err
-	}
-	if cfg.Bind, err = netip.ParseAddr(o.Bind); err != nil {
-		return cfg, err
-	}
-	cfg.PIDs = map[string]int{}
-	for _, p := range o.PID {
-		name, id, ok := strings.Cut(p, "=")
-		pid, err := strconv.Atoi(id)
-		if !ok || err != nil || name == "" {
-			return cfg, fmt.Errorf("--pid %q is not NAME=PID", p)
-		}
-		cfg.PIDs[name] = pid
-	}
-	return cfg, cfg.Validate()
+// workerCmd is a process of a load that several make; package swarm starts it.
+type workerCmd struct{}
+
+func (*workerCmd) run(ctx context.Context, _ string, stdout, _ io.Writer) error {
+	return swarm.Worker(ctx, os.Stdin, stdout)
 }
 
-func resolve(hosts []string) (addrs []netip.AddrPort, err error) {
-	for _, h := range hosts {
-		a, err := net.ResolveUDPAddr("udp", h)
-		if err != nil {
-			return nil, err
-		}
-		ap := a.AddrPort()
-		addrs = append(addrs, netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()))
-	}
-	return addrs, nil
+// usersCmd writes a users file.
+type usersCmd struct {
+	Users    uint64 `short:"u" default:"1000" help:"Number of users."`
+	First    uint64 `default:"0" help:"Index of the first."`
+	Domain   string `default:"localhost" help:"Domain, which is the realm."`
+	Password string `required:"" help:"Password of all of them."`
+}
+
+func (c *usersCmd) run(_ context.Context, _ string, stdout, _ io.Writer) error {
+	return load.WriteUsers(stdout, c.First, c.Users, c.Domain, c.Password)
 }

@@ -2,89 +2,74 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
-	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"hereis/bench/load"
-	"hereis/bench/proc"
 )
-
-func sample(t *testing.T) *load.Result {
-	t.Helper()
-	h := hdrhistogram.New(1, 120_000_000, 3)
-	for us := int64(1); us <= 1000; us++ {
-		if err := h.RecordValue(us); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cfg := load.DefaultConfig()
-	cfg.Targets = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5060")}
-	return &load.Result{Config: cfg, Measured: &load.Phase{
-		Scenario: load.Register, OK: 990, Failed: 10, Took: 2 * time.Second,
-		Codes:     map[string]uint64{"200": 990, "timeout": 10},
-		Latency:   map[string]*hdrhistogram.Histogram{"register": h},
-		Processes: []proc.Measured{{Name: "n1", PID: 7, CPU: 50 * time.Millisecond, RSS: 30e6, RSSBefore: 20e6}},
-	}}
-}
-
-func TestTable(t *testing.T) {
-	var b bytes.Buffer
-	report(&b, "table", sample(t))
-	for _, want := range []string{"500/s", "990 ok, 10 failed", "timeout      10", "CPU 50.0 us per unit", "(+10.0 MB)"} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("no %q in\n%s", want, b.String())
-		}
-	}
-}
-
-func TestJSON(t *testing.T) {
-	var b bytes.Buffer
-	report(&b, "json", sample(t))
-	var got jsonReport
-	if err := json.Unmarshal(b.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	if got.OK != 990 || got.Latency["register"].P50 != 500 || got.Processes[0].CPUus != 50 {
-		t.Errorf("got %+v", got)
-	}
-}
-
-// The format is https://go.dev/design/14313-benchmark-format: a name that begins with Benchmark, the count, then pairs of value and unit.
-func TestGoFormat(t *testing.T) {
-	var b bytes.Buffer
-	report(&b, "go", sample(t))
-	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
-	fields := strings.Fields(lines[len(lines)-1])
-	if !strings.HasPrefix(fields[0], "BenchmarkRegister/nodes=1/users=1000/sockets=1/window=8-") || fields[1] != "1000" || len(fields)%2 != 0 {
-		t.Errorf("got %q", fields)
-	}
-	if !strings.Contains(b.String(), "50.00 cpu-us/op") || !strings.Contains(b.String(), "500000 ns/op") {
-		t.Errorf("got %s", b.String())
-	}
-}
-
-func TestReportWithoutAnAnswer(t *testing.T) {
-	r := sample(t)
-	r.Measured.Latency = nil
-	for _, format := range []string{"table", "json", "go"} {
-		report(&bytes.Buffer{}, format, r)
-	}
-}
 
 func TestBadCommandLines(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"register"}, {"dance", "-t", "127.0.0.1:1"},
 		{"register", "-t", "127.0.0.1:1", "--pid", "n1"},
 		{"register", "-t", "127.0.0.1:1", "--users", "0"},
+		{"register", "-t", "127.0.0.1:1", "--processes", "0"},
+		{"register", "--server", "asterisk"},
+		{"register", "-t", "127.0.0.1:1", "--bind", "here"},
+		{"failover", "-t", "127.0.0.1:1"},
+		{"join", "-t", "127.0.0.1:1"},
+		{"connections", "-t", "127.0.0.1:1", "--users", "100000000"},
+		{"compare", "--server", "nothing"},
+		{"simulate", "-N", "1"},
 	} {
 		var errs bytes.Buffer
 		if code := run(t.Context(), args, &bytes.Buffer{}, &errs); code != 1 || errs.Len() == 0 {
 			t.Errorf("%q: exit %d and %q, want 1 and a reason", args, code, errs.String())
 		}
+	}
+}
+
+func TestSimulateWritesItsReports(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "report.html")
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"simulate", "-N", "20", "-u", "10000", "--html", page}, &out, &errs); code != 0 {
+		t.Fatalf("exit %d: %s", code, errs.String())
+	}
+	b, err := os.ReadFile(page)
+	if err != nil || !strings.Contains(string(b), "On paper: 20 nodes") || !strings.Contains(out.String(), "variance / chance") {
+		t.Errorf("got %v\n%s", err, out.String())
+	}
+}
+
+func TestUsersFile(t *testing.T) {
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"users", "-u", "2", "--first", "5", "--password", "p"}, &out, &bytes.Buffer{}); code != 0 || strings.Count(out.String(), "\n") != 2 || !strings.HasPrefix(out.String(), "u5@localhost MD5=") {
+		t.Errorf("exit %d: %s", code, out.String())
+	}
+}
+
+// A bar is for eyes: what is not a terminal gets none.
+func TestProgressIsQuietWithoutATerminal(t *testing.T) {
+	if _, progress := (&output{}).voice(&bytes.Buffer{}); progress != nil {
+		t.Error("a buffer was taken for a terminal")
+	}
+	var b bytes.Buffer
+	progressBar(&b)(load.Progress{Phase: "register", OK: 50, Failed: 1, Total: 102})
+	if got := b.String(); !strings.Contains(got, "50 %") || !strings.Contains(got, "1 failed") || strings.Count(got, "█") != 15 {
+		t.Errorf("got %q", got)
+	}
+	b.Reset()
+	progressBar(&b)(load.Progress{Phase: "soak", OK: 5})
+	if !strings.Contains(b.String(), "5,") {
+		t.Errorf("got %q", b.String())
+	}
+}
+
+func TestServerSpecs(t *testing.T) {
+	spec, _, err := serverSpec(t.Context(), "old=hereis@/tmp/x")
+	if err != nil || spec.Label != "old" || spec.Kind != "hereis" || spec.Binary != "/tmp/x" || spec.Name() != "old" {
+		t.Errorf("got %+v, %v", spec, err)
 	}
 }

@@ -81,7 +81,8 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		c.spread(now, v, s, e, in, o, owner, backup)
 	}
 	if owner == v.self || (o.gate && holder) {
-		c.changed(now, before, next, after)
+		c.changed(now, v, s, before, next, after)
+		c.tell(v, now, before, next, after)
 	}
 	if next.Empty() && e.x == nil {
 		c.remove(s, e)
@@ -89,9 +90,15 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	return e, true
 }
 
+// againStep is added to the counter of the stamp that a loser is written again
+// above: more than the stamps that a clock makes in a millisecond.
+const againStep = 1 << 20
+
 // writeLosersAgain gives the last word of a UA that lost by its stamp, because
 // two sides of a cut took its requests by clocks that did not agree, a stamp
-// above the winner's (rule 2). next is not shared yet. It names the edges of both.
+// just above the winner's (rule 2): no later than that, or it would come back
+// above a removal of all that came after both. next is not shared yet. It names
+// the edges of both.
 func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
 	for _, l := range in.Leases {
 		have := before.Lease(l.Key)
@@ -108,7 +115,9 @@ func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (t
 		}
 		c.hlc.observe(in, now)
 		again := proto.CloneOf(later)
-		again.Stamp = c.hlc.next(now)
+		again.Stamp = &messages.Stamp{
+			Ms: earlier.Stamp.GetMs(), Counter: earlier.Stamp.GetCounter() + againStep, Incarnation: c.cfg.Incarnation,
+		}
 		if again.Stamp.Compare(earlier.Stamp) > 0 {
 			next.Leases[i] = again
 			tell = append(tell, later.Edge, earlier.Edge)
@@ -193,12 +202,17 @@ func (c *Core) askToVouch(now int64, v *view, s *shard, e *entry, in *messages.R
 	}
 }
 
-// changed publishes what a change of a record means to watchers.
-func (c *Core) changed(now int64, before, next *messages.Record, after *effects) {
-	if ev := c.parts.Grains.Changed(before, next, now); ev != nil {
-		ev.Node = c.cfg.Name
-		after.add(func() { c.publish(ev) })
+// changed tells followers of a change that can be seen. s is locked.
+func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Record, after *effects) {
+	if !c.parts.Grains.Changed(before, next, now) {
+		return
 	}
+	ev := &messages.UserEvent{
+		Aor: next.Aor, Ms: now, Node: c.cfg.Name, Record: c.parts.Grains.Shown(next),
+		Incarnation: c.cfg.Incarnation, Order: c.changes.Add(1),
+		Complete: c.complete(v, next.Aor, "") || s.completed(next.Aor, v.round),
+	}
+	after.add(func() { c.publish(now, ev) })
 }
 
 // remove takes an entry out of the table.

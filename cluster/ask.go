@@ -202,6 +202,22 @@ func (c *Core) aged(now int64, a *ask) proto.Message {
 		again := proto.CloneOf(r)
 		again.AgeMs += now - a.startMS
 		return again
+	case *messages.Publish:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.StoreMessage:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.DropMessages:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
+	case *messages.Subscribe:
+		again := proto.CloneOf(r)
+		again.AgeMs += now - a.startMS
+		return again
 	}
 	return a.msg
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // ClockConfig says how node time is kept (rule 9). The zero value of every
@@ -47,6 +45,9 @@ const (
 	// jumpLeast is the least difference between wall and monotonic clock, in
 	// ns, that has its cause looked for.
 	jumpLeast = int64(250 * time.Millisecond)
+	// stepPatience is how long, in ns, the first peer heard of waits for the word
+	// of a second: the clock of the first may be the one that is off.
+	stepPatience = int64(300 * time.Millisecond)
 	// offsetLife is how long a measured offset counts.
 	offsetLife = 10 * time.Second
 )
@@ -63,15 +64,16 @@ type Clock struct {
 	// drift is the wall clock minus the monotonic one, in ns, as last explained.
 	drift atomic.Int64
 	// woke carries gaps to Run; one slot, as gaps that follow each other add nothing.
-	woke    chan time.Duration
-	settled atomic.Bool
-	jumps   atomic.Uint64
-	wakes   atomic.Uint64
-	steps   atomic.Uint64
+	woke         chan time.Duration
+	settled      atomic.Bool
+	jumps        atomic.Uint64
+	wakes        atomic.Uint64
+	steps, moves atomic.Uint64
 
 	mu      sync.Mutex // guards what follows, and the replacement of line
 	bootGap int64      // boot minus monotonic clock, in ns, as last seen
 	made    int64      // monotonic ns
+	heard   int64      // monotonic ns of the first offset, 0 for none yet
 	offsets map[string]peerOffset
 }
 
@@ -107,23 +109,6 @@ func NewClock(cfg ClockConfig, log *slog.Logger) *Clock {
 	c.drift.Store(wall - mono)
 	c.line.Store(&clockLine{mono: mono, node: wall, until: mono})
 	return c
-}
-
-func systemClocks() clockSource {
-	start := time.Now()
-	return clockSource{
-		now: func() (wall, mono int64) {
-			t := time.Now()
-			return t.UnixNano(), int64(t.Sub(start))
-		},
-		boot: func() int64 {
-			var boot, mono unix.Timespec
-			if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil {
-				return int64(time.Since(start))
-			}
-			return int64(time.Since(start)) + boot.Nano() - mono.Nano()
-		},
-	}
 }
 
 // NowMS is the node time in milliseconds since 1970. It is cheap: it reads the
@@ -173,6 +158,7 @@ func (c *Clock) takeSleep(mono int64) int64 {
 
 // move starts a new line, by ns further on, without slewing.
 func (c *Clock) move(mono, by int64) {
+	c.moves.Add(1)
 	c.line.Store(&clockLine{mono: mono, node: c.line.Load().at(mono) + by, until: mono})
 }
 
@@ -198,12 +184,24 @@ func (c *Clock) Raise(ms int64) {
 // steps no more, it slews.
 func (c *Clock) Settled() { c.settled.Store(true) }
 
-// Observe takes a measured offset, the peer's node time minus ours.
-func (c *Clock) Observe(peer string, offset, rtt time.Duration) {
+// Moves counts how often node time has been set further on. What was measured
+// before is worth nothing after it.
+func (c *Clock) Moves() uint64 { return c.moves.Load() }
+
+// Observe takes a measured offset, the peer's node time minus ours. moves is
+// what Moves said before the measurement: one that a step has overtaken would
+// have the same step taken twice.
+func (c *Clock) Observe(peer string, moves uint64, offset, rtt time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if moves != c.moves.Load() {
+		return
+	}
 	_, mono := c.src.now()
 	c.offsets[peer] = peerOffset{offset: offset, at: mono}
+	if c.heard == 0 {
+		c.heard = mono
+	}
 	c.adjust(mono, rtt)
 }
 
@@ -228,7 +226,7 @@ func (c *Clock) adjust(mono int64, rtt time.Duration) {
 	if len(all) == 0 {
 		return
 	}
-	if step := median(all); step > stepLeast+rtt && !c.settled.Load() && mono-c.made < int64(c.cfg.Window) {
+	if step := c.agreed(all, mono); step > stepLeast+rtt && !c.settled.Load() && mono-c.made < int64(c.cfg.Window) {
 		c.steps.Add(1)
 		c.log.Info("node time steps to that of the peers", "step", step)
 		c.move(mono, int64(step))
@@ -246,6 +244,30 @@ func (c *Clock) adjust(mono int64, rtt time.Duration) {
 	}
 	line.until += min(target*(1_000_000/slewPPM), int64(offsetLife))
 	c.line.Store(line)
+}
+
+// agreed is the offset that a first step may be taken for: that of the only
+// peer, or what most of all clocks have, this one too. mu is held.
+func (c *Clock) agreed(peers []time.Duration, mono int64) time.Duration {
+	if len(peers) > 1 {
+		return majority(peers)
+	}
+	if mono-c.heard < stepPatience {
+		return 0
+	}
+	return peers[0]
+}
+
+// majority is the median of the offsets of peers and our own, 0. If two are in
+// the middle it is the lesser one: half of all clocks are no reason to distrust ours.
+func majority(peers []time.Duration) time.Duration {
+	d := append(slices.Clone(peers), 0)
+	slices.Sort(d)
+	a, b := d[(len(d)-1)/2], d[len(d)/2]
+	if a.Abs() < b.Abs() {
+		return a
+	}
+	return b
 }
 
 func median(d []time.Duration) time.Duration {
@@ -301,6 +323,8 @@ type ClockStats struct {
 	Jumps, Wakes, Steps uint64
 	// Offset is the median of the peers' node time minus ours.
 	Offset time.Duration
+	// Skew is by how much the node time of most members differs from ours.
+	Skew time.Duration
 }
 
 // Stats reads the counters.
@@ -314,6 +338,7 @@ func (c *Clock) Stats() ClockStats {
 	}
 	if len(all) > 0 {
 		st.Offset = median(all)
+		st.Skew = majority(all)
 	}
 	return st
 }

@@ -88,15 +88,15 @@ func TestRule9_SlewIsAtMost500PPM(t *testing.T) {
 	c := newTestClock(f, ClockConfig{})
 	c.Settled()
 	start := c.NowMS()
-	c.Observe("b", time.Second, time.Millisecond)
-	c.Observe("c", time.Second, time.Millisecond)
+	c.Observe("b", c.Moves(), time.Second, time.Millisecond)
+	c.Observe("c", c.Moves(), time.Second, time.Millisecond)
 	f.run(10 * time.Second)
 	if got := c.NowMS() - start; got != 10_005 {
 		t.Errorf("forward: got %d ms in 10 s, want 10005", got)
 	}
 	start = c.NowMS()
-	c.Observe("b", -time.Second, time.Millisecond)
-	c.Observe("c", -time.Second, time.Millisecond)
+	c.Observe("b", c.Moves(), -time.Second, time.Millisecond)
+	c.Observe("c", c.Moves(), -time.Second, time.Millisecond)
 	f.run(10 * time.Second)
 	if got := c.NowMS() - start; got != 9_995 {
 		t.Errorf("backward: got %d ms in 10 s, want 9995", got)
@@ -108,6 +108,21 @@ func TestRule9_SlewIsAtMost500PPM(t *testing.T) {
 	}
 }
 
+// TestRule9_AStepIsTakenOnce: the words of two peers cross the step that the first of them led to.
+func TestRule9_AStepIsTakenOnce(t *testing.T) {
+	f := newFakeClocks()
+	c := newTestClock(f, ClockConfig{})
+	start, before := c.NowMS(), c.Moves()
+	c.Observe("b", before, time.Hour, time.Millisecond)
+	f.run(600 * time.Millisecond)
+	c.Observe("c", before, time.Hour, time.Millisecond)
+	c.Observe("b", before, time.Hour, time.Millisecond)
+	c.Observe("c", before, time.Hour, time.Millisecond)
+	if got := c.NowMS() - start; got != 3_600_600 {
+		t.Errorf("got %d ms further, want one step of an hour", got)
+	}
+}
+
 func TestRule9_FirstStepIsForwardOnlyAndBeforeSettled(t *testing.T) {
 	step := func(offset time.Duration, prepare func(*fakeClocks, *Clock)) int64 {
 		f := newFakeClocks()
@@ -116,23 +131,59 @@ func TestRule9_FirstStepIsForwardOnlyAndBeforeSettled(t *testing.T) {
 			prepare(f, c)
 		}
 		start := c.NowMS()
-		c.Observe("b", offset, time.Millisecond)
-		return c.NowMS() - start
+		c.Observe("b", c.Moves(), offset, time.Millisecond)
+		if got := c.NowMS() - start; got != 0 {
+			t.Errorf("at the first word of one peer: got %d ms", got)
+		}
+		f.run(500 * time.Millisecond)
+		c.Observe("b", c.Moves(), offset, time.Millisecond)
+		return c.NowMS() - start - 500
 	}
 	if got := step(time.Hour, nil); got != 3_600_000 {
 		t.Errorf("forward: got %d ms", got)
 	}
-	if got := step(-time.Hour, nil); got != 0 {
+	if got := step(-time.Hour, nil); got != -1 && got != 0 { // it slews
 		t.Errorf("backward: got %d ms", got)
 	}
 	if got := step(10*time.Millisecond, nil); got != 0 {
 		t.Errorf("little: got %d ms", got)
 	}
-	if got := step(time.Hour, func(_ *fakeClocks, c *Clock) { c.Settled() }); got != 0 {
+	if got := step(time.Hour, func(_ *fakeClocks, c *Clock) { c.Settled() }); got > 1 {
 		t.Errorf("settled: got %d ms", got)
 	}
-	if got := step(time.Hour, func(f *fakeClocks, _ *Clock) { f.run(time.Minute) }); got != 0 {
+	if got := step(time.Hour, func(f *fakeClocks, _ *Clock) { f.run(time.Minute) }); got > 1 {
 		t.Errorf("late: got %d ms", got)
+	}
+}
+
+// Of several clocks that start together one is an hour ahead: the others do not follow it.
+func TestRule9_OneClockAheadLeadsNobodyAstray(t *testing.T) {
+	for _, first := range []string{"good", "ahead"} {
+		f := newFakeClocks()
+		c := newTestClock(f, ClockConfig{})
+		start, ran := c.NowMS(), int64(0)
+		words := map[string]time.Duration{"good": 0, "ahead": time.Hour}
+		second := map[string]string{"good": "ahead", "ahead": "good"}[first]
+		for range 10 {
+			c.Observe(first, c.Moves(), words[first], time.Millisecond)
+			f.run(100 * time.Millisecond)
+			c.Observe(second, c.Moves(), words[second], time.Millisecond)
+			f.run(400 * time.Millisecond)
+			ran += 500
+		}
+		if got := c.NowMS() - start - ran; got > 10 || got < -10 {
+			t.Errorf("%s first: it stepped by %d ms", first, got)
+		}
+		if got := c.Stats().Skew; got != 0 {
+			t.Errorf("%s first: it is off by %v, it thinks", first, got)
+		}
+	}
+	f := newFakeClocks()
+	c := newTestClock(f, ClockConfig{})
+	c.Observe("a", c.Moves(), -time.Hour, time.Millisecond)
+	c.Observe("b", c.Moves(), -time.Hour, time.Millisecond)
+	if got := c.Stats().Skew; got != -time.Hour {
+		t.Errorf("an hour ahead of two: skew %v", got)
 	}
 }
 
@@ -147,8 +198,8 @@ func TestRule9_TwoClocksMeet(t *testing.T) {
 		fa.run(500 * time.Millisecond)
 		fb.run(500 * time.Millisecond)
 		d := time.Duration(b.NowMS()-a.NowMS()) * time.Millisecond
-		a.Observe("b", d, time.Millisecond)
-		b.Observe("a", -d, time.Millisecond)
+		a.Observe("b", a.Moves(), d, time.Millisecond)
+		b.Observe("a", b.Moves(), -d, time.Millisecond)
 	}
 	if d := b.NowMS() - a.NowMS(); d > 5 || d < -5 {
 		t.Errorf("got %d ms apart after five minutes", d)
@@ -172,7 +223,7 @@ func TestRule9_NodeTimeNeverGoesBack(t *testing.T) {
 			case 2:
 				f.move(d, 0, d)
 			case 3:
-				c.Observe("b", time.Duration(rapid.IntRange(-9000, 9000).Draw(t, "offset"))*time.Millisecond, time.Millisecond)
+				c.Observe("b", c.Moves(), time.Duration(rapid.IntRange(-9000, 9000).Draw(t, "offset"))*time.Millisecond, time.Millisecond)
 			case 4:
 				c.Raise(last/int64(time.Millisecond) + int64(ms.Draw(t, "raise")) - 2500)
 			case 5:

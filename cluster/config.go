@@ -50,9 +50,7 @@ type Config struct {
 	// DigestEvery is the period of comparing what is shared with each peer (rule 10).
 	DigestEvery time.Duration
 
-	// WatchBuffer is how many events a slow watcher may be behind before events are dropped.
-	WatchBuffer int
-	// MaxWatches is how many watchers, and how many patterns of one peer, are kept.
+	// MaxWatches is how many followers, and how many patterns of one peer, are kept.
 	MaxWatches int
 	// SnapshotLimit is the most records that one Snapshotted carries.
 	SnapshotLimit int
@@ -68,7 +66,7 @@ func DefaultConfig() Config {
 		PullWait:    150 * time.Millisecond,
 		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxDead: 40,
 		BulkBytes: 32 << 10, BulkWindow: 8, DigestEvery: 30 * time.Second,
-		WatchBuffer: 1024, MaxWatches: 4096, SnapshotLimit: 1000,
+		MaxWatches: 4096, SnapshotLimit: 1000,
 	}
 }
 
@@ -90,7 +88,7 @@ func (c *Config) Validate() error {
 		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxParked", int64(c.MaxParked)},
 		{"MaxBroadcasts", int64(c.MaxBroadcasts)}, {"MaxHandlers", int64(c.MaxHandlers)},
 		{"MaxDead", int64(c.MaxDead)}, {"BulkBytes", int64(c.BulkBytes)}, {"BulkWindow", int64(c.BulkWindow)},
-		{"DigestEvery", int64(c.DigestEvery)}, {"WatchBuffer", int64(c.WatchBuffer)},
+		{"DigestEvery", int64(c.DigestEvery)},
 		{"MaxWatches", int64(c.MaxWatches)}, {"SnapshotLimit", int64(c.SnapshotLimit)},
 	} {
 		if f.n <= 0 {

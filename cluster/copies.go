@@ -34,6 +34,12 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 			r.Copied = other && (copied || !mine)
 		case *messages.Removed:
 			r.Copied = other && (copied || !mine)
+		case *messages.Published:
+			r.Copied = other && (copied || !mine)
+		case *messages.MessageStored:
+			r.Copied = other && (copied || !mine)
+		case *messages.Subscribed:
+			r.Copied = other && (copied || !mine)
 		}
 		rq.reply(a.Reply)
 	}

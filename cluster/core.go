@@ -55,13 +55,22 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// changes counts the changes that could be seen; it is raised with the lock
+	// of the user's shard held.
+	changes atomic.Uint64
 	// streams says of nodes by name, in whatever life, whether there is a stream
-	// to them; relays counts what went by a third node, to take turns.
+	// to them; relays counts what went by a third node, to take turns; ticked is
+	// the node time of the last Tick.
 	streams sync.Map // string: bool
 	relays  atomic.Uint64
+	ticked  atomic.Int64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
+	// hearers take events of other types, by full name; they do not change once the node runs.
+	hearers map[string][]Hearer
+	// deaf are the nodes that could not be told of a change (tell.go).
+	deaf deafTable
 	// debug: the life of a question and of a change is logged.
 	debug bool
 	// start runs a handler elsewhere; false: too many run already.
@@ -88,8 +97,10 @@ type neighbor struct {
 	wants              *messages.Report
 	compared, answered bool
 
-	// down: its stream is known to be gone.
-	down atomic.Bool
+	// down: its stream is known to be gone. aloneMS is since when there has been
+	// no stream to it, 0 while there is one.
+	down    atomic.Bool
+	aloneMS atomic.Int64
 
 	bulk bulkQueue
 }
@@ -163,6 +174,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		away:      make(map[string]int64),
 		flapping:  make(map[string]*flaps),
 		handlers:  make(map[string]Handler),
+		hearers:   make(map[string][]Hearer),
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -203,6 +215,9 @@ func (c *Core) peerOf(m Member) *neighbor {
 		p = &neighbor{name: m.Name, incarnation: m.Incarnation}
 		up, known := c.streams.Load(m.Name)
 		p.down.Store(known && up == false)
+		if up != true {
+			p.aloneMS.Store(c.ticked.Load())
+		}
 		c.peers[m.Name] = p
 	}
 	return p
@@ -210,6 +225,7 @@ func (c *Core) peerOf(m Member) *neighbor {
 
 // Tick lets pass what is due at now. It is called about every 10 ms.
 func (c *Core) Tick(now int64) {
+	c.ticked.Store(now)
 	c.tickView(now)
 	c.tickScan(now)
 	c.tickAsks(now)
@@ -219,6 +235,7 @@ func (c *Core) Tick(now int64) {
 	c.tickDigests(now)
 	c.tickBulk(now)
 	c.tickWatches(now)
+	c.tickDeaf()
 }
 
 // tickShard is Tick for one shard.
@@ -238,7 +255,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 // Stats are the counters; they go on counting.
 func (c *Core) Stats() *Stats { return &c.stats }
 
-// Stop answers every open question with ErrStopped and closes the watches.
+// Stop answers every open question with ErrStopped and ends every Follow.
 func (c *Core) Stop() {
 	c.stopAsks()
 	c.stopWatches()
@@ -295,14 +312,12 @@ func (c *Core) receiveEvent(now int64, from string, env *messages.Envelope) {
 		c.onDigests(now, from, m)
 	case *messages.Differs:
 		c.onDiffers(now, from, m)
-	case *messages.WatchInterest:
-		c.onInterest(now, from, m)
 	case *messages.UserEvent:
-		c.onUserEvent(m)
+		c.onUserEvent(now, from, m)
 	case *messages.Relay:
 		c.onRelay(now, from, m)
 	default:
-		c.stats.BadMessages.Add(1)
+		c.deliver(from, m)
 	}
 }
 
@@ -330,9 +345,10 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	c.settling.waitMS = 0
 	c.askReports(now, v)
 	c.viewMu.Unlock()
-	c.shareInterest(now, hello.GetName())
+	c.hearAgain(hello.GetName())
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
+		p.aloneMS.Store(0)
 		c.reviveBulk(now, p)
 	}
 }
@@ -343,6 +359,7 @@ func (c *Core) PeerDown(now int64, name string) {
 	c.streams.Store(name, false)
 	if p := c.view.Load().peer(name); p != nil {
 		p.down.Store(true)
+		p.aloneMS.Store(now)
 		for i := range c.shards {
 			c.giveUpCopies(&c.shards[i], p)
 		}
@@ -419,4 +436,24 @@ func (c *Core) Record(aor string) *messages.Record {
 		return e.rec
 	}
 	return nil
+}
+
+// Own counts this edge's live leases of a kind, by AoR. It looks at every record.
+func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
+	own := make(map[string]int)
+	var room messages.RecordRoom
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for aor, e := range s.entries {
+			rec := e.read(&room)
+			for _, l := range rec.Leases {
+				if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
+					own[aor]++
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+	return own
 }

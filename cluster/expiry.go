@@ -96,7 +96,7 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 	before := e.rec
 	if owner, _ := v.place(before.Aor); owner == v.self {
 		if was := justBefore(before, now, sec); was != nil {
-			c.changed(now, was, before, after)
+			c.changed(now, v, s, was, before, after)
 		}
 	}
 	soon := c.mayForget(v)

@@ -117,8 +117,7 @@ func (c *Core) nodeMessage(now int64, rq *request) {
 	case *messages.Snapshot:
 		rq.reply(c.snapshot(now, m))
 	case *messages.WatchInterest:
-		c.onInterest(now, rq.asker, m)
-		rq.reply(m)
+		rq.reply(c.onInterest(now, rq.asker, m))
 	case *messages.Count:
 		rq.reply(c.counted(now, m))
 	case *messages.Ping:
@@ -171,7 +170,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	if e != nil {
 		rec = e.rec
 	}
-	if _, ok := rq.msg.(*messages.Register); ok && !c.makeRoom(now, s, e) {
+	if kind := adds(rq.msg); kind != 0 && !c.makeRoom(now, s, e, kind) {
 		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys")) })
 		return
 	}
@@ -234,14 +233,27 @@ func negative(rq *request, a *Answer) bool {
 	return failed
 }
 
-// makeRoom lets the oldest acknowledged dead key go if an AoR has too many (rule 4).
-func (c *Core) makeRoom(now int64, s *shard, e *entry) bool {
+// adds is the kind of lease that a request may make a new key of, 0 for none.
+func adds(msg proto.Message) messages.LeaseKind {
+	switch msg.(type) {
+	case *messages.Register:
+		return messages.LeaseKind_LEASE_KIND_BINDING
+	case *messages.Publish:
+		return messages.LeaseKind_LEASE_KIND_PUBLICATION
+	case *messages.StoreMessage:
+		return messages.LeaseKind_LEASE_KIND_MESSAGE
+	}
+	return messages.LeaseKind_LEASE_KIND_UNSPECIFIED
+}
+
+// makeRoom lets the oldest acknowledged dead key go if an AoR has too many of a kind (rule 4).
+func (c *Core) makeRoom(now int64, s *shard, e *entry, kind messages.LeaseKind) bool {
 	if e == nil {
 		return true
 	}
 	dead, oldest := 0, -1
 	for i, l := range e.rec.Leases {
-		if e.rec.Alive(l, now) {
+		if e.rec.Alive(l, now) || max(l.Kind, messages.LeaseKind_LEASE_KIND_BINDING) != kind {
 			continue
 		}
 		dead++

@@ -21,6 +21,17 @@ type Handler func(ctx context.Context, from, aor string, msg proto.Message) (pro
 // is a *FailureError. It is called before Run.
 func (n *Node) Handle(typeName string, h Handler) { n.core.handlers[typeName] = h }
 
+// Hearer takes an event, a message that has no answer. It is called by the
+// goroutine that has read it, or that has made the change that it tells of,
+// with no lock held, and must not block.
+type Hearer func(from string, msg proto.Message)
+
+// HandleEvent registers who takes events of a type, by its full protobuf name;
+// there may be several. It is called before Run.
+func (n *Node) HandleEvent(typeName string, h Hearer) {
+	n.core.hearers[typeName] = append(n.core.hearers[typeName], h)
+}
+
 // startHandler runs h for rq and lets it reply. False: too many are running.
 func (n *Node) startHandler(h Handler, rq *request) bool {
 	select {

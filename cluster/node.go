@@ -16,9 +16,6 @@ import (
 // tickEvery is how often the core is told the time.
 const tickEvery = 10 * time.Millisecond
 
-// watchWait bounds how long Watch waits for the members to know.
-const watchWait = time.Second
-
 // ErrStopped is what a question gets from a node that is not running any more.
 var ErrStopped = errors.New("node is stopped")
 
@@ -98,6 +95,9 @@ func (n *Node) Woke() { n.core.Woke(n.parts.Clock.NowMS()) }
 // Owner is the name of the first holder of a key in the view, empty if nobody holds anything.
 func (n *Node) Owner(key string) string { return n.core.Owner(key) }
 
+// Round changes with every change of the view, and after a sleep.
+func (n *Node) Round() uint64 { return n.core.view.Load().round }
+
 // Name is the stable name of this node.
 func (n *Node) Name() string { return n.core.cfg.Name }
 
@@ -156,6 +156,11 @@ func (n *Node) Members() []MemberStatus { return n.core.MemberStatus(n.parts.Clo
 
 // Stats are the counters of this node; they go on counting.
 func (n *Node) Stats() *Stats { return &n.core.stats }
+
+// Own counts the live leases of a kind that this node is the edge of, by AoR.
+func (n *Node) Own(kind messages.LeaseKind) map[string]int {
+	return n.core.Own(n.parts.Clock.NowMS(), kind)
+}
 
 // Tables counts what this node holds; it looks at every record.
 func (n *Node) Tables() Tables { return n.core.Tables(n.parts.Clock.NowMS()) }
@@ -253,21 +258,10 @@ func (n *Node) Snapshot(ctx context.Context, node string, q *messages.Snapshot) 
 	return s, nil
 }
 
-// Watch returns the events of the users that pattern names: an AoR, a domain
-// as "@example.com", or "*". It returns when the other members know of the
-// watcher, or after a second: what happens from then on is seen. The channel
-// is closed when ctx ends or the node stops. Events that the receiver is too
-// slow for are dropped and counted.
-func (n *Node) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	w, err := n.core.watch(n.parts.Clock.NowMS(), pattern)
-	if err != nil {
-		return nil, err
-	}
-	context.AfterFunc(ctx, func() { n.core.unwatch(w) })
-	known, cancel := context.WithTimeout(ctx, watchWait)
-	defer cancel()
-	n.AskAll(known, n.core.ownInterest(), func(m Member) bool { return m.Name != n.Name() })
-	return w.events, nil
+// Follow begins to follow the users that pattern names: an AoR, a domain as
+// "@example.com", or "*". Close ends it. The error is ErrStopped or ErrTooManyWatches.
+func (n *Node) Follow(pattern string, sink Follower) (*Follow, error) {
+	return n.core.Follow(n.parts.Clock.NowMS(), pattern, sink)
 }
 
 // await turns a call with a continuation into one that waits.

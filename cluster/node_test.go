@@ -204,68 +204,6 @@ func TestNodeAskAllIsPartialWhenANodeIsSilent(t *testing.T) {
 	}, handlers)
 }
 
-func TestNodeWatchSeesOnlineAndOfflineFromTheWholeCluster(t *testing.T) {
-	bubble(t, 3, func(ctx context.Context, nodes []*cluster.Node) {
-		watching, stop := context.WithCancel(ctx)
-		all, err := nodes[2].Watch(watching, "*")
-		if err != nil {
-			t.Fatal(err)
-		}
-		domain, err := nodes[2].Watch(watching, "@example.org")
-		if err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(100 * time.Millisecond)
-		expect := func(online bool) {
-			t.Helper()
-			select {
-			case ev := <-all:
-				if ev.Online != online || !ev.Changed || ev.Aor != "sip:w@example.com" || ev.Node == "" {
-					t.Errorf("got %v, want online %v", ev, online)
-				}
-			case <-time.After(5 * time.Second):
-				t.Errorf("no event, want online %v", online)
-			}
-		}
-		if err := registerAt(ctx, nodes[0], "sip:w@example.com", "w", 60); err != nil {
-			t.Fatal(err)
-		}
-		expect(true)
-		time.Sleep(59 * time.Second)
-		expect(false) // it expired
-		if err := registerAt(ctx, nodes[1], "sip:w@example.com", "w", 600); err != nil {
-			t.Fatal(err)
-		}
-		expect(true)
-		snap, total := &messages.Snapshot{Pattern: "@example.com"}, 0
-		for _, n := range nodes {
-			got, err := nodes[0].Snapshot(ctx, n.Name(), snap)
-			if err != nil {
-				t.Fatal(err)
-			}
-			total += len(got.Records)
-		}
-		if total != 1 {
-			t.Errorf("snapshots: %d users online, want 1", total)
-		}
-		time.Sleep(time.Second)
-		if err := registerAt(ctx, nodes[1], "sip:w@example.com", "w", 0); err != nil {
-			t.Fatal(err)
-		}
-		expect(false)
-		select {
-		case ev := <-domain:
-			t.Errorf("another domain's watcher got %v", ev)
-		default:
-		}
-		stop()
-		synctest.Wait()
-		if _, open := <-all; open {
-			t.Error("channel still open")
-		}
-	})
-}
-
 func TestNodeStopAnswersWhatIsOpen(t *testing.T) {
 	bubble(t, 2, func(ctx context.Context, nodes []*cluster.Node) {
 		n := nodes[0]

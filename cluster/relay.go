@@ -12,6 +12,10 @@ import (
 // and pull (rules 11 and 14), answer and copy, and nobody who has the two for
 // holders is refused. What is relayed may be lost like anything else.
 
+// relayAfterMS is how long there must have been no stream to a member before
+// others are troubled: streams are opened and lost as members come and go.
+const relayAfterMS = 500
+
 // relay hands env to a third member for one that there is no stream to; false
 // if that is not so, or there is nobody to hand it to.
 func (c *Core) relay(to string, env *messages.Envelope) bool {
@@ -19,8 +23,14 @@ func (c *Core) relay(to string, env *messages.Envelope) bool {
 		return false
 	}
 	v := c.view.Load()
-	if up, _ := c.streams.Load(to); up == true || v.peer(to) == nil {
-		return false // its queue is full: that is no reason to fill another's
+	p := v.peer(to)
+	if p == nil {
+		return false
+	}
+	// With a stream its queue is full: that is no reason to fill another's. And
+	// a member that has just come, or gone, has none either.
+	if since := p.aloneMS.Load(); since == 0 || c.ticked.Load() < since+relayAfterMS {
+		return false
 	}
 	payload, err := proto.Marshal(env)
 	if err != nil {
@@ -34,8 +44,8 @@ func (c *Core) relay(to string, env *messages.Envelope) bool {
 	n := len(v.nodes)
 	first := int(c.relays.Add(1) % uint64(n))
 	for i := range n {
-		p := v.nodes[(first+i)%n].peer
-		if p != nil && p.name != to && !p.down.Load() && c.parts.Network.Send(p.name, wrapped) {
+		by := v.nodes[(first+i)%n].peer
+		if by != nil && by != p && !by.down.Load() && c.parts.Network.Send(by.name, wrapped) {
 			c.stats.Relayed.Add(1)
 			return true
 		}

@@ -108,10 +108,17 @@ type Answer struct {
 // question. Answer runs under the lock of one shard and must not block.
 type Grains interface {
 	Answer(q *Question) *Answer
-	// Changed is told of every change of a record's live leases that this
-	// node makes or learns of as owner, to publish online and offline. before
-	// and after are the record around the change.
-	Changed(before, after *messages.Record, nowMS int64) *messages.UserEvent
+	// Changed tells whether those who follow a user can see the difference
+	// between its record before and after a change, both at node time nowMS: not
+	// of a refresh. An expiry is seen with a before that has not expired.
+	Changed(before, after *messages.Record, nowMS int64) bool
+	// Shown is what followers are given of a record: the leases, live or dead,
+	// of the kinds that can be seen, the floor, and ended flows.
+	Shown(rec *messages.Record) *messages.Record
+	// Tell is told of every change of a record, expiries apart, that this node
+	// makes or learns of as owner, or makes as stand-in. It says which nodes
+	// are to hear what of it; nil: nobody.
+	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).

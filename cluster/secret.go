@@ -9,10 +9,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -60,6 +63,32 @@ func LoadKeys(path string) (*Keys, error) {
 		return nil, fmt.Errorf("%w in %s", err, path)
 	}
 	return keys, nil
+}
+
+// MakeSecret writes a secret of 32 random bytes, as hexadecimal digits, into a
+// file that its owner alone may read, and leaves one that is there already as
+// it is. The file is whole or not there, whenever the process dies.
+func MakeSecret(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSecret, err)
+	}
+	defer os.Remove(f.Name())
+	var random [32]byte
+	// It does not fail (crypto/rand).
+	_, _ = rand.Read(random[:])
+	_, err = fmt.Fprintln(f, hex.EncodeToString(random[:]))
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("%w: %w", ErrSecret, err)
+	}
+	// Of two that make one at a time, the first is right.
+	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %w", ErrSecret, err)
+	}
+	return nil
 }
 
 // DeriveKeys derives the keys from a secret of at least 16 bytes (RFC 5869,

@@ -81,3 +81,38 @@ func TestSecretFile(t *testing.T) {
 		}
 	}
 }
+
+// A secret is made once, for its owner alone, and no two are the same.
+func TestMakeSecret(t *testing.T) {
+	a, b := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "secret")
+	made := func(path string) string {
+		if err := MakeSecret(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadKeys(path); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	first := made(a)
+	if again := made(a); again != first {
+		t.Errorf("%q was replaced by %q", first, again)
+	}
+	if other := made(b); other == first {
+		t.Errorf("two files have %q", other)
+	}
+	info, err := os.Stat(a)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(a), ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := MakeSecret(filepath.Join(t.TempDir(), "none", "secret")); !errors.Is(err, ErrSecret) {
+		t.Errorf("no folder: %v", err)
+	}
+}

@@ -32,8 +32,14 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return &a
 }
 
-func (g grains) Changed(before, after *messages.Record, now int64) *messages.UserEvent {
+func (g grains) Changed(before, after *messages.Record, now int64) bool {
 	return g.user.Changed(before, after, now)
+}
+
+func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Shown(rec) }
+
+func (g grains) Tell(before, after *messages.Record, now int64) (*messages.StateChanged, []string) {
+	return g.user.Tell(before, after, now)
 }
 
 // disk is a Store that survives its process; what is not flushed does not.

@@ -22,14 +22,15 @@ func ListOrder(a, b string) int {
 // it delays no request behind it for long.
 const pageBytes = 128 << 10
 
-// found is a record with its place in the order.
+// found is a record with its place in the list, and its order for a follower.
 type found struct {
-	hash uint64
-	rec  *messages.Record
+	hash  uint64
+	rec   *messages.Record
+	order uint64
 }
 
 // snapshot lists users who are online and whom this node owns (or holds, if
-// asked to), a page at a time. It locks one shard at a time, and looks at no
+// asked to), or all that a follower is shown, a page at a time. It locks one shard at a time, and looks at no
 // more of them than the page needs.
 func (c *Core) snapshot(now int64, q *messages.Snapshot) *messages.Snapshotted {
 	limit := int(q.Limit)
@@ -37,18 +38,28 @@ func (c *Core) snapshot(now int64, q *messages.Snapshot) *messages.Snapshotted {
 		limit = c.cfg.SnapshotLimit
 	}
 	v := c.view.Load()
-	out, size, first := &messages.Snapshotted{NowMs: now}, 0, 0
+	out, size, first, last := &messages.Snapshotted{NowMs: now}, 0, 0, shards
+	if q.Follow {
+		out.Incarnation, out.Round, out.Digest, out.Settled = c.cfg.Incarnation, v.round, v.digest, c.settled.Load()
+	}
 	if q.After != "" {
 		// A shard is the top of the hash: shards are in order.
 		first = shardOf(q.After)
 	}
-	for i := first; i < shards; i++ {
+	if q.Pattern != "" && q.Pattern != "*" && q.Pattern[0] != '@' {
+		first = max(first, shardOf(q.Pattern))
+		last = shardOf(q.Pattern) + 1
+	}
+	for i := first; i < last; i++ {
 		for _, f := range c.matching(now, v, &c.shards[i], q) {
 			if len(out.Records) >= limit || size >= pageBytes {
 				out.Next = out.Records[len(out.Records)-1].Aor
 				return out
 			}
 			out.Records = append(out.Records, f.rec)
+			if q.Follow {
+				out.Orders = append(out.Orders, f.order)
+			}
 			size += proto.Size(f.rec)
 		}
 	}
@@ -65,11 +76,16 @@ func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (pag
 			continue
 		}
 		owner, backup := v.place(aor)
-		if owner != v.self && (!q.Backup || backup != v.self) {
-			continue
-		}
-		if rec := e.read(nil); online(rec, now) {
-			page = append(page, found{hash, rec})
+		switch {
+		case q.Follow && owner == v.self:
+			if shown := c.parts.Grains.Shown(e.read(nil)); !shown.Empty() {
+				page = append(page, found{hash, shown, c.changes.Load()})
+			}
+		case q.Follow:
+		case owner == v.self || q.Backup && backup == v.self:
+			if rec := e.read(nil); online(rec, now) {
+				page = append(page, found{hash: hash, rec: rec})
+			}
 		}
 	}
 	s.mu.Unlock()

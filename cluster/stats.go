@@ -36,8 +36,12 @@ type Stats struct {
 	Parked atomic.Int64
 	// Dead keys dropped before their time because an AoR had too many (rule 4).
 	DeadEvicted atomic.Int64
-	// Events for watchers sent, and dropped because a watcher was slow.
-	Events, WatchDrops atomic.Int64
+	// Events sent to nodes that follow users, and listings by which a node's
+	// copy was made or mended.
+	Events, Listings atomic.Int64
+	// Changes of a user's state told to nodes that have an interest in it: one
+	// for each such node.
+	Tells atomic.Int64
 	// Buckets found different by digests.
 	Differing atomic.Int64
 	// View changes, and rounds.

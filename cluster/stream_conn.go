@@ -45,7 +45,8 @@ type streamConn struct {
 	// replaced: another connection to the same incarnation is in use, and this
 	// one is heard out. retired: this side, moreover, has had its last word.
 	replaced, retired atomic.Bool
-	pinged            atomic.Int64 // node time of the ping that is on its way
+	pinged            atomic.Int64  // node time of the ping that is on its way
+	pingMoves         atomic.Uint64 // the clock's Moves before it
 
 	mu     sync.Mutex // guards what follows
 	buf    []byte     // frames to be written

@@ -195,6 +195,9 @@ func openHello(frame []byte) (*messages.Hello, error) {
 
 // sendPing queues a Ping; it rides on the heartbeat's own write.
 func (c *streamConn) sendPing() {
+	if c.s.cfg.Clock != nil {
+		c.pingMoves.Store(c.s.cfg.Clock.Moves())
+	}
 	now := c.s.nowMS()
 	c.pinged.Store(now)
 	c.control(&messages.Ping{SentMs: now}, false)
@@ -214,7 +217,7 @@ func (c *streamConn) measure(p *streamPeer, env *messages.Envelope) {
 	if proto.Unmarshal(env.Payload, &pong) != nil {
 		return
 	}
-	now := c.s.nowMS()
+	moves, now := c.pingMoves.Load(), c.s.nowMS()
 	rtt := now - pong.SentMs
 	if pong.SentMs == 0 || pong.SentMs != c.pinged.Swap(0) || rtt < 0 {
 		return // not the answer to the last ping
@@ -223,7 +226,7 @@ func (c *streamConn) measure(p *streamPeer, env *messages.Envelope) {
 	p.rtt.Store(int64(time.Duration(rtt) * time.Millisecond))
 	p.offset.Store(int64(offset))
 	if c.s.cfg.Clock != nil {
-		c.s.cfg.Clock.Observe(p.name, offset, time.Duration(rtt)*time.Millisecond)
+		c.s.cfg.Clock.Observe(p.name, moves, offset, time.Duration(rtt)*time.Millisecond)
 	}
 }
 

@@ -6,43 +6,45 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/messages"
 )
 
 // interestMS is how long a member's interest is remembered; it is repeated
-// three times in that time.
+// several times in that time.
 const interestMS = 30_000
 
-// ErrTooManyWatches is what a watcher above Config.MaxWatches gets.
+// ErrTooManyWatches is what a follower above Config.MaxWatches gets.
 var ErrTooManyWatches = errors.New("too many watchers")
 
-// watchTable has this node's watchers, and what other members watch.
+// watchTable has this node's followers, how it hears of users from other
+// members, and what those follow.
 type watchTable struct {
 	mu sync.Mutex
-	// local are the watchers of this node.
-	local map[*watcher]struct{}
-	// remote has the patterns of each member, and when they are forgotten.
-	remote map[string]interest
-	sentMS int64
+	// follows are the followers of this node, and generation counts how often
+	// they changed.
+	follows    []*Follow
+	generation uint64
+	// heard is how this node hears from each member of its view.
+	heard map[string]*hearing
+	// remote has the interest of each member.
+	remote map[string]*interest
 	ended  bool
 }
 
-// watcher is one receiver of events.
-type watcher struct {
-	pattern string
-	// events is sent to by publish and closed by unwatch, both with
-	// watchTable.mu held; Config.WatchBuffer deep, as a sender never waits.
-	events chan *messages.UserEvent
-}
-
+// interest is what a member follows.
 type interest struct {
 	patterns []string
-	untilMS  int64
+	// untilMS is when it is forgotten.
+	untilMS int64
+	// epoch is of this interest since it was last forgotten, sent the events since.
+	epoch, sent uint64
 }
 
 func (t *watchTable) init() {
-	t.local = make(map[*watcher]struct{})
-	t.remote = make(map[string]interest)
+	t.heard = make(map[string]*hearing)
+	t.remote = make(map[string]*interest)
 }
 
 // matches tells whether a pattern names an AoR: the AoR itself, its
@@ -52,139 +54,183 @@ func matches(pattern, aor string) bool {
 		strings.HasPrefix(pattern, "@") && strings.HasSuffix(aor, pattern)
 }
 
-func (c *Core) watch(now int64, pattern string) (*watcher, error) {
+// onInterest remembers what a member follows, and tells it where this node is
+// with events for it.
+func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *messages.WatchPosition {
+	v := c.view.Load()
 	t := &c.watches
 	t.mu.Lock()
-	if t.ended {
-		t.mu.Unlock()
-		return nil, ErrStopped
+	defer t.mu.Unlock()
+	for name, i := range t.remote {
+		if i.untilMS < now {
+			delete(t.remote, name)
+		}
 	}
-	if len(t.local) >= c.cfg.MaxWatches {
-		t.mu.Unlock()
-		return nil, ErrTooManyWatches
+	i := t.remote[from]
+	if i == nil {
+		i = &interest{epoch: c.parts.Rand()}
+		t.remote[from] = i
 	}
-	w := &watcher{pattern: pattern, events: make(chan *messages.UserEvent, c.cfg.WatchBuffer)}
-	t.local[w] = struct{}{}
+	i.patterns = m.Patterns[:min(len(m.Patterns), c.cfg.MaxWatches)]
+	i.untilMS = now + min(m.TtlMs, 2*interestMS)
+	return &messages.WatchPosition{
+		Incarnation: c.cfg.Incarnation, Epoch: i.epoch, Sent: i.sent,
+		Round: v.round, Digest: v.digest, Settled: c.settled.Load(),
+	}
+}
+
+// publish sends an event to the nodes that follow the user, this one too. One
+// that is lost on its way leaves a gap that the receiver sees.
+func (c *Core) publish(now int64, ev *messages.UserEvent) {
+	v := c.view.Load()
+	t := &c.watches
+	t.mu.Lock()
+	follows := t.matching(ev.Aor)
+	told := 0
+	for i := range v.nodes {
+		p := v.nodes[i].peer
+		if p == nil || !t.remote[p.name].wants(now, ev.Aor) {
+			continue
+		}
+		own, to := shallow(ev), t.remote[p.name]
+		to.sent++
+		told++
+		own.Epoch, own.Sent = to.epoch, to.sent
+		c.stats.Events.Add(1)
+		c.ride(p, own)
+	}
+	if told < len(t.remote) {
+		// One that is not in the view may have this node in its own: it will see the gap.
+		for name, to := range t.remote {
+			if v.peer(name) == nil && to.wants(now, ev.Aor) {
+				to.sent++
+			}
+		}
+	}
 	t.mu.Unlock()
-	c.shareInterest(now, "")
-	return w, nil
+	for _, f := range follows {
+		f.word(v, ev)
+	}
 }
 
-func (c *Core) unwatch(w *watcher) {
+// wants tells whether a member is still interested in a user.
+func (i *interest) wants(now int64, aor string) bool {
+	return i != nil && i.untilMS >= now && slices.ContainsFunc(i.patterns, func(p string) bool { return matches(p, aor) })
+}
+
+// shallow copies an event for one receiver; the record is shared.
+func shallow(ev *messages.UserEvent) *messages.UserEvent {
+	return &messages.UserEvent{
+		Aor: ev.Aor, Ms: ev.Ms, Node: ev.Node, Record: ev.Record,
+		Incarnation: ev.Incarnation, Order: ev.Order, Complete: ev.Complete,
+	}
+}
+
+// matching are the followers of an AoR. mu is held.
+func (t *watchTable) matching(aor string) (follows []*Follow) {
+	for _, f := range t.follows {
+		if matches(f.pattern, aor) {
+			follows = append(follows, f)
+		}
+	}
+	return follows
+}
+
+// onUserEvent takes in a member's word on a user.
+func (c *Core) onUserEvent(now int64, from string, ev *messages.UserEvent) {
+	v := c.view.Load()
+	if ev.Node != from || !v.has(from, ev.Incarnation) || ev.Record == nil {
+		// A word of an earlier life is worth nothing: what is true of it, the
+		// holders of now say.
+		return
+	}
 	t := &c.watches
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.local[w]; ok {
-		delete(t.local, w)
-		close(w.events)
+	if h := t.heard[from]; h != nil {
+		h.event(now, ev)
+	}
+	follows := t.matching(ev.Aor)
+	t.mu.Unlock()
+	for _, f := range follows {
+		f.word(v, ev)
 	}
 }
 
-func (c *Core) stopWatches() {
+// tickWatches tells members what is followed here, and asks them for what is
+// missing.
+func (c *Core) tickWatches(now int64) {
 	t := &c.watches
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.ended = true
-	for w := range t.local {
-		delete(t.local, w)
-		close(w.events)
-	}
-}
-
-// shareInterest tells a member, or all if to is empty, what is watched here.
-func (c *Core) shareInterest(now int64, to string) {
-	m := c.ownInterest()
-	if to == "" {
-		c.watches.mu.Lock()
-		c.watches.sentMS = now
-		c.watches.mu.Unlock()
-	}
-	if len(m.Patterns) == 0 {
+	if len(t.follows) == 0 {
+		t.mu.Unlock()
 		return
 	}
 	v := c.view.Load()
+	follows := slices.Clone(t.follows)
+	m := t.interest()
+	generation := t.generation
+	var tell []string
 	for i := range v.nodes {
-		if p := v.nodes[i].peer; p != nil && (to == "" || to == p.name) {
-			c.event(p, m)
+		n := &v.nodes[i]
+		if i == v.self {
+			continue
 		}
+		h := t.heard[n.Name]
+		if h == nil || h.incarnation != n.Incarnation {
+			h = &hearing{incarnation: n.Incarnation}
+			t.heard[n.Name] = h
+		}
+		h.tick(now)
+		if h.due(now, v, generation) {
+			h.asked, h.askedMS = generation, now
+			tell = append(tell, n.Name)
+		}
+	}
+	for name := range t.heard {
+		if !v.live(name) {
+			delete(t.heard, name)
+		}
+	}
+	t.mu.Unlock()
+	for _, name := range tell {
+		c.AskNode(now, name, m, now+answerMS, func(reply proto.Message, _ error) { c.onPosition(name, generation, reply) })
+	}
+	for _, f := range follows {
+		f.tick(now, v)
 	}
 }
 
-// ownInterest is what the watchers of this node want to know.
-func (c *Core) ownInterest() *messages.WatchInterest {
-	t := &c.watches
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// interest is what the followers of this node want to know. mu is held.
+func (t *watchTable) interest() *messages.WatchInterest {
 	m := &messages.WatchInterest{TtlMs: interestMS}
-	for w := range t.local {
-		m.Patterns = append(m.Patterns, w.pattern)
+	for _, f := range t.follows {
+		m.Patterns = append(m.Patterns, f.pattern)
 	}
 	slices.Sort(m.Patterns)
 	m.Patterns = slices.Compact(m.Patterns)
 	return m
 }
 
-// tickWatches repeats this node's interest.
-func (c *Core) tickWatches(now int64) {
-	t := &c.watches
-	t.mu.Lock()
-	due := len(t.local) > 0 && now >= t.sentMS+interestMS/3
-	t.mu.Unlock()
-	if due {
-		c.shareInterest(now, "")
+// onPosition takes the answer of a member; a failure is asked again in its time.
+func (c *Core) onPosition(name string, generation uint64, reply proto.Message) {
+	m, ok := reply.(*messages.WatchPosition)
+	if !ok {
+		return
 	}
-}
-
-// onInterest remembers what a member watches.
-func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) {
 	t := &c.watches
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.remote[from] = interest{
-		patterns: m.Patterns[:min(len(m.Patterns), c.cfg.MaxWatches)],
-		untilMS:  now + min(m.TtlMs, 2*interestMS),
-	}
-	for name, i := range t.remote {
-		if i.untilMS < now {
-			delete(t.remote, name)
-		}
+	if h := t.heard[name]; h != nil && h.incarnation == m.Incarnation {
+		h.position(h.askedMS, generation, m)
 	}
 }
 
-// publish sends an event to the nodes that watch the user, this one too.
-func (c *Core) publish(ev *messages.UserEvent) {
-	t := &c.watches
-	t.mu.Lock()
-	var to []string
-	for name, i := range t.remote {
-		if i.untilMS >= ev.Ms && slices.ContainsFunc(i.patterns, func(p string) bool { return matches(p, ev.Aor) }) {
-			to = append(to, name)
-		}
-	}
-	t.mu.Unlock()
-	c.onUserEvent(ev)
-	v := c.view.Load()
-	for _, name := range to {
-		if p := v.peer(name); p != nil {
-			c.stats.Events.Add(1)
-			c.ride(p, ev)
-		}
-	}
-}
-
-// onUserEvent hands an event to this node's watchers; one that is slow misses it.
-func (c *Core) onUserEvent(ev *messages.UserEvent) {
+// hearAgain makes the member whose stream is up again be asked at once.
+func (c *Core) hearAgain(name string) {
 	t := &c.watches
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for w := range t.local {
-		if !matches(w.pattern, ev.Aor) {
-			continue
-		}
-		select {
-		case w.events <- ev:
-		default:
-			c.stats.WatchDrops.Add(1)
-		}
+	if h := t.heard[name]; h != nil {
+		h.askedMS = 0
 	}
 }

@@ -59,6 +59,10 @@ const (
 	FailureCode_FAILURE_CODE_DISK FailureCode = 15
 	// Refused by policy: 403.
 	FailureCode_FAILURE_CODE_FORBIDDEN FailureCode = 16
+	// No publication has the entity-tag of SIP-If-Match: 412 (RFC 3903 6, step 3).
+	FailureCode_FAILURE_CODE_CONDITION_FAILED FailureCode = 17
+	// The user has as many publications as allowed: 403.
+	FailureCode_FAILURE_CODE_TOO_MANY_PUBLICATIONS FailureCode = 18
 )
 
 // Enum value maps for FailureCode.
@@ -81,25 +85,29 @@ var (
 		14: "FAILURE_CODE_OVERLOADED",
 		15: "FAILURE_CODE_DISK",
 		16: "FAILURE_CODE_FORBIDDEN",
+		17: "FAILURE_CODE_CONDITION_FAILED",
+		18: "FAILURE_CODE_TOO_MANY_PUBLICATIONS",
 	}
 	FailureCode_value = map[string]int32{
-		"FAILURE_CODE_UNSPECIFIED":        0,
-		"FAILURE_CODE_INTERNAL":           1,
-		"FAILURE_CODE_STALE_CSEQ":         2,
-		"FAILURE_CODE_INTERVAL_TOO_BRIEF": 3,
-		"FAILURE_CODE_BAD_REQUEST":        4,
-		"FAILURE_CODE_TOO_MANY_BINDINGS":  5,
-		"FAILURE_CODE_NOT_FOUND":          6,
-		"FAILURE_CODE_UNAVAILABLE":        7,
-		"FAILURE_CODE_RETRY":              8,
-		"FAILURE_CODE_CLOCK_BEHIND":       9,
-		"FAILURE_CODE_CLOCK_AHEAD":        10,
-		"FAILURE_CODE_NOT_HOLDER":         11,
-		"FAILURE_CODE_UNKNOWN_TYPE":       12,
-		"FAILURE_CODE_TOO_LATE":           13,
-		"FAILURE_CODE_OVERLOADED":         14,
-		"FAILURE_CODE_DISK":               15,
-		"FAILURE_CODE_FORBIDDEN":          16,
+		"FAILURE_CODE_UNSPECIFIED":           0,
+		"FAILURE_CODE_INTERNAL":              1,
+		"FAILURE_CODE_STALE_CSEQ":            2,
+		"FAILURE_CODE_INTERVAL_TOO_BRIEF":    3,
+		"FAILURE_CODE_BAD_REQUEST":           4,
+		"FAILURE_CODE_TOO_MANY_BINDINGS":     5,
+		"FAILURE_CODE_NOT_FOUND":             6,
+		"FAILURE_CODE_UNAVAILABLE":           7,
+		"FAILURE_CODE_RETRY":                 8,
+		"FAILURE_CODE_CLOCK_BEHIND":          9,
+		"FAILURE_CODE_CLOCK_AHEAD":           10,
+		"FAILURE_CODE_NOT_HOLDER":            11,
+		"FAILURE_CODE_UNKNOWN_TYPE":          12,
+		"FAILURE_CODE_TOO_LATE":              13,
+		"FAILURE_CODE_OVERLOADED":            14,
+		"FAILURE_CODE_DISK":                  15,
+		"FAILURE_CODE_FORBIDDEN":             16,
+		"FAILURE_CODE_CONDITION_FAILED":      17,
+		"FAILURE_CODE_TOO_MANY_PUBLICATIONS": 18,
 	}
 )
 
@@ -219,7 +227,7 @@ const file_messages_failure_proto_rawDesc = "" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\"\n" +
 	"\rmin_expires_s\x18\x03 \x01(\rR\vminExpiresS\x12\"\n" +
 	"\rretry_after_s\x18\x04 \x01(\rR\vretryAfterS\x12\x19\n" +
-	"\bstamp_ms\x18\x05 \x01(\x03R\astampMs*\x80\x04\n" +
+	"\bstamp_ms\x18\x05 \x01(\x03R\astampMs*\xcb\x04\n" +
 	"\vFailureCode\x12\x1c\n" +
 	"\x18FAILURE_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15FAILURE_CODE_INTERNAL\x10\x01\x12\x1b\n" +
@@ -238,7 +246,9 @@ const file_messages_failure_proto_rawDesc = "" +
 	"\x15FAILURE_CODE_TOO_LATE\x10\r\x12\x1b\n" +
 	"\x17FAILURE_CODE_OVERLOADED\x10\x0e\x12\x15\n" +
 	"\x11FAILURE_CODE_DISK\x10\x0f\x12\x1a\n" +
-	"\x16FAILURE_CODE_FORBIDDEN\x10\x10B\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x16FAILURE_CODE_FORBIDDEN\x10\x10\x12!\n" +
+	"\x1dFAILURE_CODE_CONDITION_FAILED\x10\x11\x12&\n" +
+	"\"FAILURE_CODE_TOO_MANY_PUBLICATIONS\x10\x12B\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_failure_proto_rawDescOnce sync.Once

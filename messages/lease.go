@@ -162,3 +162,9 @@ func compareBool(a, b bool) int {
 	}
 	return -1
 }
+
+// Interested tells whether the edge of a live lease of this kind is told when
+// anything else in the record changes: one StateChanged for each such edge.
+func (k LeaseKind) Interested() bool {
+	return k == LeaseKind_LEASE_KIND_SUBSCRIPTION || k == LeaseKind_LEASE_KIND_MESSAGE
+}

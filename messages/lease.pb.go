@@ -31,6 +31,7 @@ const (
 	LeaseKind_LEASE_KIND_PUBLICATION  LeaseKind = 2
 	LeaseKind_LEASE_KIND_SUBSCRIPTION LeaseKind = 3
 	LeaseKind_LEASE_KIND_REPLICA      LeaseKind = 4
+	LeaseKind_LEASE_KIND_MESSAGE      LeaseKind = 5
 )
 
 // Enum value maps for LeaseKind.
@@ -41,6 +42,7 @@ var (
 		2: "LEASE_KIND_PUBLICATION",
 		3: "LEASE_KIND_SUBSCRIPTION",
 		4: "LEASE_KIND_REPLICA",
+		5: "LEASE_KIND_MESSAGE",
 	}
 	LeaseKind_value = map[string]int32{
 		"LEASE_KIND_UNSPECIFIED":  0,
@@ -48,6 +50,7 @@ var (
 		"LEASE_KIND_PUBLICATION":  2,
 		"LEASE_KIND_SUBSCRIPTION": 3,
 		"LEASE_KIND_REPLICA":      4,
+		"LEASE_KIND_MESSAGE":      5,
 	}
 )
 
@@ -611,13 +614,14 @@ const file_messages_lease_proto_rawDesc = "" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12%\n" +
 	"\x06leases\x18\x02 \x03(\v2\r.hereis.LeaseR\x06leases\x12#\n" +
 	"\x05floor\x18\x03 \x01(\v2\r.hereis.FloorR\x05floor\x12#\n" +
-	"\x05ended\x18\x04 \x03(\v2\r.hereis.EndedR\x05ended*\x90\x01\n" +
+	"\x05ended\x18\x04 \x03(\v2\r.hereis.EndedR\x05ended*\xa8\x01\n" +
 	"\tLeaseKind\x12\x1a\n" +
 	"\x16LEASE_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12LEASE_KIND_BINDING\x10\x01\x12\x1a\n" +
 	"\x16LEASE_KIND_PUBLICATION\x10\x02\x12\x1b\n" +
 	"\x17LEASE_KIND_SUBSCRIPTION\x10\x03\x12\x16\n" +
-	"\x12LEASE_KIND_REPLICA\x10\x04B\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x12LEASE_KIND_REPLICA\x10\x04\x12\x16\n" +
+	"\x12LEASE_KIND_MESSAGE\x10\x05B\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_lease_proto_rawDescOnce sync.Once

@@ -770,20 +770,24 @@ func (x *Whereabouts) GetView() []string {
 	return nil
 }
 
-// UserEvent tells those who watch that a user went online or offline, or that its devices changed.
+// UserEvent is a holder's word on a user, for the nodes that follow users: what
+// it holds after a change that can be seen.
 type UserEvent struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Aor    string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
-	Online bool                   `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
-	// The whole user changed from offline to online or back.
-	Changed bool `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
-	// Live bindings after the event.
-	Bindings []*Lease `protobuf:"bytes,4,rep,name=bindings,proto3" json:"bindings,omitempty"`
-	// Node time in ms at which the owner saw it, and the owner.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Aor   string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
+	// Node time in ms at which it was so, and the node whose word it is.
 	Ms   int64  `protobuf:"varint,5,opt,name=ms,proto3" json:"ms,omitempty"`
 	Node string `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
-	// Edge of the device that caused the event.
-	Edge          string `protobuf:"bytes,7,opt,name=edge,proto3" json:"edge,omitempty"`
+	// What can be seen of the user: live and dead leases of the kinds that are shown.
+	Record *Record `protobuf:"bytes,8,opt,name=record,proto3" json:"record,omitempty"`
+	// Of the words of one incarnation of a node on one user, that with the higher order is the later one.
+	Incarnation uint64 `protobuf:"varint,9,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Order       uint64 `protobuf:"varint,10,opt,name=order,proto3" json:"order,omitempty"`
+	// The sent-th event of the node's to this receiver since epoch began: a gap is seen.
+	Epoch uint64 `protobuf:"varint,11,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Sent  uint64 `protobuf:"varint,12,opt,name=sent,proto3" json:"sent,omitempty"`
+	// The node is the owner and knows all there is to know of the user (rule 11).
+	Complete      bool `protobuf:"varint,13,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -825,27 +829,6 @@ func (x *UserEvent) GetAor() string {
 	return ""
 }
 
-func (x *UserEvent) GetOnline() bool {
-	if x != nil {
-		return x.Online
-	}
-	return false
-}
-
-func (x *UserEvent) GetChanged() bool {
-	if x != nil {
-		return x.Changed
-	}
-	return false
-}
-
-func (x *UserEvent) GetBindings() []*Lease {
-	if x != nil {
-		return x.Bindings
-	}
-	return nil
-}
-
 func (x *UserEvent) GetMs() int64 {
 	if x != nil {
 		return x.Ms
@@ -860,11 +843,46 @@ func (x *UserEvent) GetNode() string {
 	return ""
 }
 
-func (x *UserEvent) GetEdge() string {
+func (x *UserEvent) GetRecord() *Record {
 	if x != nil {
-		return x.Edge
+		return x.Record
 	}
-	return ""
+	return nil
+}
+
+func (x *UserEvent) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *UserEvent) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *UserEvent) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *UserEvent) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *UserEvent) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
 }
 
 var File_messages_location_proto protoreflect.FileDescriptor
@@ -944,15 +962,18 @@ const file_messages_location_proto_rawDesc = "" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x15\n" +
 	"\x06now_ms\x18\x05 \x01(\x03R\x05nowMs\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\bR\asettled\x12\x12\n" +
-	"\x04view\x18\a \x03(\tR\x04view\"\xb2\x01\n" +
+	"\x04view\x18\a \x03(\tR\x04view\"\xa0\x02\n" +
 	"\tUserEvent\x12\x10\n" +
-	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x16\n" +
-	"\x06online\x18\x02 \x01(\bR\x06online\x12\x18\n" +
-	"\achanged\x18\x03 \x01(\bR\achanged\x12)\n" +
-	"\bbindings\x18\x04 \x03(\v2\r.hereis.LeaseR\bbindings\x12\x0e\n" +
+	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x0e\n" +
 	"\x02ms\x18\x05 \x01(\x03R\x02ms\x12\x12\n" +
-	"\x04node\x18\x06 \x01(\tR\x04node\x12\x12\n" +
-	"\x04edge\x18\a \x01(\tR\x04edgeB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\x04node\x18\x06 \x01(\tR\x04node\x12&\n" +
+	"\x06record\x18\b \x01(\v2\x0e.hereis.RecordR\x06record\x12 \n" +
+	"\vincarnation\x18\t \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05order\x18\n" +
+	" \x01(\x04R\x05order\x12\x14\n" +
+	"\x05epoch\x18\v \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04sent\x18\f \x01(\x04R\x04sent\x12\x1a\n" +
+	"\bcomplete\x18\r \x01(\bR\bcompleteJ\x04\b\x02\x10\x03J\x04\b\x03\x10\x04J\x04\b\x04\x10\x05J\x04\b\a\x10\bR\x06onlineR\achangedR\bbindingsR\x04edgeB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_location_proto_rawDescOnce sync.Once
@@ -991,7 +1012,7 @@ var file_messages_location_proto_depIdxs = []int32{
 	5,  // 5: hereis.Located.targets:type_name -> hereis.Target
 	10, // 6: hereis.Target.flow:type_name -> hereis.FlowID
 	12, // 7: hereis.Whereabouts.record:type_name -> hereis.Record
-	11, // 8: hereis.UserEvent.bindings:type_name -> hereis.Lease
+	12, // 8: hereis.UserEvent.record:type_name -> hereis.Record
 	9,  // [9:9] is the sub-list for method output_type
 	9,  // [9:9] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name

@@ -375,6 +375,95 @@ func (x *WatchInterest) GetTtlMs() int64 {
 	return 0
 }
 
+// WatchPosition answers WatchInterest: how far the sender has come with events
+// for the asker.
+type WatchPosition struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Another epoch: it had forgotten the asker's interest.
+	Epoch uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Events sent since the epoch began.
+	Sent uint64 `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
+	// Round and digest of its view, and whether that is settled.
+	Round         uint64 `protobuf:"varint,4,opt,name=round,proto3" json:"round,omitempty"`
+	Digest        uint64 `protobuf:"fixed64,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	Settled       bool   `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPosition) Reset() {
+	*x = WatchPosition{}
+	mi := &file_messages_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPosition) ProtoMessage() {}
+
+func (x *WatchPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPosition.ProtoReflect.Descriptor instead.
+func (*WatchPosition) Descriptor() ([]byte, []int) {
+	return file_messages_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchPosition) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *WatchPosition) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *WatchPosition) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *WatchPosition) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *WatchPosition) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *WatchPosition) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
 // Snapshot asks a node for the users that it owns and that are online, a page
 // at a time, in the order of the hash of their AoRs, which is the same at every
 // node. Reply: Snapshotted.
@@ -386,14 +475,17 @@ type Snapshot struct {
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	// Also the users that it holds as backup: what moves from one holder to the
 	// other between two answers is then in one of them at least.
-	Backup        bool `protobuf:"varint,4,opt,name=backup,proto3" json:"backup,omitempty"`
+	Backup bool `protobuf:"varint,4,opt,name=backup,proto3" json:"backup,omitempty"`
+	// For a follower: the users that the node owns, those with dead leases alone
+	// too, and of each what a UserEvent has.
+	Follow        bool `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_messages_node_proto_msgTypes[5]
+	mi := &file_messages_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +497,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_node_proto_msgTypes[5]
+	mi := &file_messages_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +510,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_messages_node_proto_rawDescGZIP(), []int{5}
+	return file_messages_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Snapshot) GetPattern() string {
@@ -449,20 +541,34 @@ func (x *Snapshot) GetBackup() bool {
 	return false
 }
 
+func (x *Snapshot) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
 // Snapshotted answers Snapshot.
 type Snapshotted struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Records []*Record              `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	// The last AoR, to go on from; empty: no more.
-	Next          string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
-	NowMs         int64  `protobuf:"varint,3,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	Next  string `protobuf:"bytes,2,opt,name=next,proto3" json:"next,omitempty"`
+	NowMs int64  `protobuf:"varint,3,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	// For a follower: the order of each record among the node's words on its user,
+	// and the node's incarnation, round, digest, and whether it is settled.
+	Orders        []uint64 `protobuf:"varint,4,rep,packed,name=orders,proto3" json:"orders,omitempty"`
+	Incarnation   uint64   `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Round         uint64   `protobuf:"varint,6,opt,name=round,proto3" json:"round,omitempty"`
+	Digest        uint64   `protobuf:"fixed64,7,opt,name=digest,proto3" json:"digest,omitempty"`
+	Settled       bool     `protobuf:"varint,8,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshotted) Reset() {
 	*x = Snapshotted{}
-	mi := &file_messages_node_proto_msgTypes[6]
+	mi := &file_messages_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +580,7 @@ func (x *Snapshotted) String() string {
 func (*Snapshotted) ProtoMessage() {}
 
 func (x *Snapshotted) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_node_proto_msgTypes[6]
+	mi := &file_messages_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +593,7 @@ func (x *Snapshotted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshotted.ProtoReflect.Descriptor instead.
 func (*Snapshotted) Descriptor() ([]byte, []int) {
-	return file_messages_node_proto_rawDescGZIP(), []int{6}
+	return file_messages_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Snapshotted) GetRecords() []*Record {
@@ -511,6 +617,41 @@ func (x *Snapshotted) GetNowMs() int64 {
 	return 0
 }
 
+func (x *Snapshotted) GetOrders() []uint64 {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+func (x *Snapshotted) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Snapshotted) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Snapshotted) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *Snapshotted) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
 // Count asks a node how many users it owns that are online. Reply: Counted.
 type Count struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -521,7 +662,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_messages_node_proto_msgTypes[7]
+	mi := &file_messages_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +674,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_node_proto_msgTypes[7]
+	mi := &file_messages_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +687,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_messages_node_proto_rawDescGZIP(), []int{7}
+	return file_messages_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Count) GetPattern() string {
@@ -567,7 +708,7 @@ type Counted struct {
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_messages_node_proto_msgTypes[8]
+	mi := &file_messages_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +720,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_messages_node_proto_msgTypes[8]
+	mi := &file_messages_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +733,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_messages_node_proto_rawDescGZIP(), []int{8}
+	return file_messages_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counted) GetUsers() uint64 {
@@ -639,16 +780,29 @@ const file_messages_node_proto_rawDesc = "" +
 	"\x06now_ms\x18\x02 \x01(\x03R\x05nowMs\"B\n" +
 	"\rWatchInterest\x12\x1a\n" +
 	"\bpatterns\x18\x01 \x03(\tR\bpatterns\x12\x15\n" +
-	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"h\n" +
+	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\"\xa3\x01\n" +
+	"\rWatchPosition\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04sent\x18\x03 \x01(\x04R\x04sent\x12\x14\n" +
+	"\x05round\x18\x04 \x01(\x04R\x05round\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\x06R\x06digest\x12\x18\n" +
+	"\asettled\x18\x06 \x01(\bR\asettled\"\x80\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x14\n" +
 	"\x05after\x18\x03 \x01(\tR\x05after\x12\x16\n" +
-	"\x06backup\x18\x04 \x01(\bR\x06backup\"b\n" +
+	"\x06backup\x18\x04 \x01(\bR\x06backup\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\"\xe4\x01\n" +
 	"\vSnapshotted\x12(\n" +
 	"\arecords\x18\x01 \x03(\v2\x0e.hereis.RecordR\arecords\x12\x12\n" +
 	"\x04next\x18\x02 \x01(\tR\x04next\x12\x15\n" +
-	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\"!\n" +
+	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\x12\x16\n" +
+	"\x06orders\x18\x04 \x03(\x04R\x06orders\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05round\x18\x06 \x01(\x04R\x05round\x12\x16\n" +
+	"\x06digest\x18\a \x01(\x06R\x06digest\x12\x18\n" +
+	"\asettled\x18\b \x01(\bR\asettled\"!\n" +
 	"\x05Count\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\";\n" +
 	"\aCounted\x12\x14\n" +
@@ -667,26 +821,27 @@ func file_messages_node_proto_rawDescGZIP() []byte {
 	return file_messages_node_proto_rawDescData
 }
 
-var file_messages_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_messages_node_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_messages_node_proto_goTypes = []any{
 	(*MemberMeta)(nil),    // 0: hereis.MemberMeta
 	(*Hello)(nil),         // 1: hereis.Hello
 	(*Ping)(nil),          // 2: hereis.Ping
 	(*Pong)(nil),          // 3: hereis.Pong
 	(*WatchInterest)(nil), // 4: hereis.WatchInterest
-	(*Snapshot)(nil),      // 5: hereis.Snapshot
-	(*Snapshotted)(nil),   // 6: hereis.Snapshotted
-	(*Count)(nil),         // 7: hereis.Count
-	(*Counted)(nil),       // 8: hereis.Counted
-	(*Record)(nil),        // 9: hereis.Record
+	(*WatchPosition)(nil), // 5: hereis.WatchPosition
+	(*Snapshot)(nil),      // 6: hereis.Snapshot
+	(*Snapshotted)(nil),   // 7: hereis.Snapshotted
+	(*Count)(nil),         // 8: hereis.Count
+	(*Counted)(nil),       // 9: hereis.Counted
+	(*Record)(nil),        // 10: hereis.Record
 }
 var file_messages_node_proto_depIdxs = []int32{
-	9, // 0: hereis.Snapshotted.records:type_name -> hereis.Record
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	10, // 0: hereis.Snapshotted.records:type_name -> hereis.Record
+	1,  // [1:1] is the sub-list for method output_type
+	1,  // [1:1] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_messages_node_proto_init() }
@@ -701,7 +856,7 @@ func file_messages_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_node_proto_rawDesc), len(file_messages_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

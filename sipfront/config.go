@@ -25,6 +25,10 @@ type Config struct {
 	Domains *actors.Domains
 	// Addresses are advertised, one or more for each transport, in order of preference.
 	Addresses []Address
+	// RecordRoute is the host, or host:port, in our Record-Route; empty: the
+	// advertised address of the flow. One that leads to several nodes lets the
+	// requests of a dialog survive the node that it began at.
+	RecordRoute string
 	// Ports are the SIP ports of our nodes besides those of Addresses: a URI of
 	// a served domain is ours with no port or with one of them.
 	Ports []uint16
@@ -71,6 +75,31 @@ type Config struct {
 	// that users of ours, and trunks, may call. All else that is foreign is refused.
 	Trunks []Trunk
 	Relays []Relay
+	// MaxPublication is the largest body of a PUBLISH in bytes; above it: 413. It
+	// travels between nodes with all else that is known of the user.
+	MaxPublication int
+	// SubscribeDefault, SubscribeMin and SubscribeMax are the intervals of a
+	// subscription (RFC 6665 4.2.1.1); one between zero and the least is answered 423.
+	SubscribeDefault, SubscribeMin, SubscribeMax time.Duration
+	// MaxSubscriptions bounds those that this node serves, above it 503;
+	// MaxWatchers those to one user, above it 403.
+	MaxSubscriptions, MaxWatchers int
+	// MaxListMembers bounds the members of a resource list; above it 403.
+	MaxListMembers int
+	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
+	MaxNotifies int
+	// NotifyInterval is the shortest time between two NOTIFYs of a subscription,
+	// unless its watcher asks for a longer one (RFC 6446). What changes meanwhile
+	// is told at its end.
+	NotifyInterval time.Duration
+	// MessageTTL is how long a message is kept at most for a user who is offline,
+	// if Parts.Mailbox is there; MaxMessageSize, in bytes, the largest body that is
+	// kept; MaxStoredMessages how many this node keeps.
+	MessageTTL        time.Duration
+	MaxMessageSize    int
+	MaxStoredMessages int
+	// MessageWait is how long devices may be silent before a message is kept.
+	MessageWait time.Duration
 	// ServerHeader is the Server header of our own answers; empty for none.
 	ServerHeader string
 }
@@ -92,6 +121,20 @@ func DefaultConfig() Config {
 		Digest:        []credentials.Algorithm{credentials.SHA256, credentials.SHA512256, credentials.MD5},
 		NonceLife:     10 * time.Minute,
 		MaxNonces:     1 << 17,
+
+		MaxPublication:    4 << 10,
+		SubscribeDefault:  time.Hour,
+		SubscribeMin:      time.Minute,
+		SubscribeMax:      2 * time.Hour,
+		MaxSubscriptions:  200_000,
+		MaxWatchers:       20_000,
+		MaxListMembers:    100,
+		MaxNotifies:       1024,
+		NotifyInterval:    time.Second,
+		MessageTTL:        24 * time.Hour,
+		MaxMessageSize:    8192,
+		MaxStoredMessages: 10_000,
+		MessageWait:       8 * time.Second,
 	}
 }
 
@@ -102,6 +145,8 @@ func (c *Config) Validate() error {
 		return errors.New("Domains: missing")
 	case len(c.Addresses) == 0:
 		return errors.New("Addresses: at least one is needed")
+	case !ValidRecordRoute(c.RecordRoute):
+		return fmt.Errorf("RecordRoute: %q is not HOST or HOST:PORT", c.RecordRoute)
 	case c.MaxForwards < 1 || c.MaxForwards > 255:
 		return fmt.Errorf("MaxForwards: %d is not in 1..255", c.MaxForwards)
 	case c.TimerC <= 3*time.Minute:
@@ -126,6 +171,30 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("NonceLife: %v is less than 1s", c.NonceLife)
 	case c.MaxNonces < 1:
 		return fmt.Errorf("MaxNonces: %d is less than 1", c.MaxNonces)
+	case c.MaxPublication < 1:
+		return fmt.Errorf("MaxPublication: %d is less than 1", c.MaxPublication)
+	case c.SubscribeMin < time.Second:
+		return fmt.Errorf("SubscribeMin: %v is less than 1s", c.SubscribeMin)
+	case c.SubscribeDefault < c.SubscribeMin || c.SubscribeMax < c.SubscribeDefault:
+		return fmt.Errorf("SubscribeDefault: %v is not between SubscribeMin %v and SubscribeMax %v", c.SubscribeDefault, c.SubscribeMin, c.SubscribeMax)
+	case c.MaxSubscriptions < 1:
+		return fmt.Errorf("MaxSubscriptions: %d is less than 1", c.MaxSubscriptions)
+	case c.MaxWatchers < 1:
+		return fmt.Errorf("MaxWatchers: %d is less than 1", c.MaxWatchers)
+	case c.MaxListMembers < 1:
+		return fmt.Errorf("MaxListMembers: %d is less than 1", c.MaxListMembers)
+	case c.MaxNotifies < 1:
+		return fmt.Errorf("MaxNotifies: %d is less than 1", c.MaxNotifies)
+	case c.NotifyInterval < 0:
+		return fmt.Errorf("NotifyInterval: %v is negative", c.NotifyInterval)
+	case c.MessageTTL < time.Minute:
+		return fmt.Errorf("MessageTTL: %v is less than 1m", c.MessageTTL)
+	case c.MaxMessageSize < 1:
+		return fmt.Errorf("MaxMessageSize: %d is less than 1", c.MaxMessageSize)
+	case c.MaxStoredMessages < 1:
+		return fmt.Errorf("MaxStoredMessages: %d is less than 1", c.MaxStoredMessages)
+	case c.MessageWait < time.Second || c.MessageWait > 30*time.Second:
+		return fmt.Errorf("MessageWait: %v is not in 1s..30s", c.MessageWait)
 	case c.MaxLookups < 1:
 		return fmt.Errorf("MaxLookups: %d is less than 1", c.MaxLookups)
 	}
@@ -138,4 +207,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+// ValidRecordRoute tells whether a text is the host part of a URI, or empty.
+func ValidRecordRoute(host string) bool {
+	if host == "" {
+		return true
+	}
+	u, err := parseURI("sip:x@" + host)
+	return err == nil && u.host != "" && u.user == "x" && u.params == "" && u.headers == ""
 }

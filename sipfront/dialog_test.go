@@ -143,6 +143,77 @@ func TestRule17_DialogWithADeadNode(t *testing.T) {
 	})
 }
 
+// A connection may close within a dialog (RFC 3261 18: an idle one may). Where
+// the peer's Contact is a name, the address that the dialog began with is
+// dialled again, and no other: a name server is not asked.
+func TestRFC3261_18_AClosedConnectionOfADialogIsDialledAgain(t *testing.T) {
+	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
+		n1.net.tcp = true
+		n1.loc.set("sip:bob@example.com", `{"targets":[`+flowTarget(bob, 1, 1)+`],"final":true}`, t)
+		overTCP := strings.NewReplacer("SIP/2.0/UDP", "SIP/2.0/TCP", "<sip:alice@192.0.2.10:5060>", "<sip:alice@phone.example.net;transport=tcp>")
+		n1.recvOver("tcp", alice, overTCP.Replace(invite("INVITE", "sip:bob@example.com", "again")))
+		m.pump()
+		n2.answer(bob, "200", "Contact: <sip:bob@10.0.0.5:5060>\n")
+		m.pump()
+		uas := routeSet(n2.lastReq[bob], false)
+		n1.net.forget(mustAddr(alice))
+		m.inbox = map[string][]string{}
+		bye := strings.Replace(within("BYE", true, "again", uas, "31"), "sip:alice@192.0.2.10:5060", "sip:alice@phone.example.net;transport=tcp", 1)
+		n2.recv(bob, bye)
+		m.expect(alice, "BYE sip:alice@phone.example.net;transport=tcp SIP/2.0")
+		n1.answer(alice, "200", "")
+		m.expect(bob, "SIP/2.0 200 Whatever")
+	})
+}
+
+// Where Record-Route names a host that leads to every node, the requests of a
+// dialog survive the node that the call came through: any other takes them,
+// at once when the node has left the view, and after the hop deadline before.
+func TestRule17_DialogOutlivesTheNodeItCameThrough(t *testing.T) {
+	const host = "all.example.com"
+	shared := func(c *Config) { c.RecordRoute = host }
+	for name, c := range map[string]struct{ device, target, callee string }{
+		"behind a NAT": {bob, flowTarget(bob, 1, 1), "sip:bob@10.0.0.5:5060"},
+		"direct":       {desk, deskTarget, "sip:bob@10.0.0.5:5060"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
+				uac, uas := callAcross(t, m, n1, n2, c.device, c.target, "out1")
+				if strings.Count(uac, "@"+host+";lr>") != 2 || strings.Contains(uac, addr1) {
+					t.Fatalf("route set of the caller:\n%s", uac)
+				}
+				m.dead[addr1] = true
+				// The view of n2 still has n1.
+				n2.recv(alice, within("INVITE", false, "out1", uac, "11"))
+				time.Sleep(501 * time.Millisecond)
+				m.expect(c.device, "INVITE "+c.callee+" SIP/2.0")
+				n2.answer(c.device, "200", "")
+				m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever")
+				n2.recv(alice, within("INFO", false, "out1", uac, "12"))
+				time.Sleep(4001 * time.Millisecond)
+				m.expect(c.device, "INFO "+c.callee+" SIP/2.0")
+				n2.answer(c.device, "200", "")
+				m.expect(alice, "SIP/2.0 200 Whatever")
+				// It has left the view.
+				delete(n2.zone.nodes, "n1")
+				n2.recv(alice, strings.NewReplacer("INVITE sip", "ACK sip", "13 INVITE", "13 ACK").Replace(within("INVITE", false, "out1", uac, "13")))
+				m.expect(c.device, "ACK "+c.callee+" SIP/2.0")
+				n2.recv(c.device, within("INVITE", true, "out1", uas, "21"))
+				m.expect(alice, "INVITE sip:alice@192.0.2.10:5060 SIP/2.0")
+				n2.answer(alice, "200", "")
+				m.expect(c.device, "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever")
+				n2.recv(alice, within("BYE", false, "out1", uac, "14"))
+				m.expect(c.device, "BYE "+c.callee+" SIP/2.0")
+				n2.answer(c.device, "200", "")
+				m.expect(alice, "SIP/2.0 200 Whatever")
+				if req := n2.lastReq[c.device]; strings.Contains(req, "\r\nRoute: ") {
+					t.Errorf("a Route of ours is left:\n%s", req)
+				}
+			}, shared)
+		})
+	}
+}
+
 // 16.7 step 5: a 2xx that comes after another final answer has gone out is
 // passed on all the same: the device waits for its ACK.
 func TestRFC3261_16_7_A2xxAfterAFailureReachesTheCaller(t *testing.T) {

@@ -23,7 +23,7 @@ func (s *Server) refusesNew(r *request, p *plan) bool {
 		return false
 	}
 	return r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser) ||
-		r.method == "INVITE" && p.way == wayUser
+		(r.method == "INVITE" || r.method == "SUBSCRIBE") && p.way == wayUser
 }
 
 // drainingError is 503 with a Retry-After that is spread (RFC 3261 21.5.4).

@@ -34,6 +34,9 @@ const (
 	tokenHop tokenKind = 1
 	// tokenDialog names both sides of a dialog: our Record-Route.
 	tokenDialog tokenKind = 2
+	// tokenSubscription names the node that serves a subscription: our Contact
+	// in its dialog. It has no side.
+	tokenSubscription tokenKind = 3
 )
 
 // side is one way out of this node: a flow, and whether it is the only way.
@@ -62,8 +65,8 @@ type token struct {
 // transports are numbered in tokens; their order is part of the format.
 var transports = [...]string{"", "udp", "tcp", "tls", "ws", "wss"}
 
-// seal makes a token. bind is what it is good for: the Call-ID for a
-// tokenDialog (a client that has seen one cannot use it for another call).
+// seal makes a token. bind is what it is good for: the Call-ID for all but a
+// tokenHop (a client that has seen one cannot use it for another call).
 func (t *token) seal(key []byte, bind string) FlowToken {
 	b := make([]byte, macSize, 96)
 	b = append(b, byte(t.kind), byte(len(t.edge)))
@@ -105,6 +108,7 @@ func parseToken(b []byte) (*token, error) {
 		sides = 1
 	case tokenDialog:
 		sides = 2
+	case tokenSubscription:
 	default:
 		return nil, errToken
 	}
@@ -230,7 +234,7 @@ func parseAddrPort(b []byte) (netip.AddrPort, []byte, error) {
 func tokenMAC(key, payload []byte, bind string) []byte {
 	h := hmac.New(sha256.New, key)
 	h.Write(payload)
-	if len(payload) > 0 && tokenKind(payload[0]) == tokenDialog {
+	if len(payload) > 0 && tokenKind(payload[0]) != tokenHop {
 		h.Write([]byte{0})
 		h.Write([]byte(bind))
 	}

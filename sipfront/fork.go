@@ -54,6 +54,11 @@ type fork struct {
 	tried       map[string]bool
 	// redirects counts targets that a 3xx named.
 	redirects int
+	// store: the message is kept if nobody takes it (mail.go), at the latest when
+	// timerMail fires; keptKey is under what it was. letter: it comes from there.
+	store, letter bool
+	timerMail     *time.Timer
+	keptKey       []byte
 	// timerGroup ends the ringing of a group while others wait.
 	timerGroup *time.Timer
 	best       best
@@ -124,7 +129,7 @@ func (f *fork) located(res *messages.Located, err error) {
 	case f.cancelled:
 		f.next()
 	case err != nil && first:
-		f.finish(status(err, f.s.cfg.RetryAfter))
+		f.unlocated(status(err, f.s.cfg.RetryAfter))
 	case err != nil:
 		f.next()
 	default:
@@ -134,6 +139,15 @@ func (f *fork) located(res *messages.Located, err error) {
 		f.add(devices)
 		f.next()
 	}
+}
+
+// unlocated ends a request whose user has no device, or none that can be found.
+func (f *fork) unlocated(a answer) {
+	if f.store && storable(a.status) {
+		f.keep(func() { f.finish(a) })
+		return
+	}
+	f.finish(a)
 }
 
 // add takes devices in that have not been tried.
@@ -226,6 +240,25 @@ func (f *fork) ringing() {
 	f.timerGroup = time.AfterFunc(f.s.cfg.RingTimeout, func() { f.do(func() { f.ranOut(first) }) })
 }
 
+// waitToKeep bounds how long devices may be silent before the message is kept:
+// the sender waits for an answer, which it would not get from a 408 (RFC 4320).
+func (f *fork) waitToKeep() {
+	f.timerMail = time.AfterFunc(f.s.cfg.MessageWait, func() {
+		f.do(func() {
+			if f.store && !f.final && !f.asking {
+				f.keep(func() {})
+			}
+		})
+	})
+}
+
+func (f *fork) stopMailTimer() {
+	if f.timerMail != nil {
+		f.timerMail.Stop()
+		f.timerMail = nil
+	}
+}
+
 func (f *fork) stopRinging() {
 	if f.timerGroup != nil {
 		f.timerGroup.Stop()
@@ -270,10 +303,15 @@ func (f *fork) trying() {
 // and 10). All branches but from, which may be nil, are given up.
 func (f *fork) success(from *branch, r reply) {
 	if f.final && !f.invite {
+		if f.keptKey != nil {
+			f.s.mail.drop(f.plan.aor, f.keptKey)
+			f.keptKey = nil
+		}
 		return
 	}
 	f.final = true
 	f.stopRinging()
+	f.stopMailTimer()
 	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
 		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
 		// 7.1 leaves no transaction for. It is a call that somebody has taken.
@@ -320,9 +358,19 @@ func (s *Server) cancel(tx serverTx, msg *transport.Message) {
 	})
 }
 
-// end sends the best of what came (RFC 3261 16.7 step 6).
+// end sends the best of what came, or keeps the message that nobody took.
 func (f *fork) end() {
+	if f.store && f.unreached() {
+		f.keep(f.endAnswered)
+		return
+	}
+	f.endAnswered()
+}
+
+// endAnswered is RFC 3261 16.7 step 6.
+func (f *fork) endAnswered() {
 	s := f.s
+	f.stopMailTimer()
 	switch best, status := f.best.choose(f.invite); {
 	case f.cancelled && !f.best.sixth():
 		f.finish(f.own(errCancelled))
@@ -330,8 +378,11 @@ func (f *fork) end() {
 		// RFC 3261 16.7 step 6: a 503 says something of that server, not of us.
 		f.finish(answer{500, "Server Internal Error", nil})
 	case best != nil && status == 408 && !f.invite, best == nil && f.best.silent && !f.invite:
-		// RFC 4320 4.2: nobody waits for a 408 any more.
+		// RFC 4320 4.2: nobody waits for a 408 any more, but for who sent it here.
 		f.final = true
+		if f.letter {
+			_ = f.tx.RespondRaw(408, nil)
+		}
 	case best != nil:
 		f.final = true
 		r := best.with(f.best.challenges(best))

@@ -132,7 +132,11 @@ func (s *Server) recordValue(user string, r *request, f transport.Flow) string {
 	} else {
 		b.WriteString("sip:")
 	}
-	b.WriteString(user + "@" + s.advertised(f).String())
+	host := s.cfg.RecordRoute
+	if host == "" {
+		host = s.advertised(f).String()
+	}
+	b.WriteString(user + "@" + host)
 	if f.Transport() != "udp" && r.target.scheme != "sips" {
 		b.WriteString(";transport=" + f.Transport())
 	}
@@ -185,8 +189,17 @@ func (s *Server) viaFor(out transport.Flow, f *fork) string {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
 	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
-	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, f.r.vias[0]))
+	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias)))
 	return b.String()
+}
+
+// first is the first of a list, empty if there is none: a request of this
+// node's own has no Via below.
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 // branchMAC says that a branch is ours, belongs to a Call-ID, and came from

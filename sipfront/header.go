@@ -49,6 +49,14 @@ func canonicalName(name string) string {
 		return "Expires"
 	case "path":
 		return "Path"
+	case "event", "o":
+		return "Event"
+	case "accept":
+		return "Accept"
+	case "sip-if-match":
+		return "SIP-If-Match"
+	case "retry-after":
+		return "Retry-After"
 	case "user-agent":
 		return "User-Agent"
 	case "reason":

@@ -65,6 +65,10 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		r = s.withoutOurs(r)
 	}
 	f := s.newFork(tx, r, p)
+	if s.mayStore(r, p) {
+		f.store = true
+		f.waitToKeep()
+	}
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()
@@ -157,27 +161,36 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 }
 
 // around is the way of an in-dialog request past the next node of ours, for
-// when that does not answer: straight to a peer that can be called without it.
+// when that does not answer: by the node after it, or straight to a peer that
+// can be called without it.
 func (s *Server) around(r *request, p *plan) *target {
 	if p.token == nil || p.token.kind != tokenDialog {
 		return nil
 	}
-	t, routes := p.token, p.routes
-	if t.edge == s.parts.Cluster.Self() {
-		if len(routes) == 0 {
+	silent, routes := p.token, p.routes
+	if len(routes) > 0 {
+		if next, ok := s.dialogToken(routes[0], r); ok && next.edge != silent.edge {
+			if silent.edge != s.parts.Cluster.Self() {
+				// This node stands in for the silent one.
+				t, err := s.planned(r, &plan{way: wayFlow, target: p.target, token: next, tokenRoute: routes[0], routes: routes[1:]})
+				if err != nil {
+					return nil
+				}
+				t.key = "around"
+				return t
+			}
+			silent, routes = next, routes[1:]
+		} else if silent.edge == s.parts.Cluster.Self() {
 			return nil
 		}
-		next, ok := s.dialogToken(routes[0], r)
-		if !ok || next.edge == t.edge {
-			return nil
-		}
-		t, routes = next, routes[1:]
+	} else if silent.edge == s.parts.Cluster.Self() {
+		return nil
 	}
-	out := t.out(r)
+	out := silent.out(r)
 	if out.bound {
 		return nil
 	}
-	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI, only: out.remote.Addr()}
+	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI, side: *out, only: out.remote.Addr()}
 }
 
 // devices turns what the cluster located into devices, best q first. Two

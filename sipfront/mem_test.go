@@ -69,6 +69,15 @@ func (n *memNet) stream(remote netip.AddrPort) *memFlow {
 	return n.get("tcp ", "tcp", remote)
 }
 
+// forget closes the connection with a peer; the next one is another.
+func (n *memNet) forget(remote netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := n.flows["tcp "+remote.String()]
+	f.closed = true
+	delete(n.flows, "tcp "+remote.String())
+}
+
 func (n *memNet) Flow(network string, remote netip.AddrPort) (transport.Flow, error) {
 	switch {
 	case network == "tcp" && n.tcp:

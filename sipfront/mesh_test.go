@@ -27,9 +27,9 @@ const (
 )
 
 // newMesh makes nodes n1 and n2.
-func newMesh(t *testing.T) (m *mesh, n1, n2 *rig) {
+func newMesh(t *testing.T, change ...func(*Config)) (m *mesh, n1, n2 *rig) {
 	m = &mesh{t: t, nodes: map[string]*rig{}, inbox: map[string][]string{}, dead: map[string]bool{}}
-	n1, n2 = newNode(t, "n1", addr1), newNode(t, "n2", addr2)
+	n1, n2 = newNode(t, "n1", addr1, change...), newNode(t, "n2", addr2, change...)
 	m.nodes[addr1], m.nodes[addr2] = n1, n2
 	for _, n := range m.nodes {
 		n.zone.nodes["n1"], n.zone.nodes["n2"] = netip.MustParseAddrPort(addr1), netip.MustParseAddrPort(addr2)
@@ -126,10 +126,10 @@ func flowTarget(remote string, regID int, counter int) string {
 		`"instanceId":"urn:uuid:b","regId":%d}`, counter, remote, regID)
 }
 
-func inMesh(t *testing.T, f func(t *testing.T, m *mesh, n1, n2 *rig)) {
+func inMesh(t *testing.T, f func(t *testing.T, m *mesh, n1, n2 *rig), change ...func(*Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m, n1, n2 := newMesh(t)
+		m, n1, n2 := newMesh(t, change...)
 		f(t, m, n1, n2)
 	})
 }

@@ -70,6 +70,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		// RFC 3261 10.3 step 6.
 		return nil, errContact
 	}
+	if lacksOutbound(r, q) {
+		return nil, errFirstHop
+	}
 	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
 		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
 		q.Flow = s.parts.Transport.Pin(f)
@@ -121,10 +124,14 @@ func (s *Server) checkRequire(r *request) error {
 // supported lists the option tags that are true for a flow. Outbound needs a
 // connection: over UDP it would need STUN on the SIP port (RFC 5626 5.4, 8).
 func (s *Server) supported(r *request) string {
-	if f := r.msg.Flow; f != nil && f.Reliable() {
-		return "path, outbound"
+	tags := "path"
+	if f := r.msg.Flow; f != nil && f.Reliable() || throughEdge(r) {
+		tags += ", outbound"
 	}
-	return "path"
+	if s.parts.Presentities != nil && r.method != "REGISTER" {
+		tags += ", " + tagEventlist + ", " + tagListBody
+	}
+	return tags
 }
 
 // registered are the header fields of the 200 (RFC 3261 10.3 step 8): all
@@ -155,10 +162,30 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
-	if f := r.msg.Flow; f == nil || !f.Reliable() || !hasToken(r.values("Supported"), "outbound") {
+	if f := r.msg.Flow; (f == nil || !f.Reliable()) && !throughEdge(r) {
 		return false
 	}
-	return slices.ContainsFunc(q.GetContacts(), hasRegID)
+	return hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
+}
+
+// throughEdge tells whether the first proxy that a REGISTER came to holds the
+// device's flow: it has put a Path with ob there (RFC 5626 5.1).
+func throughEdge(r *request) bool {
+	return len(r.vias) > 1 && slices.ContainsFunc(r.values("Path"), func(v string) bool {
+		u, err := routeURI(v)
+		if err != nil {
+			return false
+		}
+		_, ob := u.param("ob")
+		return ob
+	})
+}
+
+// lacksOutbound tells whether a device wants its flow to be used and a proxy
+// stands between that does not keep it (RFC 5626 6): 439, so that the device
+// registers without, and is not called by a flow that nobody has.
+func lacksOutbound(r *request, q *messages.Register) bool {
+	return len(r.vias) > 1 && hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID) && !throughEdge(r)
 }
 
 func contactValue(b *messages.Binding, left int64) string {
@@ -184,7 +211,11 @@ func contactValue(b *messages.Binding, left int64) string {
 // REGISTER: RFC 5626 in use, a WebSocket, or a NAT on the way. Another host
 // that the same request names is not behind that NAT.
 func flowBound(r *request, c *messages.RegisterContact, f transport.Flow) bool {
-	if f.Transport() == "ws" || f.Transport() == "wss" || hasRegID(c) {
+	if f.Transport() == "ws" || f.Transport() == "wss" {
+		return true
+	}
+	// The flow of a device behind an edge proxy ends there, and its Path leads to it.
+	if hasRegID(c) && !throughEdge(r) {
 		return true
 	}
 	source := f.Remote()

@@ -9,7 +9,7 @@ import (
 
 // Allow and Accept of the node itself. Everything else is passed on, but that
 // is the other end's to say.
-const allow = "REGISTER, OPTIONS"
+const allow = "REGISTER, OPTIONS, PUBLISH, SUBSCRIBE"
 
 // answerBytes writes an answer of our own to a request (RFC 3261 8.2.6.2).
 // tag goes into To unless the request has one or the answer is a 100.

@@ -41,6 +41,12 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 
 func newNode(t testing.TB, name, addr string, change ...func(*Config)) *rig {
 	t.Helper()
+	return newNodeWith(t, name, addr, func(*rig, *Parts) {}, change...)
+}
+
+// newNodeWith is newNode with more parts.
+func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), change ...func(*Config)) *rig {
+	t.Helper()
 	domains, err := actors.NewDomains(actors.Domain{Name: "example.com", Aliases: []string{"sip.example.com"}},
 		actors.Domain{Name: "example.org"})
 	if err != nil {
@@ -67,6 +73,7 @@ func newNode(t testing.TB, name, addr string, change ...func(*Config)) *rig {
 			return 1_000_000*36 + n
 		},
 	}
+	more(r, &parts)
 	if r.srv, err = New(r.cfg, parts); err != nil {
 		t.Fatal(err)
 	}

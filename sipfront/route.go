@@ -21,6 +21,8 @@ const (
 	wayForeign
 	// wayNode: this node itself is asked.
 	wayNode
+	// wayDialog: within a subscription that this node serves.
+	wayDialog
 )
 
 // plan is where a request goes: the outcome of preprocessing, before anybody is asked.
@@ -73,7 +75,30 @@ func (s *Server) plan(r *request) (*plan, error) {
 		}
 		return nil, errForeign
 	}
+	if done, err := s.planDialog(p, r); done || err != nil {
+		return p, err
+	}
 	return p, s.planTarget(p)
+}
+
+// planDialog recognises our Contact of a subscription: a request to it is for
+// the node that serves that, wherever it has come in.
+func (s *Server) planDialog(p *plan, r *request) (bool, error) {
+	t, err := FlowToken(p.target.user).open(s.parts.Keys.FlowToken, r.callID)
+	if err != nil || t.kind != tokenSubscription {
+		return false, nil
+	}
+	if t.edge == s.parts.Cluster.Self() {
+		p.way = wayDialog
+		return true, nil
+	}
+	hop, ok := numericHop(&p.target)
+	if !ok || !s.parts.Cluster.IsNode(hop.Addr) || !s.parts.Cluster.Up(t.edge) {
+		// That node is gone, and the subscription with it.
+		return false, errNoDialog
+	}
+	p.way = wayHop
+	return true, nil
 }
 
 // planTarget decides on a Request-URI that no Route stands before: ours is a
@@ -144,6 +169,8 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		}
 		t, err := FlowToken(u.user).open(s.parts.Keys.FlowToken, r.callID)
 		switch {
+		case err == nil && t.kind == tokenSubscription:
+			return errToken
 		case err == nil && p.token == nil:
 			p.token, p.tokenRoute = t, p.routes[0]
 		case err == nil && t.kind == tokenDialog && t.equal(p.token):
@@ -157,14 +184,17 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 }
 
 // passGone goes past nodes of ours that have left the view: in a dialog the
-// next Route may be the token of such a node, and any node can act on it.
+// next Route may be the token of such a node, or this one is (where many nodes
+// share the host in Record-Route, any of them gets it), and any node can act on
+// a token.
 func (s *Server) passGone(p *plan, r *request) {
+	live := func(edge string) bool {
+		_, ok := s.nodeHop(edge)
+		return ok || edge == s.parts.Cluster.Self()
+	}
 	for p.token.kind == tokenDialog && len(p.routes) > 0 {
 		t, ok := s.dialogToken(p.routes[0], r)
-		if !ok || t.edge == s.parts.Cluster.Self() {
-			return
-		}
-		if _, live := s.nodeHop(t.edge); live {
+		if !ok || live(p.token.edge) && live(t.edge) {
 			return
 		}
 		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]

@@ -15,6 +15,7 @@ import (
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/event"
 	"hereis/sipfront/resolve"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -88,8 +89,24 @@ type Parts struct {
 	Cluster   Cluster
 	Transport Transport
 	Resolver  Resolver
+	// Presentities publish and are watched; nil: PUBLISH and SUBSCRIBE are for
+	// the users' devices. Subscriptions is then needed too.
+	Presentities  Presentities
+	Subscriptions Subscriptions
+	// Packages are the event packages that this node serves; event.Packages if nil.
+	Packages []event.Package
+	// Authorizer decides who may watch whom. Nil: everybody where no credentials
+	// are asked for, otherwise whoever has shown some.
+	Authorizer Authorizer
+	// List is the members of a resource list of an address, if it is one; nil: there are none.
+	List func(aor string) ([]event.Resource, bool)
+	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
+	Owner func(aor string) string
+	Round func() uint64
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
+	// Mailbox keeps messages for users who are offline; nil: nobody does.
+	Mailbox Mailbox
 	// Layer may be given later, with Use: it needs the Server to be made.
 	Layer Layer
 	Keys  Keys
@@ -116,6 +133,11 @@ type Server struct {
 	ports map[uint16]bool
 	// digest is nil if no credentials are asked for.
 	digest *digest
+	// mail is nil if no messages are kept.
+	mail *mailroom
+
+	// watch is this node as notifier; it serves no package without Parts.Presentities.
+	watch *notifier
 
 	// draining: no new flow or call begins here.
 	draining atomic.Bool
@@ -201,6 +223,22 @@ func New(cfg Config, parts Parts) (*Server, error) {
 			nonces: newNonces(parts.Keys.Nonce, cfg.NonceLife, cfg.MaxNonces, parts.Cluster.NowMS, s.rand),
 		}
 	}
+	packages := parts.Packages
+	switch {
+	case parts.Presentities == nil:
+		packages = nil
+	case parts.Subscriptions == nil:
+		return nil, errors.New("a part is missing")
+	case packages == nil:
+		packages = event.Packages()
+	}
+	var err error
+	if s.watch, err = newNotifier(s, packages, parts.Authorizer); err != nil {
+		return nil, err
+	}
+	if parts.Mailbox != nil {
+		s.mail = newMailroom(s)
+	}
 	for _, a := range cfg.Addresses {
 		s.ports[a.Addr.Port()] = true
 	}
@@ -222,6 +260,10 @@ func (s *Server) Use(l Layer) {
 // Run waits for ctx to end, and then for the questions that are under way.
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
+	s.workers.Go(func() { s.watch.run(ctx) })
+	if s.mail != nil {
+		s.workers.Go(func() { s.mail.run(ctx) })
+	}
 	<-ctx.Done()
 	s.running.Store(false)
 	close(s.stop)
@@ -241,6 +283,23 @@ func (s *Server) Ack(msg *transport.Message) { s.ack(msg) }
 
 // Stray implements transaction.User.
 func (s *Server) Stray(msg *transport.Message) { s.stray(msg) }
+
+// StateChanged takes in what an owner tells of a user whom this node watches, or
+// keeps messages for.
+func (s *Server) StateChanged(m *messages.StateChanged) {
+	if s.mail != nil && s.mail.changed(actors.AoR(m.GetAor())) && !s.watch.watches(m.GetAor()) {
+		return
+	}
+	s.watch.stateChanged(m)
+}
+
+// StateLost says that any number of calls of StateChanged may be missing, of any user.
+func (s *Server) StateLost() {
+	s.watch.askAgain(func(*watched) bool { return true })
+	if s.mail != nil {
+		s.mail.lost()
+	}
+}
 
 // FlowsOpen tells whether a flow of this process is open.
 func (s *Server) FlowsOpen(id *messages.FlowID) bool {
@@ -274,13 +333,31 @@ func (s *Server) request(tx serverTx) {
 		s.refuse(tx, r, s.drainingError())
 	case p.way == wayNode && r.method == "OPTIONS", r.method == "OPTIONS" && r.maxForwards == 0:
 		s.options(tx, r)
+	case s.publishes(r, p):
+		s.publish(tx, r, p)
+	case s.subscribes(r, p):
+		s.subscribe(tx, r, p)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
 		s.register(tx, r, p)
-	case p.way == wayNode:
+	case p.way == wayNode, p.way == wayDialog:
 		s.refuse(tx, r, errNoMethod)
 	default:
 		s.proxy(tx, r, p)
 	}
+}
+
+// publishes tells whether a request publishes state of a user of ours.
+func (s *Server) publishes(r *request, p *plan) bool {
+	return r.method == "PUBLISH" && s.parts.Presentities != nil && (p.way == wayUser || p.way == wayNode)
+}
+
+// subscribes tells whether a request is for this node as notifier. A package
+// that it does not serve is for the user's devices.
+func (s *Server) subscribes(r *request, p *plan) bool {
+	if r.method != "SUBSCRIBE" || s.parts.Presentities == nil {
+		return false
+	}
+	return p.way == wayDialog || p.way == wayNode || p.way == wayUser && s.watch.serves(r)
 }
 
 // validate is what RFC 3261 8.2 and 16.3 ask of every request, whoever is to answer it.
@@ -302,11 +379,15 @@ func (s *Server) options(tx serverTx, r *request) {
 		s.refuse(tx, r, badExtensionError{strings.Join(tags, ", ")})
 		return
 	}
-	s.answer(tx, r, answer{200, "OK", []header{
+	hs := []header{
 		{"Allow", allow},
 		{"Accept", "application/sdp"},
 		{"Supported", s.supported(r)},
-	}})
+	}
+	if s.watch.names != "" {
+		hs = append(hs, header{"Allow-Events", s.watch.names})
+	}
+	s.answer(tx, r, answer{200, "OK", hs})
 }
 
 // flowText names a flow for the log.

@@ -40,6 +40,25 @@ type Stats struct {
 	// TrunkRequests were let in by their source; CallersRefused are requests of
 	// neither a user of ours nor a trunk.
 	TrunkRequests, CallersRefused uint64
+	// Publishes and Subscribes that came for users of ours; PublicationsRefused and
+	// SubscriptionsRefused among them because of a limit.
+	Publishes, Subscribes, PublicationsRefused, SubscriptionsRefused uint64
+	// Notifies sent, and those that were not answered with a 2xx.
+	Notifies, NotifiesFailed uint64
+	// Subscriptions that this node serves now, and Watched, the users whom they are about.
+	Subscriptions, Watched int
+	// NotifiesWaiting for their answers.
+	NotifiesWaiting int
+	// StateChanges that owners told this node, StateGaps that it found thereby to
+	// have missed, and StatePulls, its own questions.
+	StateChanges, StateGaps, StatePulls uint64
+	// ComposeErrors are documents that could not be made.
+	ComposeErrors uint64
+	// MessagesStored for users who were offline, and of these MessagesDelivered and
+	// MessagesFailed: refused by a device for good. MessagesRefused were not
+	// stored, for a limit. MessagesWaiting are stored at this node now.
+	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
+	MessagesWaiting                                                    int
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
@@ -51,9 +70,14 @@ type counters struct {
 	breadthExceeded, redirectsCut                          atomic.Uint64
 	answers                                                [7]atomic.Uint64
 
+	publishes, subscribes, publicationsRefused, subscriptionsRefused             atomic.Uint64
+	notifies, notifiesFailed, stateChanges, stateGaps, statePulls, composeErrors atomic.Uint64
+
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
 	digestStale, digestReplays, digestIdentity                     atomic.Uint64
 	trunkRequests, callersRefused                                  atomic.Uint64
+
+	messagesStored, messagesDelivered, messagesFailed, messagesRefused atomic.Uint64
 }
 
 func (c *counters) answered(status int) { c.answers[min(max(status/100, 0), 6)].Add(1) }
@@ -67,6 +91,8 @@ func (s *Server) Stats() Stats {
 		Acks: c.acks.Load(), Strays: c.strays.Load(),
 		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
+		MessagesStored: c.messagesStored.Load(), MessagesDelivered: c.messagesDelivered.Load(),
+		MessagesFailed: c.messagesFailed.Load(), MessagesRefused: c.messagesRefused.Load(),
 		BranchesCut: c.branchesCut.Load(), BindingsRefused: c.bindingsRefused.Load(),
 		BreadthExceeded: c.breadthExceeded.Load(), RedirectsCut: c.redirectsCut.Load(),
 	}
@@ -78,8 +104,17 @@ func (s *Server) Stats() Stats {
 		st.DigestNonces, st.DigestNoncesEvicted = s.digest.nonces.stats()
 	}
 	st.TrunkRequests, st.CallersRefused = c.trunkRequests.Load(), c.callersRefused.Load()
+	st.Publishes, st.Subscribes = c.publishes.Load(), c.subscribes.Load()
+	st.PublicationsRefused, st.SubscriptionsRefused = c.publicationsRefused.Load(), c.subscriptionsRefused.Load()
+	st.Notifies, st.NotifiesFailed = c.notifies.Load(), c.notifiesFailed.Load()
+	st.StateChanges, st.StateGaps, st.StatePulls = c.stateChanges.Load(), c.stateGaps.Load(), c.statePulls.Load()
+	st.ComposeErrors = c.composeErrors.Load()
+	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()
+	}
+	if s.mail != nil {
+		st.MessagesWaiting = int(s.mail.waiting.Load())
 	}
 	return st
 }

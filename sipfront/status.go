@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"hereis/actors"
+	"hereis/sipfront/event"
 )
 
 // Errors of the core itself; status knows what each is for a client.
@@ -22,6 +24,16 @@ var (
 	errNoMethod  = errors.New("method not allowed")
 	errBreadth   = errors.New("no breadth left")
 	errInsecure  = errors.New("no secure way for a sips URI")
+	errNoDialog  = errors.New("no such subscription")
+	errEvent     = errors.New("event package is not served")
+	errAccept    = errors.New("no acceptable media type")
+	errMedia     = errors.New("media type is not of the event package")
+	errTooLarge  = errors.New("published body is too large")
+	errWatcher   = errors.New("watcher is not allowed")
+	errWatchers  = errors.New("too many watchers of the user")
+	errMembers   = errors.New("too many members of a resource list")
+	errFirstHop  = errors.New("the first proxy does not keep flows")
+	errEventlist = errors.New("resource lists are not understood")
 )
 
 // badExtensionError lists option tags that are required and not supported.
@@ -53,6 +65,7 @@ func rows() []row {
 		{errContact, 400, "Bad Contact", false},
 		{errAuthorization, 400, "Bad Credentials", false},
 		{actors.ErrBadRequest, 400, "Bad Request", false},
+		{event.ErrDocument, 400, "Bad Document", false},
 		{actors.ErrBadURI, 400, "Bad URI", false},
 		{errForeign, 403, "Domain Not Served", false},
 		{actors.ErrForbidden, 403, "Forbidden", false},
@@ -62,14 +75,25 @@ func rows() []row {
 		{errCaller, 403, "Caller Not Allowed", false},
 		{actors.ErrForeignDomain, 404, "Not Found", false},
 		{actors.ErrNotFound, 404, "Not Found", false},
+		{errWatcher, 403, "Forbidden", false},
+		{errWatchers, 403, "Too Many Watchers", false},
+		{errMembers, 403, "Too Many Members", false},
+		{errEventlist, 421, "Extension Required", false},
 		{errNoMethod, 405, "Method Not Allowed", false},
+		{errAccept, 406, "Not Acceptable", false},
+		{actors.ErrConditionFailed, 412, "Conditional Request Failed", false},
+		{actors.ErrTooManyPublications, 403, "Too Many Publications", false},
 		{errTimeout, 408, "Request Timeout", false},
+		{errTooLarge, 413, "Request Entity Too Large", false},
+		{errMedia, 415, "Unsupported Media Type", false},
 		{errScheme, 416, "Unsupported URI Scheme", false},
 		{actors.ErrIntervalTooBrief, 423, "Interval Too Brief", false},
 		{errFlowGone, 430, "Flow Failed", false},
 		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
 		{errInsecure, 480, "Temporarily Unavailable", false},
+		{errFirstHop, 439, "First Hop Lacks Outbound Support", false},
 		{errBreadth, 440, "Max-Breadth Exceeded", false},
+		{errNoDialog, 481, "Subscription Does Not Exist", false},
 		{errLoop, 482, "Loop Detected", false},
 		{errHops, 483, "Too Many Hops", false},
 		{errCancelled, 487, "Request Terminated", false},
@@ -83,6 +107,7 @@ func rows() []row {
 		{actors.ErrDisk, 503, "Service Unavailable", true},
 		{context.DeadlineExceeded, 503, "Service Unavailable", true},
 		{context.Canceled, 503, "Service Unavailable", true},
+		{errEvent, 489, "Bad Event", false},
 		{errVersion, 505, "Version Not Supported", false},
 		{actors.ErrUnknownType, 500, "Server Internal Error", false},
 		{actors.ErrInternal, 500, "Server Internal Error", false},
@@ -117,6 +142,16 @@ func status(err error, retryAfter uint32) answer {
 	if errors.Is(err, errInsecure) {
 		// RFC 5630 7.
 		a.headers = append(a.headers, header{"Warning", `380 hereis "SIPS Not Allowed"`})
+	}
+	if bad := (eventError{}); errors.As(err, &bad) {
+		// RFC 6665 8.2.2, RFC 3903 6 step 3.
+		a.headers = append(a.headers, header{"Allow-Events", bad.allow})
+	}
+	if bad := (mediaError{}); errors.As(err, &bad) {
+		a.headers = append(a.headers, header{"Accept", strings.Join(bad.accept, ", ")})
+	}
+	if a.status == 421 {
+		a.headers = append(a.headers, header{"Require", tagEventlist}) // RFC 4662 4.1
 	}
 	if a.status == 405 {
 		a.headers = append(a.headers, header{"Allow", allow})

@@ -22,7 +22,7 @@ func TestStatusKnowsEverySentinel(t *testing.T) {
 		"ErrTooManyBindings": 403, "ErrNotFound": 404, "ErrUnavailable": 480, "ErrRetry": 503,
 		"ErrClockBehind": 503, "ErrClockAhead": 503, "ErrNotHolder": 503, "ErrUnknownType": 500,
 		"ErrTooLate": 503, "ErrOverloaded": 503, "ErrDisk": 503, "ErrForbidden": 403,
-		"ErrBadURI": 400, "ErrForeignDomain": 404,
+		"ErrBadURI": 400, "ErrForeignDomain": 404, "ErrConditionFailed": 412, "ErrTooManyPublications": 403,
 	}
 	errs := map[string]error{
 		"ErrInternal": actors.ErrInternal, "ErrStaleCSeq": actors.ErrStaleCSeq, "ErrIntervalTooBrief": actors.ErrIntervalTooBrief,
@@ -31,6 +31,7 @@ func TestStatusKnowsEverySentinel(t *testing.T) {
 		"ErrClockAhead": actors.ErrClockAhead, "ErrNotHolder": actors.ErrNotHolder, "ErrUnknownType": actors.ErrUnknownType,
 		"ErrTooLate": actors.ErrTooLate, "ErrOverloaded": actors.ErrOverloaded, "ErrDisk": actors.ErrDisk,
 		"ErrForbidden": actors.ErrForbidden, "ErrBadURI": actors.ErrBadURI, "ErrForeignDomain": actors.ErrForeignDomain,
+		"ErrConditionFailed": actors.ErrConditionFailed, "ErrTooManyPublications": actors.ErrTooManyPublications,
 	}
 	for _, name := range sentinels(t, "../actors/errors.go", "../actors/uri.go") {
 		err, ok := errs[name]

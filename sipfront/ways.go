@@ -47,6 +47,8 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 		// A Contact that is another user of ours: the request comes back, as a
 		// spiral (RFC 3261 6), and is routed again.
 		hop, ok = resolve.Hop{Transport: s.cfg.Addresses[0].Transport, Addr: s.cfg.Addresses[0].Addr}, true
+	} else if t.only.IsValid() && !ok && len(t.routes) == 0 && t.side.transport != "" {
+		return s.again(&t.side, &u)
 	} else if t.only.IsValid() && (!ok || hop.Addr.Addr() != t.only) {
 		return nil, errFlowGone
 	}
@@ -54,6 +56,18 @@ func (s *Server) ways(t *target) ([]wayOut, error) {
 		return nil, errResolve
 	}
 	return s.hopWays([]resolve.Hop{hop})
+}
+
+// again is the way to the peer of a dialog whose flow is gone, or was another
+// node's, and whose Contact is a name: where it was, and, if it had dialled us,
+// at the port of its Contact. A name server is not asked: only the address that
+// the dialog began with may be called.
+func (s *Server) again(x *side, contact *uri) ([]wayOut, error) {
+	hops := []resolve.Hop{{Transport: x.transport, Addr: x.remote}}
+	if at := netip.AddrPortFrom(x.remote.Addr(), portOr(contact.port, x.transport)); x.transport != "udp" && at != x.remote {
+		hops = append(hops, resolve.Hop{Transport: x.transport, Addr: at})
+	}
+	return s.hopWays(hops)
 }
 
 // nodeHop is where another node of ours takes requests: over the first of this

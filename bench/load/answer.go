@@ -32,6 +32,9 @@ func (e *endpoint) answer(m *sipmsg.Message, from netip.AddrPort) {
 		}
 	case "BYE":
 		e.answerBye(m, callID, to, from)
+	case "NOTIFY":
+		status, reason := e.notify(m)
+		e.reply(m, to, from, status, reason, "")
 	case "OPTIONS", "CANCEL":
 		e.reply(m, to, from, 200, "OK", "")
 	default:
@@ -43,7 +46,7 @@ func (e *endpoint) answer(m *sipmsg.Message, from netip.AddrPort) {
 // put the registered Contact there (RFC 3261 16.6 step 2).
 func (e *endpoint) mine(m *sipmsg.Message) bool {
 	addr, ok := sipmsg.AddrPort(m.URI)
-	return ok && addr == e.local
+	return ok && addr == e.line.local()
 }
 
 func uriUser(uri []byte) []byte {
@@ -114,7 +117,7 @@ func (e *endpoint) reply(m *sipmsg.Message, to, source netip.AddrPort, status in
 	user := string(uriUser(m.URI))
 	if string(m.Method) == "INVITE" && status < 300 {
 		e.out.Copy(m, "Record-Route")
-		e.out.Header("Contact", "<sip:", user, "@", e.addr, ">")
+		e.out.Header("Contact", "<", e.contact(user), ">")
 	}
 	e.out.Header("X-Bench-User", user)
 	e.out.End("application/sdp", body)
@@ -125,6 +128,9 @@ func (e *endpoint) reply(m *sipmsg.Message, to, source netip.AddrPort, status in
 // if the top Via asks for it with rport, else the source's address and the port in Via.
 func replyTo(m *sipmsg.Message, from netip.AddrPort) netip.AddrPort {
 	via := firstValue(m.Get("Via"))
+	if bytes.HasPrefix(via, []byte("SIP/2.0/TCP")) {
+		return from // over the connection that the request came by
+	}
 	if _, ok := sipmsg.Param(via, "rport"); ok {
 		return from
 	}

@@ -22,16 +22,20 @@ const (
 
 func (calling) ready(*endpoint) bool { return true }
 
-func (calling) begin(e *endpoint, u *unit) {
+func (c calling) begin(e *endpoint, u *unit) {
 	e.toUser(u)
-	u.ack = u.ack[:0]
 	u.method, u.cseq = "INVITE", 1
-	to := "sip:" + userName(u.user) + "@" + e.cfg.Domain
-	u.req.Request("INVITE", to)
-	e.common(u, &u.req, "INVITE", "sip:bench@"+e.cfg.Domain, to, "")
-	u.req.Header("Contact", "<sip:bench@", e.addr, ">")
-	u.req.End("application/sdp", sdp)
+	c.build(e, u)
 	e.send(u, time.Now())
+}
+
+func (calling) build(e *endpoint, u *unit) {
+	to := e.aor(u.user)
+	u.from, u.authUser, u.authURI = e.aor(e.caller(u.user)), userName(e.caller(u.user)), to
+	u.req.Request("INVITE", to)
+	e.common(u, &u.req, "INVITE", u.from, to, "")
+	u.req.Header("Contact", "<", e.contact("bench"), ">")
+	u.req.End("application/sdp", sdp)
 }
 
 func (c calling) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
@@ -40,7 +44,7 @@ func (c calling) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
 		e.end(u, m.Status == 200, code(m.Status))
 		return
 	}
-	e.phase.record("invite", now.Sub(u.due))
+	e.record("invite", u, now)
 	if m.Status >= 300 {
 		e.ackFailure(u, m)
 		e.end(u, e.cfg.accepts(m.Status), code(m.Status))
@@ -50,7 +54,8 @@ func (c calling) final(e *endpoint, u *unit, m *sipmsg.Message, now time.Time) {
 		e.end(u, false, "invalid: 200 to INVITE without a usable Contact")
 		return
 	}
-	u.step = stepBYE
+	u.ackTx, u.step = u.tx, stepBYE
+	u.tx++
 	if e.cfg.Hold > 0 {
 		u.bye = true
 		e.after(u, now.Add(e.cfg.Hold))
@@ -65,9 +70,10 @@ func (calling) held(e *endpoint, u *unit, now time.Time) {
 	if err := ack.Scan(slices.Clone(u.ack)); err != nil {
 		panic(err) // our own message
 	}
-	u.method, u.cseq, u.dst = "BYE", 2, u.ackDst
+	u.method, u.dst = "BYE", u.ackDst
+	u.cseq++
 	u.req.Request("BYE", string(ack.URI))
-	u.req.Header("Via", "SIP/2.0/UDP ", e.addr, ";rport;branch=", e.branch(u))
+	u.req.Header("Via", e.via(), e.branch(u))
 	u.req.Int("Max-Forwards", 70, "")
 	for _, name := range []string{"Route", "From", "To", "Call-ID"} {
 		u.req.Copy(&ack, name)
@@ -98,12 +104,12 @@ func (e *endpoint) ackSuccess(u *unit, m *sipmsg.Message) bool {
 	var w sipmsg.Builder
 	w.Into(u.ack)
 	w.Request("ACK", string(contact))
-	w.Header("Via", "SIP/2.0/UDP ", e.addr, ";rport;branch=", e.branch(u), "a")
+	w.Header("Via", e.via(), e.branch(u), "a")
 	w.Int("Max-Forwards", 70, "")
 	for _, r := range routes {
 		w.Header("Route", r)
 	}
-	w.Header("From", "<sip:bench@", e.cfg.Domain, ">;tag=", u.fromTag)
+	w.Header("From", "<", u.from, ">;tag=", u.fromTag)
 	w.Copy(m, "To")
 	w.Header("Call-ID", u.callID)
 	w.Int("CSeq", u.cseq, "ACK")
@@ -124,10 +130,10 @@ func firstContact(m *sipmsg.Message) (first []byte) {
 
 // ackFailure acknowledges a 300 to 699 hop by hop, in the INVITE's transaction (17.1.1.3).
 func (e *endpoint) ackFailure(u *unit, m *sipmsg.Message) {
-	e.out.Request("ACK", "sip:"+userName(u.user)+"@"+e.cfg.Domain)
-	e.out.Header("Via", "SIP/2.0/UDP ", e.addr, ";rport;branch=", e.branch(u))
+	e.out.Request("ACK", e.aor(u.user))
+	e.out.Header("Via", e.via(), e.branch(u))
 	e.out.Int("Max-Forwards", 70, "")
-	e.out.Header("From", "<sip:bench@", e.cfg.Domain, ">;tag=", u.fromTag)
+	e.out.Header("From", "<", u.from, ">;tag=", u.fromTag)
 	e.out.Copy(m, "To")
 	e.out.Header("Call-ID", u.callID)
 	e.out.Int("CSeq", u.cseq, "ACK")

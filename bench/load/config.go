@@ -1,9 +1,12 @@
 package load
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,18 +18,38 @@ const (
 	Call     = "call"
 	// Everywhere asks every target for every user.
 	Everywhere = "everywhere"
+	// Presence publishes and waits for the watcher's NOTIFY.
+	Presence = "presence"
+	// Mix is registrations, calls, lookups, churn and mobility together.
+	Mix = "mix"
+	// Storm lets all users register again at once.
+	Storm = "storm"
 )
+
+var scenarios = []string{Register, Refresh, Locate, Call, Everywhere, Presence, Mix, Storm}
 
 // Config is one run.
 type Config struct {
-	// Scenario is Register, Refresh, Locate or Call.
+	// Scenario is one of the constants above.
 	Scenario string
+	// Transport is UDP or TCP: over TCP each socket is a listener, for what comes
+	// to its users, and a connection to each node.
+	Transport string
+	// Password answers challenges, for every user; empty: a 401 is an answer like any other.
+	Password string
+	// Worker of Workers processes is what this one is; they share users and rate evenly.
+	Worker, Workers int
+	// Barrier is called before and after each part and returns when all
+	// workers have come there; nil for a single process.
+	Barrier func(ctx context.Context, at string) error `json:"-"`
 	// Targets are the nodes that take the measured requests.
 	Targets []netip.AddrPort
 	// Registrars are the nodes at which users register before a run of Refresh,
 	// Locate or Call. Empty: the targets, but for Locate and Call each user
 	// registers at the one after the target that is asked for it.
 	Registrars []netip.AddrPort
+	// Near lets each user register, for Locate and Call, at the node that is asked for them.
+	Near bool
 	// Domain of the users' addresses of record.
 	Domain string
 	// Users is their number; First is the index of the first, so that several
@@ -49,11 +72,19 @@ type Config struct {
 	Expires int
 	// Accept are status codes that count as success; empty: 200, and for Locate also 302.
 	Accept []int
+	// Retry honours the Retry-After of a 503 to REGISTER; such a 503 is counted as Paced.
+	Retry bool
+	// Interval divides the measured part into a timeline; 0: none.
+	Interval time.Duration
+	// SampleEvery is how often processes and nodes' metrics are looked at meanwhile; 0: not.
+	SampleEvery time.Duration
+	// Events are done to the servers during the measured part, in order.
+	Events []Event `json:"-"`
 	// Hold is the time between the ACK and the BYE of a call.
 	Hold time.Duration
 	// Prepare registers the users first, where the scenario needs it.
 	Prepare bool
-	// Check asks every target for every user after the measured part.
+	// Check asks every node, targets and registrars, for every user after the measured part.
 	Check bool
 	// AskAll asks every target for the users while they register.
 	AskAll bool
@@ -75,7 +106,7 @@ type Config struct {
 // DefaultConfig has 1,000 users, one socket and a window of 8.
 func DefaultConfig() Config {
 	return Config{
-		Scenario: Register, Domain: "localhost", Users: 1000, Sockets: 1, Window: 8, MaxInFlight: 8192,
+		Scenario: Register, Transport: UDP, Workers: 1, Domain: "localhost", Users: 1000, Sockets: 1, Window: 8, MaxInFlight: 8192,
 		Expires: 3600, Prepare: true, Bind: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 		T1: 500 * time.Millisecond, T2: 4 * time.Second, Timeout: 32 * time.Second,
 	}
@@ -83,10 +114,8 @@ func DefaultConfig() Config {
 
 // Validate names the field that is wrong.
 func (c *Config) Validate() error {
-	switch c.Scenario {
-	case Register, Refresh, Locate, Call, Everywhere:
-	default:
-		return fmt.Errorf("scenario %q is none of register, refresh, locate, call, everywhere", c.Scenario)
+	if !slices.Contains(scenarios, c.Scenario) {
+		return fmt.Errorf("scenario %q is none of %s", c.Scenario, strings.Join(scenarios, ", "))
 	}
 	switch {
 	case len(c.Targets) == 0:
@@ -105,6 +134,12 @@ func (c *Config) Validate() error {
 		return errors.New("window: must not be above 1048576")
 	case c.Rate > 0 && c.MaxInFlight < 1:
 		return errors.New("max-in-flight: must be above 0")
+	case c.Check && c.Scenario == Presence:
+		return errors.New("check: presence registers nobody who could be asked for")
+	case c.Transport != UDP && c.Transport != TCP:
+		return errors.New("transport: is neither udp nor tcp")
+	case c.Workers < 1 || c.Worker < 0 || c.Worker >= c.Workers:
+		return errors.New("worker: is none of 0 to workers-1")
 	case c.T1 <= 0 || c.T2 < c.T1 || c.Timeout <= 0:
 		return errors.New("t1, t2, timeout: must be above 0, and t2 not below t1")
 	case !c.Bind.IsValid():
@@ -113,16 +148,29 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// everyone is all nodes that a user may be asked for at: targets, then registrars that are no targets.
+func (c *Config) everyone() []netip.AddrPort {
+	all := slices.Clone(c.Targets)
+	for _, r := range c.Registrars {
+		if !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
 // slots is how many units one socket may have outstanding.
 func (c *Config) slots() int {
-	if c.Rate > 0 {
+	if c.Rate > 0 || c.Scenario == Storm {
 		return c.MaxInFlight
 	}
 	return c.Window
 }
 
 // sameSocket tells that the sockets that measure are those that registered.
-func (c *Config) sameSocket() bool { return c.Scenario == Register || c.Scenario == Refresh }
+func (c *Config) sameSocket() bool {
+	return slices.Contains([]string{Register, Refresh, Storm, Presence}, c.Scenario)
+}
 
 func (c *Config) accepts(status int) bool {
 	if len(c.Accept) == 0 {
@@ -146,7 +194,7 @@ func (c *Config) registrar(user uint64) netip.AddrPort {
 	if len(c.Registrars) > 0 {
 		return c.Registrars[user%uint64(len(c.Registrars))]
 	}
-	if c.Scenario == Locate || c.Scenario == Call {
+	if (c.Scenario == Locate || c.Scenario == Call) && !c.Near {
 		user++
 	}
 	return c.target(user)

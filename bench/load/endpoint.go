@@ -1,12 +1,13 @@
 package load
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,50 +19,51 @@ const (
 	// The longest that an endpoint reads without looking at its timers and the clock.
 	tick = 20 * time.Millisecond
 	// A start this much after it was due is counted as late.
-	lateStart  = 10 * time.Millisecond
-	readBuffer = 4 << 20
+	lateStart = 10 * time.Millisecond
 )
 
-// endpoint is one UDP socket with the units that it asks and the calls that
-// it answers. One goroutine owns it: it reads, fires timers and starts units
-// in turn, so that nothing in here is locked.
+// endpoint is one socket (or listener with its connections), the units that it
+// asks and the calls that it answers. One goroutine owns it: it reads, fires
+// timers and starts units in turn, so that nothing in here is locked.
 type endpoint struct {
 	cfg   *Config
-	index int
-	conn  *net.UDPConn
-	local netip.AddrPort
-	addr  string // local, as text
+	index int // among those of all processes
+	line  line
+	addr  string // of the line, as text
 	units []unit
 	free  []int
 	live  int // units under way
+	// later are units that a server told to come again (503 with Retry-After).
+	later postponed
 	work  *work
 	timer timers
 	calls map[string]*answered
-	phase *Phase
-	tally *tally
-	msg   sipmsg.Message
-	out   sipmsg.Builder
+	// watching has the slot of the unit that waits for a NOTIFY of a user.
+	watching map[uint64]int
+	phase    *Phase
+	tally    *tally
+	msg      sipmsg.Message
+	out      sipmsg.Builder
 	// next is the number of units begun of this endpoint's share; seen, how many users it has.
 	next, seen uint64
 	// idle: the scenario had nothing to start when it was last asked.
 	idle bool
-	// deadline is the socket's read deadline as last set.
-	deadline time.Time
 }
 
 func newEndpoint(cfg *Config, index int, t *tally) (*endpoint, error) {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(cfg.Bind, 0)))
+	var l line
+	var err error
+	if cfg.Transport == TCP {
+		l, err = newTCPLine(cfg.Bind)
+	} else {
+		l, err = newUDPLine(cfg.Bind)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetReadBuffer(readBuffer); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	local = netip.AddrPortFrom(local.Addr().Unmap(), local.Port())
 	return &endpoint{
-		cfg: cfg, index: index, conn: conn, local: local, addr: local.String(),
-		calls: map[string]*answered{}, phase: newPhase(""), tally: t,
+		cfg: cfg, index: cfg.Worker*cfg.Sockets + index, line: l, addr: l.local().String(),
+		calls: map[string]*answered{}, watching: map[uint64]int{}, phase: newPhase(""), tally: t,
 	}, nil
 }
 
@@ -75,6 +77,7 @@ type work struct {
 	end       time.Time // zero: none
 	rate      float64   // of all endpoints; 0: closed loop
 	slots     int
+	burst     bool // everything is due at the start
 	// main tells that this work is what is measured: progress counts it.
 	main bool
 	// stopped ends the work beside a main one.
@@ -91,8 +94,8 @@ func (e *endpoint) begin(w *work) {
 	}
 	e.next = 0
 	e.seen = share(e.cfg.Users, e.index, w.endpoints)
-	for len(e.units) < w.slots {
-		e.units = append(e.units, unit{})
+	if len(e.units) < w.slots {
+		e.units = slices.Grow(e.units, w.slots-len(e.units))[:w.slots]
 	}
 	e.free = e.free[:0]
 	for i := range w.slots {
@@ -110,31 +113,23 @@ func share(total uint64, index, n int) uint64 {
 func (e *endpoint) run(ctx context.Context, done func()) error {
 	done = sync.OnceFunc(done)
 	defer done()
-	buf := make([]byte, 65536)
 	for ctx.Err() == nil {
 		now := time.Now()
 		e.fire(now)
 		wake := e.startDue(now)
-		if e.work == nil || e.live == 0 && e.exhausted(now) {
+		if e.work == nil || e.live == 0 && len(e.later) == 0 && e.exhausted(now) {
 			done()
-		}
-		if wake.Before(e.deadline) || e.deadline.Sub(now) < tick/2 {
-			if err := e.conn.SetReadDeadline(wake); err != nil {
-				return err
-			}
-			e.deadline = wake
 		}
 		// Read what there is before looking at timers again.
 		for range 64 {
-			n, from, err := e.conn.ReadFromUDPAddrPort(buf)
+			b, from, err := e.line.read(wake)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
 			}
 			if err != nil {
 				return fmt.Errorf("read: %w", err)
 			}
-			from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-			e.receive(buf[:n], from)
+			e.receive(b, from)
 			if e.work != nil && e.work.rate == 0 && len(e.free) > 0 && !e.idle {
 				break
 			}
@@ -156,28 +151,40 @@ func (e *endpoint) startDue(now time.Time) (wake time.Time) {
 	if e.work == nil {
 		return wake
 	}
+	for len(e.free) > 0 && len(e.later) > 0 && !e.later[0].at.After(now) {
+		e.resume(heap.Pop(&e.later).(postponement))
+	}
+	if len(e.later) > 0 && len(e.free) > 0 { // without a slot, an answer is what to wait for
+		wake = earlier(wake, e.later[0].at)
+	}
 	for e.idle = false; len(e.free) > 0 && !e.exhausted(now); {
 		if e.idle = !e.work.scenario.ready(e); e.idle {
 			return earlier(wake, now.Add(time.Millisecond))
 		}
-		due := now
-		if e.work.rate > 0 {
-			// Endpoint i of n starts its j-th unit at (j*n+i)/rate.
-			nth := float64(e.next)*float64(e.work.endpoints) + float64(e.index)
-			due = e.work.start.Add(time.Duration(nth / e.work.rate * float64(time.Second)))
-			if due.After(now) {
-				return earlier(wake, due)
-			}
-			if now.Sub(due) > lateStart {
-				e.phase.Late++
-			}
+		due := e.due(now)
+		if due.After(now) {
+			return earlier(wake, due)
 		}
-		slot := e.free[len(e.free)-1]
-		e.free = e.free[:len(e.free)-1]
-		e.start(slot, due)
+		if e.work.rate > 0 && now.Sub(due) > lateStart {
+			e.phase.Late++
+		}
+		e.start(due)
 		now = time.Now()
 	}
 	return wake
+}
+
+// due is when the endpoint's next unit should start.
+func (e *endpoint) due(now time.Time) time.Time {
+	switch {
+	case e.work.burst:
+		return e.work.start
+	case e.work.rate <= 0:
+		return now
+	}
+	// Endpoint i of n starts its j-th unit at (j*n+i)/rate.
+	nth := float64(e.next)*float64(e.work.endpoints) + float64(e.index)
+	return e.work.start.Add(time.Duration(nth / e.work.rate * float64(time.Second)))
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -187,24 +194,39 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// start begins the endpoint's next unit in a free slot.
-func (e *endpoint) start(slot int, due time.Time) {
-	u := &e.units[slot]
-	u.gen++
-	u.slot, u.step, u.busy, u.due = slot, 0, true, due
+// start begins the endpoint's next unit.
+func (e *endpoint) start(due time.Time) {
+	u := e.take()
+	u.due = due
 	mine := e.next % e.seen
 	u.user = e.cfg.First + uint64(e.index) + uint64(e.work.endpoints)*mine
 	u.round = e.next / e.seen
 	u.nth = e.next*uint64(e.work.endpoints) + uint64(e.index)
 	e.next++
-	e.live++
 	e.work.begun.Add(1)
 	e.work.scenario.begin(e, u)
+}
+
+// take readies a free slot for a unit.
+func (e *endpoint) take() *unit {
+	slot := e.free[len(e.free)-1]
+	e.free = e.free[:len(e.free)-1]
+	e.live++
+	u := &e.units[slot]
+	u.gen++
+	u.slot, u.step, u.tx, u.busy = slot, 0, 0, true
+	u.auth, u.etag, u.answered, u.notified, u.ack, u.ackTx = "", "", 0, false, u.ack[:0], 0
+	return u
 }
 
 // end ends a unit under a code; what it measured is recorded by the scenario.
 func (e *endpoint) end(u *unit, ok bool, code string) {
 	e.phase.Codes[code]++
+	if b := e.bucket(u); b != nil && ok {
+		b.OK++
+	} else if b != nil {
+		b.Failed++
+	}
 	if ok {
 		e.phase.OK++
 		if e.work.main {
@@ -221,13 +243,9 @@ func (e *endpoint) end(u *unit, ok bool, code string) {
 	e.free = append(e.free, u.slot)
 }
 
-// write sends one datagram. A full send buffer is loss, as on any network;
-// the retransmission deals with it.
-func (e *endpoint) write(b []byte, to netip.AddrPort) {
-	_, _ = e.conn.WriteToUDPAddrPort(b, to) // lost datagrams are what timers are for
-}
+func (e *endpoint) write(b []byte, to netip.AddrPort) { e.line.write(b, to) }
 
-// receive takes in one datagram.
+// receive takes in one message.
 func (e *endpoint) receive(b []byte, from netip.AddrPort) {
 	if len(b) <= 4 { // keep-alive (RFC 5626 3.5.1)
 		return

@@ -39,19 +39,155 @@ func allOK(t *testing.T, p *Phase, want uint64) {
 }
 
 func TestClosedLoopScenarios(t *testing.T) {
-	for _, scenario := range []string{Register, Refresh, Locate, Call} {
-		t.Run(scenario, func(t *testing.T) {
-			cfg := config(scenario, startServer(t, &server{}))
-			cfg.Sockets = 3
-			p := mustRun(t, cfg)
-			allOK(t, p, 200)
-			if p.Codes["200"] != 200 {
-				t.Errorf("codes: %v", p.Codes)
+	for _, transport := range []string{UDP, TCP} {
+		for _, scenario := range scenarios {
+			t.Run(transport+"/"+scenario, func(t *testing.T) {
+				cfg := config(scenario, startServer(t, &server{tcp: transport == TCP}))
+				cfg.Sockets, cfg.Transport = 3, transport
+				p := mustRun(t, cfg)
+				allOK(t, p, 200)
+				if p.Codes["200"] != 200 {
+					t.Errorf("codes: %v", p.Codes)
+				}
+				if p.Answered != p.ACKs || p.Answered != p.BYEs || scenario == Call && p.Answered != 200 {
+					t.Errorf("answering side: %d answered, %d ACK, %d BYE", p.Answered, p.ACKs, p.BYEs)
+				}
+			})
+		}
+	}
+}
+
+// Mix has all of its parts, and each of a run in the time asked for.
+func TestMixHasItsParts(t *testing.T) {
+	cfg := config(Mix, startServer(t, &server{}))
+	cfg.Requests = 2000
+	p := mustRun(t, cfg)
+	allOK(t, p, 2000)
+	for _, what := range []string{"register", "unregister", "options", "invite", "bye"} {
+		if h := p.Latency[what]; h == nil || h.TotalCount() < 10 {
+			t.Errorf("few or no %s", what)
+		}
+	}
+}
+
+func TestDigest(t *testing.T) {
+	for algorithm := range algorithms {
+		for _, scenario := range []string{Register, Call, Presence, Mix} {
+			cfg := config(scenario, startServer(t, &server{password: "p", algorithm: algorithm}))
+			cfg.Users, cfg.Password = 60, "p"
+			if p := mustRun(t, cfg); p.OK != 60 || p.Challenges < 60 {
+				t.Errorf("%s %s: %d ok, %d challenges, %v", algorithm, scenario, p.OK, p.Challenges, p.Codes)
 			}
-			if scenario == Call && (p.Answered != 200 || p.ACKs != 200 || p.BYEs != 200) {
-				t.Errorf("answering side: %d answered, %d ACK, %d BYE, want 200 each", p.Answered, p.ACKs, p.BYEs)
-			}
-		})
+		}
+	}
+	cfg := config(Register, startServer(t, &server{password: "p", algorithm: "MD5"}))
+	cfg.Users, cfg.Password = 5, "wrong"
+	if p := mustRun(t, cfg); p.Codes["401"] != 5 {
+		t.Errorf("with a wrong password: %v", p.Codes)
+	}
+}
+
+func TestUsersFileHasTheHashesOfTheCredentials(t *testing.T) {
+	var b strings.Builder
+	if err := WriteUsers(&b, 7, 2, "localhost", "p"); err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(b.String(), "\n")
+	if !strings.HasPrefix(first, "u7@localhost MD5="+algorithms["MD5"]("u7:localhost:p")+" SHA-256=") || strings.Count(b.String(), "\n") != 2 {
+		t.Errorf("got %s", b.String())
+	}
+}
+
+// A storm honours Retry-After: everybody is registered in the end, and who was
+// told to wait counts from the beginning of the storm.
+func TestStormHonoursRetryAfter(t *testing.T) {
+	cfg := config(Storm, startServer(t, &server{pace: 50}))
+	cfg.Retry = true
+	p := mustRun(t, cfg) // the 50 are told so while they prepare
+	allOK(t, p, 200)
+	cfg = config(Register, startServer(t, &server{pace: 50}))
+	cfg.Retry = true
+	p = mustRun(t, cfg)
+	allOK(t, p, 200)
+	if p.Paced != 50 || p.Took < 900*time.Millisecond || p.Latency["register"].Max() < 900_000 {
+		t.Errorf("%d paced, took %v, slowest %d us", p.Paced, p.Took, p.Latency["register"].Max())
+	}
+}
+
+func TestPresenceWithoutNotifyFails(t *testing.T) {
+	cfg := config(Presence, startServer(t, &server{dumb: true}))
+	cfg.Users, cfg.Timeout = 5, 300*time.Millisecond
+	if p := mustRun(t, cfg); p.Codes["no NOTIFY"] != 5 {
+		t.Errorf("got %v", p.Codes)
+	}
+}
+
+func TestCheckFindsWhoIsMissing(t *testing.T) {
+	a, b := startServer(t, &server{}), startServer(t, &server{})
+	cfg := config(Register, a, b)
+	cfg.Users, cfg.Check, cfg.AskAll = 100, true, true
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r, err := Run(ctx, cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The two servers know nothing of each other.
+	if r.Checked.Failed != 100 || r.Checked.Codes["404"] != 100 || r.Checked.OK != 100 {
+		t.Errorf("got %d ok, %v", r.Checked.OK, r.Checked.Codes)
+	}
+	if r.Measured.Beside == nil || r.Measured.Beside.Failed > 0 {
+		t.Errorf("beside: %+v", r.Measured.Beside)
+	}
+}
+
+func TestTimelineMarksAndSamples(t *testing.T) {
+	cfg := config(Register, startServer(t, &server{}))
+	cfg.Users, cfg.Rate, cfg.Interval, cfg.SampleEvery = 400, 1000, 100*time.Millisecond, 50*time.Millisecond
+	cfg.PIDs = map[string]int{"self": os.Getpid()}
+	cfg.Events = []Event{{At: 150 * time.Millisecond, Name: "x", Do: func(context.Context) error { return nil }}}
+	p := mustRun(t, cfg)
+	allOK(t, p, 400)
+	var sum uint64
+	for _, b := range p.Timeline {
+		sum += b.OK
+	}
+	if len(p.Timeline) != 4 || sum != 400 || p.Timeline[1].Latency.TotalCount() != 100 {
+		t.Errorf("timeline of %d with %d", len(p.Timeline), sum)
+	}
+	if len(p.Marks) != 1 || p.Marks[0].Began < 150*time.Millisecond || len(p.Samples) < 2 || p.Samples[0].RSS == 0 {
+		t.Errorf("marks %v, %d samples", p.Marks, len(p.Samples))
+	}
+}
+
+// Two workers share the users of one run.
+func TestWorkersShareUsers(t *testing.T) {
+	s := startServer(t, &server{})
+	for worker := range 2 {
+		cfg := config(Register, s)
+		cfg.Users, cfg.Sockets, cfg.Worker, cfg.Workers = 101, 2, worker, 2
+		if p := mustRun(t, cfg); p.OK < 50 || p.OK > 51 {
+			t.Errorf("worker %d registered %d", worker, p.OK)
+		}
+	}
+	s.stop()
+	if len(s.contacts) != 101 {
+		t.Errorf("got %d users, want all 101", len(s.contacts))
+	}
+}
+
+func TestFrames(t *testing.T) {
+	for in, want := range map[string]int{
+		"A b\r\nContent-Length: 3\r\n\r\nabcd": 29, "A b\r\nl: 0\r\n\r\n": 13, "A b\r\nl: 3\r\n\r\nab": 0, "A": 0,
+	} {
+		if got, ok := frame([]byte(in)); got != want || !ok {
+			t.Errorf("%q: got %d %v, want %d", in, got, ok, want)
+		}
+	}
+	for _, in := range []string{"A b\r\n\r\n", "A b\r\nl: x\r\n\r\n"} {
+		if _, ok := frame([]byte(in)); ok {
+			t.Errorf("%q was cut", in)
+		}
 	}
 }
 
@@ -60,7 +196,7 @@ func TestEveryUserIsUsedOnce(t *testing.T) {
 	cfg := config(Register, s)
 	cfg.Users, cfg.First, cfg.Sockets = 101, 1000, 4
 	allOK(t, mustRun(t, cfg), 101)
-	s.conn.Close()
+	s.stop()
 	if len(s.contacts) != 101 || s.contacts["u1000"] == "" || s.contacts["u1100"] == "" {
 		t.Errorf("got %d users, want u1000 to u1100", len(s.contacts))
 	}
@@ -120,7 +256,7 @@ func TestAnswersAreValidated(t *testing.T) {
 		return func(s string) string { return strings.Replace(s, old, new, 1) }
 	}
 	for want, spoil := range map[string]func(string) string{
-		"invalid: other CSeq":                              replace("CSeq: 1 ", "CSeq: 2 "),
+		"invalid: other CSeq":                              replace("CSeq: 1024 ", "CSeq: 1025 "),
 		"invalid: other Call-ID":                           replace("Call-ID: ", "Call-ID: x"),
 		"invalid: no To tag":                               replace(";tag=srv", ""),
 		"invalid: other From tag":                          replace(";tag=f", ";tag=g"),
@@ -188,6 +324,9 @@ func TestUsersRegisterAtTheNextTarget(t *testing.T) {
 		if cfg.target(user) == cfg.registrar(user) {
 			t.Errorf("user %d is looked up where it registers", user)
 		}
+	}
+	if cfg.Near = true; cfg.target(4) != cfg.registrar(4) {
+		t.Error("near users are not where they are looked up")
 	}
 }
 

@@ -24,6 +24,8 @@ type Phase struct {
 	// Retransmissions of requests, answers that belong to nothing, and late
 	// starts of an open loop by more than 10 ms.
 	Retransmissions, Stray, Late uint64
+	// Challenges answered with credentials; Paced: 503s whose Retry-After was honoured; NOTIFYs taken.
+	Challenges, Paced, Notified uint64
 	// Answered INVITEs, ACKs taken and BYEs of the answering side; NoACK are calls whose 200 was never acknowledged.
 	Answered, ACKs, BYEs, NoACK uint64
 	Took                        time.Duration
@@ -36,8 +38,20 @@ type Phase struct {
 	Latency map[string]*hdrhistogram.Histogram
 	// Processes are the target processes, in the order of the command line.
 	Processes []proc.Measured
+	// Timeline has what was due in each Config.Interval; Marks, the events; Samples, the processes meanwhile.
+	Timeline []Bucket
+	Marks    []Mark
+	Samples  []Sample
 	// Beside is what was asked beside the measured requests (Config.AskAll); nil if nothing.
 	Beside *Phase
+}
+
+// Sample is a look at the measured processes and the nodes' metrics.
+type Sample struct {
+	At       time.Duration
+	CPU      time.Duration // since the beginning of the part
+	RSS      uint64
+	Counters metrics.Sample // as they are, not how much they grew
 }
 
 // Result is a whole run.
@@ -59,11 +73,12 @@ func (p *Phase) record(what string, took time.Duration) {
 		h = hdrhistogram.New(lowestUS, highestUS, figures)
 		p.Latency[what] = h
 	}
-	us := max(lowestUS, min(took.Microseconds(), highestUS))
-	if err := h.RecordValue(us); err != nil {
+	if err := h.RecordValue(inRange(took)); err != nil {
 		panic(err) // within the range by construction
 	}
 }
+
+func inRange(d time.Duration) int64 { return max(lowestUS, min(d.Microseconds(), highestUS)) }
 
 // add merges what one endpoint has counted.
 func (p *Phase) add(o *Phase) {
@@ -72,6 +87,9 @@ func (p *Phase) add(o *Phase) {
 	p.Retransmissions += o.Retransmissions
 	p.Stray += o.Stray
 	p.Late += o.Late
+	p.Challenges += o.Challenges
+	p.Paced += o.Paced
+	p.Notified += o.Notified
 	p.Answered += o.Answered
 	p.ACKs += o.ACKs
 	p.BYEs += o.BYEs
@@ -83,7 +101,22 @@ func (p *Phase) add(o *Phase) {
 		if mine := p.Latency[what]; mine != nil {
 			mine.Merge(h)
 		} else {
-			p.Latency[what] = hdrhistogram.Import(h.Export())
+			p.Latency[what] = h.Clone()
+		}
+	}
+	for i, b := range o.Timeline {
+		if i == len(p.Timeline) {
+			p.Timeline = append(p.Timeline, Bucket{})
+		}
+		mine := &p.Timeline[i]
+		mine.OK += b.OK
+		mine.Failed += b.Failed
+		switch {
+		case b.Latency == nil:
+		case mine.Latency == nil:
+			mine.Latency = b.Latency.Clone()
+		default:
+			mine.Latency.Merge(b.Latency)
 		}
 	}
 }

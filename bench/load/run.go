@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +51,7 @@ func Run(ctx context.Context, cfg Config, progress func(Progress)) (*Result, err
 type run struct {
 	cfg                       *Config
 	askers, devices, checkers []*endpoint
+	all                       []*endpoint // each once
 	tally                     tally
 	progress                  func(Progress)
 	result                    *Result
@@ -77,38 +77,47 @@ func (r *run) endpoints() (es []*endpoint, err error) {
 	for i := range r.cfg.Sockets {
 		e, err := newEndpoint(r.cfg, i, &r.tally)
 		if err != nil {
-			for _, e := range es {
-				e.conn.Close()
-			}
 			return nil, err
 		}
 		es = append(es, e)
+		r.all = append(r.all, e)
 	}
 	return es, nil
 }
 
 func (r *run) close() {
-	for _, e := range slices.Concat(r.askers, r.devices, r.checkers) {
-		e.conn.Close()
+	for _, e := range r.all {
+		e.line.Close()
 	}
 }
 
 func (r *run) phases(ctx context.Context) (err error) {
 	cfg := r.cfg
-	if cfg.Prepare && cfg.Scenario != Register {
-		w := &work{scenario: registering{cseq: 1}, requests: cfg.Users, slots: max(cfg.Window, 1)}
-		if r.result.Prepared, err = r.phase(ctx, "prepare", crew{r.devices, w}); err != nil {
+	if cfg.Prepare && cfg.Scenario != Register && cfg.Scenario != Presence {
+		w := &work{scenario: registering{base: 1}, requests: cfg.Users, slots: max(cfg.Window, 1)}
+		if r.result.Prepared, err = r.phase(ctx, "prepare", crew{endpoints: r.devices, work: w}); err != nil {
 			return err
 		}
 		if n := r.result.Prepared.Failed; n > 0 {
 			return fmt.Errorf("prepare: %d of %d users could not be registered: %v", n, cfg.Users, r.result.Prepared.Codes)
 		}
 	}
+	if cfg.Prepare && cfg.Scenario == Presence {
+		w := &work{scenario: subscribing{}, requests: cfg.Users, slots: max(cfg.Window, 1)}
+		p, err := r.phase(ctx, "subscribe", crew{endpoints: r.devices, work: w})
+		if err != nil {
+			return err
+		}
+		if p.Failed > 0 {
+			return fmt.Errorf("subscribe: %d of %d watchers could not subscribe: %v", p.Failed, cfg.Users, p.Codes)
+		}
+	}
 	if r.result.Measured, err = r.phase(ctx, cfg.Scenario, r.measured()...); err != nil || !cfg.Check {
 		return err
 	}
-	w := &work{scenario: asking{}, requests: cfg.Users * uint64(len(cfg.Targets)), slots: max(cfg.Window, 1)}
-	r.result.Checked, err = r.phase(ctx, "check", crew{r.checkers, w}, crew{r.devices, nil})
+	nodes := cfg.everyone()
+	w := &work{scenario: asking{nodes: nodes}, requests: cfg.Users * uint64(len(nodes)), slots: max(cfg.Window, 1)}
+	r.result.Checked, err = r.phase(ctx, "check", crew{endpoints: r.checkers, work: w}, crew{endpoints: r.devices})
 	return err
 }
 
@@ -127,37 +136,59 @@ func (r *run) measured() []crew {
 	}
 	switch cfg.Scenario {
 	case Register:
-		w.scenario = registering{cseq: 1, measured: true}
+		w.scenario = registering{base: 1, measured: true}
 	case Refresh:
-		w.scenario = registering{cseq: 2, measured: true}
+		w.scenario = registering{base: 2, measured: true}
+	case Storm:
+		w.scenario, w.burst, w.rate = registering{base: 2, measured: true}, true, 0
 	case Locate:
 		w.scenario = locating{}
 	case Everywhere:
-		w.scenario = asking{}
+		w.scenario = asking{nodes: cfg.Targets}
 	case Call:
 		w.scenario = calling{}
+	case Presence:
+		w.scenario = publishing{}
+	case Mix:
+		return r.mixed(w)
 	}
-	crews := []crew{{r.askers, w}}
+	crews := []crew{{endpoints: r.askers, work: w}}
 	if !cfg.sameSocket() {
-		crews = append(crews, crew{r.devices, nil})
+		crews = append(crews, crew{endpoints: r.devices})
 	}
 	if cfg.AskAll {
-		ask := &work{scenario: asking{begun: &w.begun}, slots: max(cfg.Window, 1)}
-		crews = append(crews, crew{r.checkers, ask})
+		ask := &work{scenario: asking{nodes: cfg.Targets, begun: &w.begun}, slots: max(cfg.Window, 1)}
+		crews = append(crews, crew{endpoints: r.checkers, work: ask, beside: true})
 	}
 	return crews
+}
+
+// mixed divides a work between devices and those who ask for them.
+func (r *run) mixed(w *work) []crew {
+	devices := &work{scenario: living{registering{base: 2}}, end: w.end, slots: w.slots}
+	devices.requests = w.requests * deviceShare / 100
+	devices.rate = w.rate * deviceShare / 100
+	w.scenario = mixed{}
+	w.requests -= devices.requests
+	w.rate -= devices.rate
+	return []crew{{endpoints: r.askers, work: w}, {endpoints: r.devices, work: devices}}
 }
 
 // crew is endpoints that do one work, or, if that is nil, only answer.
 type crew struct {
 	endpoints []*endpoint
 	work      *work
+	// beside tells that the work goes on as long as that of the others does, and is counted apart.
+	beside bool
 }
 
-// phase lets the first crew do its work; the others work beside it as long as
-// it does, and every endpoint answers until all are done. It merges what was
-// counted; what other crews than the first did is in Phase.Beside.
+// phase lets crews do their work, while every endpoint answers until all are
+// done and the time to settle is over. It merges what was counted; what a crew
+// beside did is in Phase.Beside.
 func (r *run) phase(ctx context.Context, name string, crews ...crew) (*Phase, error) {
+	if err := r.barrier(ctx, name); err != nil {
+		return nil, err
+	}
 	before, err := metrics.Read(ctx, r.cfg.Admins)
 	if err != nil {
 		return nil, err
@@ -166,53 +197,145 @@ func (r *run) phase(ctx context.Context, name string, crews ...crew) (*Phase, er
 	if err != nil {
 		return nil, err
 	}
+	start := time.Now()
+	stopProgress := r.watch(name, r.set(crews, start))
+	p := newPhase(name)
+	finish := r.accompany(ctx, p, m)
+	stop := begin(ctx, crews)
+	p.Took = stop.wait()
+	stopProgress()
+	finished := finish()
+	wait(ctx, r.cfg.Settle)
+	p.Window, p.Processes = time.Since(start), m.Read()
+	after, err := metrics.Read(ctx, r.cfg.Admins)
+	p.Counters = after.Since(before)
+	atEnd := r.barrier(ctx, name+" end")
+	failed := stop.end()
+	p.collect(crews)
+	return p, errors.Join(ctx.Err(), failed, finished, err, atEnd)
+}
+
+func (r *run) barrier(ctx context.Context, at string) error {
+	if r.cfg.Barrier == nil {
+		return nil
+	}
+	return r.cfg.Barrier(ctx, at)
+}
+
+// set readies endpoints and tally for a phase and tells how many units there will be, 0 if time ends it.
+func (r *run) set(crews []crew, start time.Time) (total uint64) {
 	r.tally.ok.Store(0)
 	r.tally.failed.Store(0)
 	r.tally.retransmissions.Store(0)
-	start := time.Now()
-	for i, c := range crews {
+	for _, c := range crews {
 		if c.work != nil {
-			c.work.endpoints, c.work.start, c.work.main = len(c.endpoints), start, i == 0
+			c.work.endpoints, c.work.start, c.work.main = r.cfg.Workers*len(c.endpoints), start, !c.beside
+			if !c.beside {
+				total += c.work.requests
+			}
 		}
 		for _, e := range c.endpoints {
 			e.begin(c.work)
 		}
 	}
-	stopProgress := r.watch(name, crews[0].work)
-	answerCtx, stopAnswering := context.WithCancel(ctx)
-	defer stopAnswering()
-	var all sync.WaitGroup
-	asking := make([]sync.WaitGroup, len(crews))
-	failed := make(chan error, 1+len(crews)*r.cfg.Sockets) // one for each endpoint, read at the end
+	return total / uint64(r.cfg.Workers)
+}
+
+// labour is crews at work.
+type labour struct {
+	crews   []crew
+	asking  []sync.WaitGroup // for each crew, until its endpoints have done their share
+	all     sync.WaitGroup
+	answers context.CancelFunc
+	start   time.Time
+	mu      sync.Mutex
+	errs    []error
+}
+
+// begin starts all endpoints.
+func begin(ctx context.Context, crews []crew) *labour {
+	l := &labour{crews: crews, asking: make([]sync.WaitGroup, len(crews)), start: time.Now()}
+	ctx, l.answers = context.WithCancel(ctx)
 	for i, c := range crews {
 		for _, e := range c.endpoints {
-			asking[i].Add(1)
-			all.Go(func() { failed <- e.run(answerCtx, asking[i].Done) })
+			l.asking[i].Add(1)
+			l.all.Go(func() {
+				if err := e.run(ctx, l.asking[i].Done); err != nil {
+					l.mu.Lock()
+					l.errs = append(l.errs, err)
+					l.mu.Unlock()
+				}
+			})
 		}
 	}
-	asking[0].Wait()
-	took := time.Since(start)
-	for i, c := range crews[1:] {
-		if c.work != nil {
+	return l
+}
+
+// wait returns when all have done their work, with how long it took; who works beside is told to stop then.
+func (l *labour) wait() time.Duration {
+	for i, c := range l.crews {
+		if !c.beside {
+			l.asking[i].Wait()
+		}
+	}
+	took := time.Since(l.start)
+	for i, c := range l.crews {
+		if c.beside {
 			c.work.stopped.Store(true)
+			l.asking[i].Wait()
 		}
-		asking[1+i].Wait()
 	}
-	stopProgress()
-	wait(ctx, r.cfg.Settle)
-	p := newPhase(name)
-	p.Took, p.Window, p.Processes = took, time.Since(start), m.Read()
-	stopAnswering()
-	all.Wait()
-	close(failed)
-	after, err := metrics.Read(ctx, r.cfg.Admins)
-	p.Counters = after.Since(before)
-	p.collect(crews)
-	errs := []error{ctx.Err(), err}
-	for err := range failed {
-		errs = append(errs, err)
+	return took
+}
+
+// end lets nobody answer any more.
+func (l *labour) end() error {
+	l.answers()
+	l.all.Wait()
+	return errors.Join(l.errs...)
+}
+
+// accompany samples and plays events during the measured part, until the returned function is called.
+func (r *run) accompany(ctx context.Context, p *Phase, m *proc.Meter) (finish func() error) {
+	if p.Scenario != r.cfg.Scenario {
+		return func() error { return nil }
 	}
-	return p, errors.Join(errs...)
+	endEvents := Play(ctx, r.cfg.Events)
+	endSamples := r.sample(ctx, p, m)
+	return func() (err error) {
+		endSamples()
+		p.Marks, err = endEvents()
+		return err
+	}
+}
+
+// sample looks at the measured processes and the nodes' metrics until the returned function is called.
+func (r *run) sample(ctx context.Context, p *Phase, m *proc.Meter) (end func()) {
+	if r.cfg.SampleEvery <= 0 {
+		return func() {}
+	}
+	until, cancel := context.WithCancel(ctx)
+	done := make(chan struct{}) // closed by the sampler when it ends
+	start := time.Now()
+	go func() {
+		defer close(done)
+		for {
+			if wait(until, r.cfg.SampleEvery); until.Err() != nil {
+				return
+			}
+			s := Sample{At: time.Since(start)}
+			for _, u := range m.Read() {
+				s.CPU += u.CPU
+				s.RSS += u.RSS
+			}
+			// A node that is down just now is no reason to end the run.
+			if counters, err := metrics.Read(ctx, r.cfg.Admins); err == nil {
+				s.Counters = counters
+				p.Samples = append(p.Samples, s)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -224,9 +347,9 @@ func wait(ctx context.Context, d time.Duration) {
 
 // collect merges what crews have counted.
 func (p *Phase) collect(crews []crew) {
-	for i, c := range crews {
+	for _, c := range crews {
 		into := p
-		if i > 0 && c.work != nil {
+		if c.beside {
 			p.Beside = newPhase("beside")
 			into = p.Beside
 		}
@@ -237,14 +360,15 @@ func (p *Phase) collect(crews []crew) {
 }
 
 // watch reports progress until the returned function is called.
-func (r *run) watch(name string, w *work) (stop func()) {
+func (r *run) watch(name string, total uint64) (stop func()) {
 	if r.progress == nil {
 		return func() {}
 	}
+	start := time.Now()
 	look := func() {
 		r.progress(Progress{
 			Phase: name, OK: r.tally.ok.Load(), Failed: r.tally.failed.Load(),
-			Retransmissions: r.tally.retransmissions.Load(), Total: w.requests, Elapsed: time.Since(w.start),
+			Retransmissions: r.tally.retransmissions.Load(), Total: total, Elapsed: time.Since(start),
 		})
 	}
 	done, ended := make(chan struct{}), make(chan struct{})

@@ -15,7 +15,8 @@ import (
 type unit struct {
 	gen  uint32 // raised at each use, so that answers to an earlier use are told apart
 	slot int
-	step int // which request of the unit
+	step int // what the scenario has come to
+	tx   int // which request of the unit: each has a branch of its own
 	busy bool
 	// waiting: the request has no final answer; provisional: it has a 1xx.
 	waiting, provisional bool
@@ -31,7 +32,18 @@ type unit struct {
 	// ack is the last ACK for a 2xx, repeated with it (13.2.2.4).
 	ack    []byte
 	ackDst netip.AddrPort
+	ackTx  int  // the INVITE's transaction
 	bye    bool // a BYE is due after the hold time
+	// auth is the header line with credentials, once a server has asked for them;
+	// authUser and authURI are whose, and the Request-URI.
+	auth, authUser, authURI string
+	// from is the caller's address; expires, what a REGISTER asks for.
+	from    string
+	expires int
+	// answered is the status of what waits for a NOTIFY too; notified, that it has come.
+	answered int
+	notified bool
+	etag     string
 }
 
 // send begins a client transaction for the request in u.req.
@@ -47,7 +59,7 @@ func (e *endpoint) branch(u *unit) string {
 	b := make([]byte, 0, 64)
 	b = append(b, branchPrefix...)
 	b = append(b, e.cfg.Run...)
-	for _, n := range []uint64{uint64(e.index), uint64(u.slot), uint64(u.gen), uint64(u.step)} {
+	for _, n := range []uint64{uint64(e.index), uint64(u.slot), uint64(u.gen), uint64(u.tx)} {
 		b = append(b, '.')
 		b = strconv.AppendUint(b, n, 10)
 	}
@@ -57,8 +69,8 @@ func (e *endpoint) branch(u *unit) string {
 // branchPrefix begins with the magic cookie (RFC 3261 8.1.1.7).
 const branchPrefix = "z9hG4bKb"
 
-// find is the unit that an answer is for, with the step that it answers; nil if it is for none.
-func (e *endpoint) find(branch []byte) (u *unit, step int) {
+// find is the unit that an answer is for, with the request of it that it answers; nil if it is for none.
+func (e *endpoint) find(branch []byte) (u *unit, tx int) {
 	rest, ok := bytes.CutPrefix(branch, []byte(branchPrefix+e.cfg.Run+"."))
 	if !ok {
 		return nil, 0
@@ -88,13 +100,13 @@ func (e *endpoint) find(branch []byte) (u *unit, step int) {
 func (e *endpoint) response(m *sipmsg.Message, now time.Time) {
 	via := m.Get("Via")
 	branch, _ := sipmsg.Param(firstValue(via), "branch")
-	u, step := e.find(branch)
+	u, tx := e.find(branch)
 	if u == nil {
 		e.stray(m, branch)
 		return
 	}
-	if step != u.step || !u.waiting {
-		if m.Status/100 == 2 && step == 0 && len(u.ack) > 0 {
+	if tx != u.tx || !u.waiting {
+		if m.Status/100 == 2 && tx == u.ackTx && len(u.ack) > 0 {
 			e.write(u.ack, u.ackDst) // the 2xx came again: its ACK was lost
 		} else {
 			e.phase.Stray++
@@ -109,6 +121,9 @@ func (e *endpoint) response(m *sipmsg.Message, now time.Time) {
 	u.waiting = false
 	if wrong != "" {
 		e.end(u, false, "invalid: "+wrong)
+		return
+	}
+	if e.challenged(u, m) || e.paced(u, m, now) {
 		return
 	}
 	e.work.scenario.final(e, u, m, now)
@@ -155,6 +170,58 @@ func (e *endpoint) stray(m *sipmsg.Message, branch []byte) {
 	e.write(e.out.Bytes(), e.cfg.Targets[0])
 }
 
+// paced waits as long as a 503 says (RFC 3261 21.5.4), if the run is to do so,
+// and frees the slot meanwhile. It tells whether it does.
+func (e *endpoint) paced(u *unit, m *sipmsg.Message, now time.Time) bool {
+	if !e.cfg.Retry || m.Status != 503 || u.method != "REGISTER" {
+		return false
+	}
+	value, _, _ := bytes.Cut(m.Get("Retry-After"), []byte{';'})
+	value, _, _ = bytes.Cut(value, []byte{'('})
+	seconds, err := strconv.ParseUint(string(bytes.TrimSpace(value)), 10, 16)
+	if err != nil {
+		return false
+	}
+	e.phase.Paced++
+	heap.Push(&e.later, postponement{
+		at: now.Add(time.Duration(seconds) * time.Second), due: u.due, user: u.user, nth: u.nth, round: u.round, cseq: u.cseq + 1, dst: u.dst, expires: u.expires,
+	})
+	u.busy, u.waiting = false, false
+	e.live--
+	e.free = append(e.free, u.slot)
+	return true
+}
+
+// postponement is a unit that begins again later.
+type postponement struct {
+	at, due          time.Time
+	user, nth, round uint64
+	cseq             uint64
+	dst              netip.AddrPort
+	expires          int
+}
+
+func (e *endpoint) resume(p postponement) {
+	u := e.take()
+	u.due, u.user, u.nth, u.round = p.due, p.user, p.nth, p.round
+	u.method, u.cseq, u.dst, u.expires = "REGISTER", p.cseq, p.dst, p.expires
+	registration(e, u)
+	e.work.scenario.build(e, u)
+	e.send(u, time.Now())
+}
+
+type postponed []postponement
+
+func (p postponed) Len() int           { return len(p) }
+func (p postponed) Less(i, j int) bool { return p[i].at.Before(p[j].at) }
+func (p postponed) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
+func (p *postponed) Push(x any)        { *p = append(*p, x.(postponement)) }
+func (p *postponed) Pop() any {
+	last := (*p)[len(*p)-1]
+	*p = (*p)[:len(*p)-1]
+	return last
+}
+
 func firstValue(line []byte) []byte {
 	first, _, _ := bytes.Cut(line, []byte{','})
 	return first
@@ -165,7 +232,7 @@ type event struct {
 	at   time.Time
 	slot int
 	gen  uint32
-	step int
+	tx   int
 	call string
 }
 
@@ -182,7 +249,7 @@ func (t *timers) Pop() any {
 }
 
 func (e *endpoint) after(u *unit, at time.Time) {
-	heap.Push(&e.timer, event{at: at, slot: u.slot, gen: u.gen, step: u.step})
+	heap.Push(&e.timer, event{at: at, slot: u.slot, gen: u.gen, tx: u.tx})
 }
 
 // fire handles what is due: retransmission by timers A, E and G, the end by B and F, and the BYE after a hold.
@@ -194,7 +261,7 @@ func (e *endpoint) fire(now time.Time) {
 			continue
 		}
 		u := &e.units[ev.slot]
-		if !u.busy || u.gen != ev.gen || u.step != ev.step {
+		if !u.busy || u.gen != ev.gen || u.tx != ev.tx {
 			continue
 		}
 		if u.bye {
@@ -202,18 +269,27 @@ func (e *endpoint) fire(now time.Time) {
 			e.work.scenario.held(e, u, now)
 			continue
 		}
-		if u.waiting {
+		switch {
+		case u.waiting:
 			e.retransmit(u, now)
+		case u.answered != 0 && !u.notified && now.Sub(u.sent) >= e.cfg.Timeout:
+			e.unwatch(u)
+			e.end(u, false, "no NOTIFY")
 		}
 	}
 }
 
 func (e *endpoint) retransmit(u *unit, now time.Time) {
 	if now.Sub(u.sent) >= e.cfg.Timeout {
+		e.unwatch(u)
 		e.end(u, false, "timeout")
 		return
 	}
 	invite := u.method == "INVITE"
+	if e.cfg.Transport == TCP { // reliable: nothing is repeated (17.1.1.2, 17.1.2.2)
+		e.after(u, u.sent.Add(e.cfg.Timeout))
+		return
+	}
 	if !(invite && u.provisional) {
 		e.phase.Retransmissions++
 		e.tally.retransmissions.Add(1)

@@ -50,7 +50,7 @@ var kinds = map[string]kind{
 	HereisSync:  hereisKind("sync"),
 	Kamailio:    kamailioKind(),
 	KamailioFM:  kamailioKind("-x", "fm", "-X", "fm"),
-	OpenSIPS:    {find: finder("opensips", "OpenSIPS 3.2 or later is needed"), args: openSIPSArgs, env: noEnv},
+	OpenSIPS:    {find: finder("opensips", "OpenSIPS 3.4 or later is needed"), args: openSIPSArgs, env: noEnv},
 }
 
 // Kinds are the names of all kinds, sorted.

@@ -44,6 +44,8 @@ type Spec struct {
 	Domain string
 	// Users is a file of Hereis' users; with it, Hereis asks for passwords.
 	Users string
+	// Password is that of all of them.
+	Password string
 	// Args are further arguments of every node.
 	Args []string
 	// Env are further environment variables of every node, NAME=VALUE.

@@ -80,6 +80,9 @@ func (w *Builder) Header(name string, value ...string) {
 	w.b = append(w.b, "\r\n"...)
 }
 
+// Raw writes whole lines as they are.
+func (w *Builder) Raw(lines string) { w.b = append(w.b, lines...) }
+
 // Int writes a header line "name: n" or, with a suffix, "name: n suffix".
 func (w *Builder) Int(name string, n uint64, suffix string) {
 	w.b = append(w.b, name...)

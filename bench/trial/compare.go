@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hereis/bench/load"
+	"hereis/bench/report"
 	"hereis/bench/rig"
 )
 
@@ -42,7 +43,7 @@ type Compared struct {
 
 // Compare starts all servers and loads one at a time, in turn, so that what
 // disturbs the machine meanwhile disturbs all. Each round begins with another
-// server. The others are idle, not stopped.
+// server. The others are idle, not stopped. With an error it returns what it has until then, if anything.
 func Compare(ctx context.Context, c Comparison, say func(format string, args ...any), progress func(load.Progress)) (*Compared, error) {
 	out := &Compared{Comparison: c, Idle: map[string]float64{}}
 	var stands []*Stand
@@ -117,7 +118,9 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-func (s Spread) String() string { return fmt.Sprintf("%.3g [%.3g-%.3g]", s.Median, s.Min, s.Max) }
+func (s Spread) String() string {
+	return fmt.Sprintf("%s [%s-%s]", report.Number(s.Median), report.Number(s.Min), report.Number(s.Max))
+}
 
 // SpreadOf is the spread of a value over runs; zero for none.
 func SpreadOf(runs []*Run, value func(*Run) float64) Spread {
@@ -153,15 +156,23 @@ func (c *Compared) Ratio(scenario, server, by string, value func(*Run) float64) 
 	return spread(ratios)
 }
 
-// Err tells what went wrong in runs that ended: units that failed, users that a node did not find.
+// Err tells what went wrong in runs of Hereis: units that failed, users that a
+// node did not find. What peers fail at is a result, and in the report.
 func (c *Compared) Err() error {
 	var errs []error
+	ours := map[string]bool{}
+	for _, s := range c.Comparison.Servers {
+		ours[s.Name()] = rig.IsHereis(s.Kind)
+	}
 	for _, r := range c.Runs {
+		if !ours[r.Server] {
+			continue
+		}
 		if n := r.Result.Measured.Failed; n > 0 {
 			errs = append(errs, fmt.Errorf("%s %s: %d failed: %v", r.Server, r.Result.Measured.Scenario, n, r.Result.Measured.Codes))
 		}
 		if r.Missing > 0 {
-			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user", r.Server, r.Missing))
+			errs = append(errs, fmt.Errorf("%s: %d times a node did not find a user: %v", r.Server, r.Missing, r.Result.Checked.Codes))
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })

@@ -18,19 +18,20 @@ import (
 const (
 	// warmUsers register before anything is measured.
 	warmUsers = 1000
-	// idleTime is how long the quiet cluster is watched.
-	idleTime = 3 * time.Second
 	// convergeTimeout is how long nodes may take to find each other's users.
 	convergeTimeout = 2 * time.Minute
 )
+
+// How long the quiet cluster is left alone, and then watched. Tests have less.
+var quietTime, idleTime = time.Second, 3 * time.Second
 
 // Stand is a running cluster that is being measured.
 type Stand struct {
 	Cluster *rig.Cluster
 	// Idle is CPU time per second of all nodes together, without load.
 	Idle float64
-	// IdleBytes is bytes between nodes per second without load.
-	IdleBytes float64
+	// IdleBytes, IdleFrames and IdleWrites are what nodes send each other per second without load.
+	IdleBytes, IdleFrames, IdleWrites float64
 
 	next uint64 // first user that was not used yet
 }
@@ -94,10 +95,20 @@ func (s *Stand) Converge(ctx context.Context) error {
 // Config is a load of the stand's nodes with users that were not used before.
 func (s *Stand) Config(scenario string, users uint64) load.Config {
 	cfg := load.DefaultConfig()
-	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.next
+	cfg.Scenario, cfg.Users, cfg.First = scenario, users, s.Take(users)
 	cfg.Targets, cfg.Domain = s.Cluster.Targets(), s.Cluster.Spec.Domain
-	s.next += users
+	cfg.Password = s.Cluster.Spec.Password
+	if s.Cluster.Spec.TCP {
+		cfg.Transport = load.TCP
+	}
 	return cfg
+}
+
+// Take reserves users that were not used before, and tells the first.
+func (s *Stand) Take(users uint64) (first uint64) {
+	first = s.next
+	s.next += users
+	return first
 }
 
 func (s *Stand) measureIdle(ctx context.Context) error {
@@ -105,7 +116,7 @@ func (s *Stand) measureIdle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(time.Second):
+	case <-time.After(quietTime):
 	}
 	before, err := metrics.Read(ctx, s.Cluster.Admins())
 	if err != nil {
@@ -128,7 +139,8 @@ func (s *Stand) measureIdle(ctx context.Context) error {
 	seconds := time.Since(start).Seconds()
 	s.Idle = cpu.Seconds() / seconds
 	after, err := metrics.Read(ctx, s.Cluster.Admins())
-	s.IdleBytes = after.Since(before)[metrics.Bytes] / seconds
+	sent := after.Since(before)
+	s.IdleBytes, s.IdleFrames, s.IdleWrites = sent[metrics.Bytes]/seconds, sent[metrics.Frames]/seconds, sent[metrics.Writes]/seconds
 	return err
 }
 
@@ -142,7 +154,7 @@ type Run struct {
 	// RSS is how much resident memory of all nodes grew, in bytes per user of
 	// the run; only the scenario register makes it mean something.
 	RSS float64
-	// Frames and Bytes between nodes per unit; 0 for servers that do not count them.
+	// Frames, Bytes and Writes between nodes per unit, idle subtracted; 0 for servers that do not count them.
 	Frames, Bytes, Writes float64
 	// Missing are pairs of user and node such that the node did not find the user; -1 if not checked.
 	Missing int64
@@ -163,9 +175,9 @@ func (s *Stand) Load(ctx context.Context, cfg load.Config, progress func(load.Pr
 		Server: s.Cluster.Spec.Name(), Nodes: len(s.Cluster.Nodes), Result: result, Missing: -1,
 		CPU: float64((p.CPU() - idle).Microseconds()) / units,
 		RSS: (float64(after) - float64(before)) / float64(cfg.Users),
-		// What is sent without load is subtracted too; frames have no idle rate of their own.
-		Frames: p.Counters[metrics.Frames] / units,
-		Writes: p.Counters[metrics.Writes] / units,
+		// What is sent without load is subtracted, too.
+		Frames: (p.Counters[metrics.Frames] - s.IdleFrames*p.Window.Seconds()) / units,
+		Writes: (p.Counters[metrics.Writes] - s.IdleWrites*p.Window.Seconds()) / units,
 		Bytes:  (p.Counters[metrics.Bytes] - s.IdleBytes*p.Window.Seconds()) / units,
 	}
 	if result.Checked != nil {

@@ -1,6 +1,6 @@
 // Package store keeps on disk what a node must remember: its name and
 // incarnation, the members that it has seen, and the Records of its own leases,
-// one value per key. It is the only package that knows Badger, and it knows
+// one value per key, and the subscriptions that it serves. It is the only package that knows Badger, and it knows
 // nothing of what a Record means.
 //
 // A folder belongs to one node and carries a mark that says so (folder.go). It

@@ -82,8 +82,10 @@ type Store struct {
 }
 
 type put struct {
-	rec  *messages.Record
-	done func(error)
+	key []byte
+	// value is nil to remove the key.
+	value proto.Message
+	done  func(error)
 }
 
 // Open checks the folder, locks it and opens it. Of a folder that is refused
@@ -232,6 +234,17 @@ func (s *Store) Load(f func(*messages.Record) error) error {
 			return err
 		}
 		return f(rec)
+	})
+}
+
+// LoadSubscriptions calls f for every stored Subscription.
+func (s *Store) LoadSubscriptions(f func(*messages.Subscription) error) error {
+	return s.each(prefixSubscription, func(v []byte) error {
+		sub := &messages.Subscription{}
+		if err := proto.Unmarshal(v, sub); err != nil {
+			return err
+		}
+		return f(sub)
 	})
 }
 

@@ -16,6 +16,25 @@ import (
 // with the reason why it is not, from the store's goroutine and never before
 // Put returns; it must not block. rec must not be changed afterwards.
 func (s *Store) Put(rec *messages.Record, done func(error)) {
+	p := put{key: recordKey(rec.Aor), value: rec, done: done}
+	if rec.Empty() {
+		p.value = nil
+	}
+	s.queuePut(p)
+}
+
+// PutSubscription keeps sub in the place of what is stored under its id; done is as in Put.
+func (s *Store) PutSubscription(sub *messages.Subscription, done func(error)) {
+	s.queuePut(put{key: subscriptionKey(sub.Id), value: sub, done: done})
+}
+
+// DropSubscription forgets a subscription; done is as in Put.
+func (s *Store) DropSubscription(id uint64, done func(error)) {
+	s.queuePut(put{key: subscriptionKey(id), done: done})
+}
+
+func (s *Store) queuePut(p put) {
+	done := p.done
 	s.mu.Lock()
 	switch {
 	case s.closed:
@@ -26,7 +45,7 @@ func (s *Store) Put(rec *messages.Record, done func(error)) {
 		s.refused = append(s.refused, done)
 		s.busy.Add(1)
 	default:
-		s.queue = append(s.queue, put{rec, done})
+		s.queue = append(s.queue, p)
 	}
 	s.mu.Unlock()
 	select {
@@ -135,7 +154,7 @@ func (s *Store) note(err error) {
 }
 
 // commitGroup writes a group in one transaction, or a few if it is large. Of
-// Puts of one AoR the last one counts.
+// Puts of one key the last one counts.
 func (s *Store) commitGroup(group []put) error {
 	if err := s.room.check(); err != nil {
 		return err
@@ -143,16 +162,16 @@ func (s *Store) commitGroup(group []put) error {
 	txn := s.db.NewTransaction(true)
 	defer func() { txn.Discard() }()
 	for _, p := range group {
-		err := set(txn, p.rec)
+		err := set(txn, p)
 		if errors.Is(err, badger.ErrTxnTooBig) {
 			if err := txn.Commit(); err != nil {
 				return fmt.Errorf("store: %w", err)
 			}
 			txn = s.db.NewTransaction(true)
-			err = set(txn, p.rec)
+			err = set(txn, p)
 		}
 		if err != nil {
-			return fmt.Errorf("store: aor %s: %w", p.rec.Aor, err)
+			return fmt.Errorf("store: key %q: %w", p.key, err)
 		}
 	}
 	if err := txn.Commit(); err != nil {
@@ -161,13 +180,13 @@ func (s *Store) commitGroup(group []put) error {
 	return nil
 }
 
-func set(txn *badger.Txn, rec *messages.Record) error {
-	if rec.Empty() {
-		return txn.Delete(recordKey(rec.Aor))
+func set(txn *badger.Txn, p put) error {
+	if p.value == nil {
+		return txn.Delete(p.key)
 	}
-	v, err := proto.Marshal(rec)
+	v, err := proto.Marshal(p.value)
 	if err != nil {
 		return err
 	}
-	return txn.Set(recordKey(rec.Aor), v)
+	return txn.Set(p.key, v)
 }

@@ -91,13 +91,33 @@ func (a api) address(to string) (hereis.To, error) {
 }
 
 // Watch implements admin.Node.
-func (a api) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	pattern, err := a.pattern(pattern)
+func (a api) Watch(ctx context.Context, q admin.WatchQuery) (admin.Watcher, error) {
+	pattern, err := a.pattern(q.Pattern)
 	if err != nil {
 		return nil, err
 	}
-	events, err := a.node.Watch(ctx, pattern)
-	return events, apiError(err)
+	w, err := a.node.Watch(ctx, pattern, hereis.WatchOptions{From: q.From, Snapshot: q.Snapshot, Damp: q.Damp})
+	if err != nil {
+		return nil, apiError(err)
+	}
+	return watcher{w}, nil
+}
+
+// watcher is a hereis.Watcher as the admin API wants it.
+type watcher struct{ *hereis.Watcher }
+
+// Next implements admin.Watcher.
+func (w watcher) Next(ctx context.Context) (*admin.UserEvent, error) {
+	e, err := w.Watcher.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	basic, notes := hereis.PresenceOf(e)
+	return &admin.UserEvent{
+		ID: e.ID, Kind: string(e.Kind), AoR: e.AoR, Online: e.Online, Complete: e.Complete,
+		Reason: string(e.Reason), Device: e.Device, Devices: e.Devices, MS: e.MS,
+		Basic: basic, Notes: notes, Published: e.Published,
+	}, nil
 }
 
 // pattern makes a pattern of ours out of what people write. A domain may be

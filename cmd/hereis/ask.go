@@ -64,16 +64,26 @@ func printWhere(a *app, w *admin.Where) error {
 	}
 	rows := make([][]string, 0, len(w.Leases))
 	for _, l := range w.Leases {
-		what := l.Contact
-		if what == "" {
-			what = l.Key
-		}
 		flow := strings.TrimSpace(l.Flow + " " + l.Transport + " " + l.Remote)
 		rows = append(rows, []string{
-			l.Kind, string(l.State), what, l.Edge, flow, ago(l.AgeSeconds), in(l.ExpiresSeconds), l.Stamp,
+			l.Kind, string(l.State), whatOf(&l), l.Edge, flow, ago(l.AgeSeconds), in(l.ExpiresSeconds), l.Stamp,
 		})
 	}
-	return a.table("KIND STATE CONTACT EDGE FLOW AGE EXPIRES STAMP", rows)
+	return a.table("KIND STATE WHAT EDGE FLOW AGE EXPIRES STAMP", rows)
+}
+
+// whatOf says in a word or two what a lease is about: a Contact, the event
+// package of a publication, or those that somebody at its edge watches.
+func whatOf(l *admin.Lease) string {
+	switch {
+	case l.Contact != "":
+		return l.Contact
+	case len(l.Events) > 0:
+		return strings.Join(l.Events, ",")
+	case l.Sender != "":
+		return "from " + l.Sender
+	}
+	return l.Key
 }
 
 func ago(s float64) string { return duration(s) }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"log/slog"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,9 +92,36 @@ func TestClientWithoutNode(t *testing.T) {
 
 func TestWatchComesBack(t *testing.T) {
 	// The fake node ends the stream after each event.
-	code, out, errs := call(t, nil, "watch", "--count", "3", "--admin", adminServer(t))
-	if code != exitOK || strings.Count(out, "online") != 3 || !strings.Contains(errs, "trying again") {
+	addr := adminServer(t)
+	code, out, errs := call(t, nil, "watch", "--count", "3", "--admin", addr)
+	if code != exitOK || strings.Count(out, "online") != 2 || strings.Count(out, "offline") != 1 || !strings.Contains(errs, "trying again") {
 		t.Errorf("%d\n%s%s", code, out, errs)
+	}
+	if code, out, _ = call(t, nil, "watch", "--count", "1", "--from", "+", "--admin", addr); code != exitOK || !strings.Contains(out, "offline") {
+		t.Errorf("from where it was: %d\n%s", code, out)
+	}
+}
+
+// What a list says beyond what has been printed is printed; who is not in it is offline.
+func TestWatchPrintsTheDifferenceOfASync(t *testing.T) {
+	var out bytes.Buffer
+	w := &watch{app: &app{stdout: &out}, online: map[string]bool{}}
+	for _, e := range []string{
+		`{"aor":"a","event":"online","online":true}`, `{"aor":"b","event":"online","online":true}`,
+		`{"event":"sync-begin"}`, `{"aor":"a","event":"state","online":true}`, `{"aor":"c","event":"state","online":true}`,
+		`{"aor":"d","event":"online","online":true}`, `{"event":"sync-end","complete":true}`,
+		`{"event":"sync-begin"}`, `{"event":"sync-end"}`,
+	} {
+		if err := w.message(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		got = append(got, strings.Join(strings.Fields(line)[1:], " "))
+	}
+	if want := []string{"online a", "online b", "online c", "online d", "offline b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -92,7 +92,8 @@ func (a *app) complete(s *settings) error {
 	for _, key := range derived {
 		s.sources[key] = "derived"
 	}
-	errs := []error{s.config.Validate(), readable("users", s.config.Users), readable("secret-file", s.config.SecretFile)}
+	errs := []error{s.config.Validate(), readable("users", s.config.Users), readable("secret-file", s.config.SecretFile),
+		readable("presence-rules", s.config.PresenceRules), readable("lists", s.config.Lists)}
 	var texts []error
 	for _, err := range flatten(errs...) {
 		var fe *hereis.FieldError

@@ -2,17 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"hereis"
 )
 
 // devCmd is a cluster on 127.0.0.1, a process for each node.
@@ -124,8 +123,8 @@ func (*devUpCmd) Run(ctx context.Context, a *app, dev *devCmd) (err error) {
 	if err != nil {
 		return err
 	}
-	secret, err := devSecret(data)
-	if err != nil {
+	secret := filepath.Join(data, "secret")
+	if err := hereis.MakeSecret(secret); err != nil {
 		return err
 	}
 	ctl, err := openControl(ctx, c.BaseAdmin)
@@ -159,23 +158,6 @@ func (c *devFlags) folder() (path string, temporary bool, err error) {
 		return "", false, err
 	}
 	return path, false, os.MkdirAll(path, 0o700)
-}
-
-// devSecret makes the cluster's secret in the folder, or finds the one of before.
-func devSecret(data string) (path string, err error) {
-	path = filepath.Join(data, "secret")
-	var random [32]byte
-	// It does not fail (crypto/rand).
-	_, _ = rand.Read(random[:])
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return path, nil
-	}
-	if err != nil {
-		return "", err
-	}
-	_, err = fmt.Fprintln(f, hex.EncodeToString(random[:]))
-	return path, errors.Join(err, f.Close())
 }
 
 func gossipOfOthers(nodes []*devNode, i int) (others []string) {

@@ -127,7 +127,12 @@ func (c *netCluster) state(at, of int, want string, limit time.Duration) {
 // its live leases, "" for none. It prints how long that took.
 func (c *netCluster) agree(what string, since time.Time, want map[string]string) {
 	c.t.Helper()
-	within(c.t, slack*healBar/4, "all agree", func() error {
+	c.agreeWithin(what, slack*healBar/4, since, want)
+}
+
+func (c *netCluster) agreeWithin(what string, limit time.Duration, since time.Time, want map[string]string) {
+	c.t.Helper()
+	within(c.t, limit, "all agree", func() error {
 		var mu sync.Mutex
 		var wrong error
 		var wg sync.WaitGroup
@@ -297,7 +302,80 @@ func testChaosOneWay(t *testing.T, suite *chaosSuite) {
 	}
 	gone.register(c.nodes[2], 0)
 	want[gone.user] = ""
-	t.Logf("under the cut: %d lookups, all found, slowest %v", answered, slowest)
+	c.row.count("lookups", uint64(answered), 0, slowest)
+
+	// Now a third restarts, so that all must report anew: also the two whom no
+	// stream connects. They do by way of another.
+	c.nodes[3].kill()
+	c.nodes[3].start()
+	began := time.Now()
+	for _, n := range c.nodes {
+		n.waitReady()
+	}
+	c.row.note(t, "under the cut, a node restarts: all are settled %v after it serves", time.Since(began).Round(time.Millisecond))
+	relayed := 0.0
+	for i, n := range c.nodes {
+		relayed += n.metric("hereis_cluster_relayed_total")
+		for u := range users {
+			began := time.Now()
+			user := fmt.Sprintf("%sl%d", run, u)
+			if status, by := caller.probe(n, user); status != 200 || by != user {
+				t.Errorf("under the cut and a restart, %s from n%d: got %d by %q", user, i+1, status, by)
+			}
+			if status, _ := caller.probe(n, fmt.Sprintf("%snobody%d", run, u)); status != 404 && status != 480 {
+				t.Errorf("under the cut and a restart, nobody%d from n%d: got %d, want 404 or 480", u, i+1, status)
+			}
+			c.row.count("lookups", 2, 0, time.Since(began))
+		}
+	}
+	if relayed == 0 {
+		t.Error("nothing was relayed")
+	}
+	c.row.note(t, "%.0f messages went by a third node", relayed)
 	c.heal(0, 2)
 	c.agree("healed", time.Now(), want)
+}
+
+// testChaosLongPartition: two halves, of which one alone has the node that all
+// were told to join, are cut for three times as long as memberlist remembers
+// the dead. Each goes on dialling the other (rule 19).
+func testChaosLongPartition(t *testing.T, suite *chaosSuite) {
+	const (
+		// memberlist forgets the dead of one site after 30 s, and so does a node's back-off end there.
+		forgets = 30 * time.Second
+		redial  = 30 * time.Second
+	)
+	c := newNetCluster(t, suite, 4)
+	for _, n := range c.nodes {
+		n.launch()
+	}
+	waitMembers(t, c.nodes)
+	d := c.movers(t, "", "east", "west", "moves", "goes")
+	d["east"].register(c.nodes[0], 3600)
+	d["west"].register(c.nodes[2], 3600)
+	d["moves"].register(c.nodes[0], 3600)
+	d["goes"].register(c.nodes[2], 3600)
+	heal := c.cut([]int{0, 1}, []int{2, 3})
+	cut := time.Now()
+	for _, i := range []int{0, 1} {
+		c.state(i, 2, "failed", 30*time.Second)
+	}
+	c.row.note(t, "the cut was noticed after %v", time.Since(cut).Round(time.Millisecond))
+	c.state(3, 0, "failed", 30*time.Second)
+	d["moves"].register(c.nodes[3], 3600)
+	d["goes"].register(c.nodes[2], 0)
+	time.Sleep(time.Until(cut.Add(3*forgets + 5*time.Second))) // the cut is the subject, not a wait for something
+	caller := c.device(t, "caller")
+	for i, users := range map[int][]string{0: {"east"}, 1: {"east"}, 2: {"west", "moves"}, 3: {"west", "moves"}} {
+		for _, user := range users {
+			if status, by := caller.probe(c.nodes[i], user); status != 200 || by != user {
+				t.Errorf("after a long cut, %s from n%d: got %d by %q", user, i+1, status, by)
+			}
+		}
+	}
+	if out := must(t, suite.bin, "members", "--admin", c.nodes[0].admin); !strings.Contains(out, "failed") {
+		t.Errorf("hereis members does not show the cut:\n%s", out)
+	}
+	heal()
+	c.agreeWithin("healed", redial+slack*healBar/4, time.Now(), map[string]string{"east": "n1", "west": "n3", "moves": "n4", "goes": ""})
 }

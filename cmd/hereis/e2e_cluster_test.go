@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,9 +24,13 @@ import (
 // binary builds the command once for all tests below t.
 func binary(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "hereis")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput()
-	if err != nil {
+	return build(t, filepath.Join(t.TempDir(), "hereis"))
+}
+
+func build(t *testing.T, bin string, flags ...string) string {
+	t.Helper()
+	args := slices.Concat([]string{"build", "-o", bin}, flags, []string{"."})
+	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return bin
@@ -40,7 +45,7 @@ type process struct {
 	done chan struct{} // closed by the goroutine that waits, when the process has ended
 }
 
-func start(t *testing.T, name string, cmd *exec.Cmd) *process {
+func start(t *testing.T, name string, cmd *exec.Cmd, env ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: name, cmd: cmd, log: filepath.Join(t.TempDir(), name+".log"), done: make(chan struct{})}
 	out, err := os.Create(p.log)
@@ -49,6 +54,7 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "HEREIS_") })
+	cmd.Env = append(cmd.Env, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -113,8 +119,8 @@ type node struct {
 	t                               *testing.T
 	bin, name                       string
 	sip, gossip, admin, data, joins string
-	// wrap stands before the command, args after it.
-	wrap, args []string
+	// wrap stands before the command, args after it; env is added to the environment.
+	wrap, args, env []string
 }
 
 // port reserves one port until the test ends, and the eight after it.
@@ -165,7 +171,7 @@ func (n *node) launch() {
 	n.t.Helper()
 	line := slices.Concat(n.wrap, []string{n.bin, "node", "--name", n.name, "--data", n.data, "--sip", n.sip,
 		"--cluster", n.gossip, "--join", n.joins, "--admin", n.admin, "--domain", "localhost=127.0.0.1"}, n.args)
-	n.process = start(n.t, n.name, exec.Command(line[0], line[1:]...))
+	n.process = start(n.t, n.name, exec.Command(line[0], line[1:]...), n.env...)
 }
 
 func (n *node) waitReady() {
@@ -177,6 +183,8 @@ func (n *node) waitReady() {
 		return n.get("/readyz", nil)
 	})
 }
+
+func (n *node) addr() netip.AddrPort { return netip.MustParseAddrPort(n.sip) }
 
 // get asks the node's admin address.
 func (n *node) get(path string, into any) error { return getJSON("http://"+n.admin+path, into) }

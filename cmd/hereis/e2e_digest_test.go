@@ -40,7 +40,7 @@ func testDigest(t *testing.T, bin string) {
 	calls.all("uac_digest", nodes[2].sip, 50)
 
 	t.Run("Baresip", func(t *testing.T) {
-		phone := baresip(t, "bare", "secret", nodes[0].sip)
+		phone := baresip(t, "bare", "secret", nodes[0].sip, "udp")
 		nodes[1].waitLive("bare", nodes[0].name)
 		s := newSIPp(t, "bare;[authentication]")
 		s.flags = calls.flags
@@ -48,7 +48,7 @@ func testDigest(t *testing.T, bin string) {
 		if out := phone.output(); !strings.Contains(out, "Call established") {
 			t.Errorf("baresip does not speak of a call:\n%s", out)
 		}
-		wrong := baresip(t, "d0", "guess", nodes[0].sip)
+		wrong := baresip(t, "d0", "guess", nodes[0].sip, "udp")
 		within(t, 20*time.Second, "baresip with a wrong password is refused", func() error {
 			if !strings.Contains(wrong.output(), "401") {
 				return errors.New("no 401")

@@ -79,7 +79,7 @@ func (h *history) check() (delay time.Duration, wrong []string) {
 type historian struct {
 	t     *testing.T
 	row   *chaosRow
-	nodes []*node
+	began time.Time
 	// at are the nodes at which devices may register and which may be asked, now.
 	at      atomic.Pointer[[]*node]
 	stop    chan struct{} // closed by finish
@@ -92,7 +92,7 @@ type historian struct {
 // startHistory begins with n users.
 func startHistory(t *testing.T, row *chaosRow, at []*node, n int) *historian {
 	t.Helper()
-	h := &historian{t: t, row: row, nodes: at, stop: make(chan struct{})}
+	h := &historian{t: t, row: row, began: time.Now(), stop: make(chan struct{})}
 	h.at.Store(&at)
 	run := fmt.Sprintf("h%d-", rand.IntN(1_000_000))
 	for i := range n {
@@ -224,10 +224,11 @@ func (h *historian) finish(bar time.Duration) {
 			}
 		}
 	}
+	h.row.count("lookups", uint64(lookups+h.refused), uint64(h.refused), 0)
 	h.row.note(h.t, "history: %d writes (%d acknowledged) and %d lookups of %d users agree with the model; a write was seen %v after its 200 at the latest; %d lookups refused",
 		writes, acked, lookups, len(h.all), delay.Round(time.Millisecond), h.refused)
 	if delay > slack*bar {
-		h.t.Errorf("a write was not seen %v after its acknowledgement, the bar is %v", delay, bar)
+		h.row.late(h.t, h.began, "a write was not seen %v after its acknowledgement, the bar is %v", delay, bar)
 	}
 	if acked == 0 || lookups == 0 {
 		h.t.Errorf("%d writes acknowledged, %d lookups: nothing was tried", acked, lookups)

@@ -15,14 +15,17 @@ import (
 // they write together. HEREIS_CHAOS_REPORT names a file for it.
 type chaosSuite struct {
 	bin  string
-	mu   sync.Mutex // guards rows
+	mu   sync.Mutex // guards what follows
 	rows []*chaosRow
+	// stalls are the times at which the machine went on after it had stood still.
+	stalls []time.Time
 }
 
 // chaosRow is what was seen in one row.
 type chaosRow struct {
-	name string
-	mu   sync.Mutex // guards what follows
+	suite *chaosSuite
+	name  string
+	mu    sync.Mutex // guards what follows
 	// by "lookups", "REGISTERs" and "calls".
 	tried, failed map[string]uint64
 	slowest       map[string]time.Duration
@@ -33,9 +36,54 @@ type chaosRow struct {
 	notes           []string
 }
 
+// watchMachine notes when this process itself has stood still, which it does
+// when the machine does: what took long then says nothing of the nodes.
+func (c *chaosSuite) watchMachine(t *testing.T) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		const every = 50 * time.Millisecond
+		for last := time.Now(); ; {
+			select {
+			case <-stop:
+				return
+			case <-time.After(every):
+			}
+			now := time.Now()
+			if gap := now.Sub(last) - every; gap > machineStall {
+				c.mu.Lock()
+				c.stalls = append(c.stalls, now)
+				c.mu.Unlock()
+			}
+			last = now
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}
+
+// machineStall is how long the machine may stand still before times are not judged.
+const machineStall = 700 * time.Millisecond
+
+// stalled tells whether the machine has stood still since.
+func (r *chaosRow) stalled(since time.Time) bool {
+	r.suite.mu.Lock()
+	defer r.suite.mu.Unlock()
+	return slices.ContainsFunc(r.suite.stalls, func(at time.Time) bool { return at.After(since) })
+}
+
+// late is an error, unless the machine has stood still since.
+func (r *chaosRow) late(t *testing.T, since time.Time, format string, args ...any) {
+	t.Helper()
+	if r.stalled(since) {
+		r.note(t, "not judged, as the machine stood still meanwhile: "+format, args...)
+		return
+	}
+	t.Errorf(format, args...)
+}
+
 // row begins the line of a test in the report.
 func (c *chaosSuite) row(t *testing.T) *chaosRow {
-	r := &chaosRow{name: path.Base(t.Name()), tried: map[string]uint64{}, failed: map[string]uint64{}, slowest: map[string]time.Duration{}}
+	r := &chaosRow{suite: c, name: path.Base(t.Name()), tried: map[string]uint64{}, failed: map[string]uint64{}, slowest: map[string]time.Duration{}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rows = append(c.rows, r)

@@ -36,20 +36,35 @@ func TestE2E(t *testing.T) {
 		for _, transport := range []string{"u1", "t1"} {
 			t.Run("Scenarios/"+transport, func(t *testing.T) { testScenarios(t, nodes, transport) })
 		}
+		t.Run("Presence", func(t *testing.T) { testPresence(t, nodes) })
+		t.Run("Redirect", func(t *testing.T) { testRedirect(t, nodes, false) })
+		t.Run("Sipsak", func(t *testing.T) { testSipsak(t, nodes) })
 		t.Run("AoR", func(t *testing.T) { testAoR(t, bin, nodes) })
 		t.Run("GracefulStop", func(t *testing.T) { testGracefulStop(t, nodes) })
 	})
+	t.Run("FollowRedirects", func(t *testing.T) { testRedirect(t, startCluster(t, bin, 2, "--follow-redirects"), true) })
+	t.Run("IPv6", func(t *testing.T) { testIPv6(t, bin) })
+	t.Run("Race", func(t *testing.T) { testRace(t, t.TempDir()) })
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
+	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
+	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
 			t.Skip("takes minutes")
 		}
 		c := &chaosSuite{bin: bin}
+		c.watchMachine(t)
 		t.Cleanup(func() { c.publish(t) })
+		// Alone, as it takes the whole machine.
+		t.Run("Overload", func(t *testing.T) { testChaosOverload(t, c) })
 		for name, row := range map[string]func(*testing.T, *chaosSuite){
 			"Kill": testChaosKill, "Drain": testChaosDrain, "RollingRestart": testChaosRollingRestart, "Pause": testChaosPause,
 			"Partition": testChaosPartition, "OneWay": testChaosOneWay, "AllKilled": testChaosAllKilled, "Disk": testChaosDisk,
+			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
+			"LongPartition": testChaosLongPartition, "CallOutlivesItsNode": testChaosCallOutlivesItsNode,
+			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin, "WAN": testChaosWAN,
+			"Levels": testChaosLevels,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -58,6 +73,7 @@ func TestE2E(t *testing.T) {
 		}
 	})
 	t.Run("Dev", func(t *testing.T) { testDev(t, bin) })
+	t.Run("Soak", func(t *testing.T) { testSoak(t, bin) })
 	t.Run("ThousandUsers", func(t *testing.T) { testThousandUsers(t, bin) })
 }
 
@@ -144,8 +160,7 @@ func testWatch(t *testing.T, bin string, nodes []*node) {
 	cmd := exec.Command(bin, "watch", "*", "--output", "json", "--admin", nodes[1].admin)
 	watch := start(t, "watch", cmd)
 	d := newDevice(t, "walker", "walker")
-	// The watcher's interest takes a moment to reach every node, so the user
-	// comes and goes until both are seen.
+	// The user comes and goes until both are seen: nobody knows when the watcher began.
 	within(t, 20*time.Second, "online and offline of walker are seen", func() error {
 		d.register(nodes[0], 3600)
 		d.register(nodes[2], 0)
@@ -169,19 +184,6 @@ func seen(out, aor string, want map[string]bool) error {
 		return fmt.Errorf("not seen: %v in\n%s", want, out)
 	}
 	return nil
-}
-
-// testBaresip: a soft phone registers at node 1 and is called by SIPp through node 2.
-func testBaresip(t *testing.T, nodes []*node) {
-	phone := baresip(t, "bare", "none", nodes[0].sip)
-	s := newSIPp(t, "bare")
-	for _, n := range nodes[1:] {
-		n.waitLive("bare", nodes[0].name)
-		s.all("uac_call", n.sip, 1)
-	}
-	if out := phone.output(); strings.Count(out, "Call established") != 2 {
-		t.Errorf("baresip does not speak of two calls:\n%s", out)
-	}
 }
 
 // testTCP: callers and registrations over TCP. The connection that a

@@ -36,12 +36,13 @@ type sipp struct {
 	n           int
 	contact     string // where the called devices listen
 	transport   string // SIPp's -t: u1 or t1
+	ip          string // the address that SIPp uses
 	flags       []string
 }
 
 func newSIPp(t *testing.T, users ...string) *sipp {
 	t.Helper()
-	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), transport: "u1", n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
+	s := &sipp{t: t, path: tool(t, "sipp", "sip-tester"), transport: "u1", ip: "127.0.0.1", n: len(users), users: filepath.Join(t.TempDir(), "users.csv")}
 	if err := os.WriteFile(s.users, []byte("SEQUENTIAL\n"+strings.Join(users, ";\n")+";\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,12 +56,15 @@ func userNames(n int) (users []string) {
 	return users
 }
 
+// at is SIPp's own address with a port.
+func (s *sipp) at(port int) string { return net.JoinHostPort(s.ip, strconv.Itoa(port)) }
+
 // answer starts the called devices: all users on one port, until the test ends.
 func (s *sipp) answer() {
 	s.t.Helper()
 	at := port(s.t)
-	s.contact = local(at)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
+	s.contact = s.at(at)
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -69,11 +73,11 @@ func (s *sipp) answer() {
 func (s *sipp) device(name, transport string, at *node) *process {
 	s.t.Helper()
 	base := port(s.t)
-	s.contact = local(base)
+	s.contact = s.at(base)
 	if transport == "t1" {
 		s.contact += ";transport=tcp"
 	}
-	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", "127.0.0.1", "-p", strconv.Itoa(base),
+	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", s.ip, "-p", strconv.Itoa(base),
 		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
@@ -92,16 +96,24 @@ func well(t *testing.T, devices ...*process) {
 // all runs a scenario once for each user against a node and expects every one to succeed.
 func (s *sipp) all(name, addr string, rate int) {
 	s.t.Helper()
+	p, errors := s.begin(name, addr, rate)
+	if code := p.ended(60 * time.Second); code != 0 {
+		s.t.Fatalf("sipp %s at %s: exit %d\n%s\n%s", name, addr, code, summaryOf(p.output()), errors())
+	}
+}
+
+// begin is all without waiting for the end; errors reads what went wrong.
+func (s *sipp) begin(name, addr string, rate int) (p *process, errors func() string) {
+	s.t.Helper()
 	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
-		"-key", "expires", "3600", "-i", "127.0.0.1", "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
+		"-key", "expires", "3600", "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
 		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
-	p := start(s.t, "sipp-"+name, cmd)
-	if code := p.ended(60 * time.Second); code != 0 {
-		errors, _ := os.ReadFile(filepath.Join(dir, "errors")) // absent if there were none
-		s.t.Fatalf("sipp %s at %s: exit %d\n%s\n%s", name, addr, code, summaryOf(p.output()), errors[:min(len(errors), 3000)])
+	return start(s.t, "sipp-"+name, cmd), func() string {
+		text, _ := os.ReadFile(filepath.Join(dir, "errors")) // absent if there were none
+		return string(text[:min(len(text), 3000)])
 	}
 }
 
@@ -125,8 +137,21 @@ func summaryOf(out string) (lines string) {
 }
 
 // baresip runs a soft phone without sound, registered at a node and answering by itself.
-func baresip(t *testing.T, user, password, registrar string) *process {
+func baresip(t *testing.T, user, password, registrar, transport string) *process {
 	t.Helper()
+	return baresipWatching(t, user, password, registrar, transport)
+}
+
+// baresipWatching is baresip that publishes its presence and watches users, if it has any to watch.
+func baresipWatching(t *testing.T, user, password, registrar, transport string, watched ...string) *process {
+	t.Helper()
+	modulesToo, pubint, contacts := "", 0, ""
+	if len(watched) > 0 {
+		modulesToo, pubint = "module_app contact.so\nmodule_app presence.so\n", 600
+	}
+	for _, w := range watched {
+		contacts += fmt.Sprintf("%q <sip:%s@localhost>;presence=p2p\n", w, w)
+	}
 	path := tool(t, "baresip", "baresip")
 	dir, at := t.TempDir(), port(t)
 	modules, err := filepath.Glob("/usr/lib*/baresip/modules")
@@ -135,9 +160,9 @@ func baresip(t *testing.T, user, password, registrar string) *process {
 	}
 	files := map[string]string{
 		"config": fmt.Sprintf("sip_listen 127.0.0.1:%d\nnet_interface 127.0.0.1\nrtp_ports %d-%d\naudio_source aubridge,a\naudio_player aubridge,a\naudio_alert aubridge,a\n"+
-			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n", at, at+2, at+8, modules[0]),
-		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=udp>;auth_pass=%s;regint=600;answermode=auto;outbound=\"sip:%s;transport=udp\"\n", user, password, registrar),
-		"contacts": "",
+			"module_path %s\nmodule g711.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n%s", at, at+2, at+8, modules[0], modulesToo),
+		"accounts": fmt.Sprintf("<sip:%s@localhost;transport=%s>;auth_pass=%s;regint=600;pubint=%d;answermode=auto;outbound=\"sip:%s;transport=%s\"\n", user, transport, password, pubint, registrar, transport),
+		"contacts": contacts,
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -155,7 +180,9 @@ type device struct {
 	addr, user     string
 	name, instance string
 	cseq           int
-	answers        chan *sipmsg.Message // from the reading goroutine; deep enough for one question at a time
+	// heard is told of each request, by the reading goroutine; nil: nobody is.
+	heard   func(m *sipmsg.Message)
+	answers chan *sipmsg.Message // from the reading goroutine; deep enough for one question at a time
 }
 
 func newDevice(t *testing.T, user, name string) *device {
@@ -166,11 +193,17 @@ func newDevice(t *testing.T, user, name string) *device {
 // newDeviceAt is a device with another address than loopback's.
 func newDeviceAt(t *testing.T, ip, user, name string) *device {
 	t.Helper()
+	return newDeviceHearing(t, ip, user, name, nil)
+}
+
+// newDeviceHearing is a device that passes on what it is asked.
+func newDeviceHearing(t *testing.T, ip, user, name string, heard func(*sipmsg.Message)) *device {
+	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, answers: make(chan *sipmsg.Message, 64)}
+	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, heard: heard, answers: make(chan *sipmsg.Message, 64)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -198,8 +231,13 @@ func (d *device) read() {
 			default: // nobody asks any more
 			}
 		case string(m.Method) != "ACK":
+			if d.heard != nil {
+				d.heard(m)
+			}
 			var w sipmsg.Builder
 			w.Response(m, 200, "OK", "dev", from)
+			w.Copy(m, "Record-Route")
+			w.Header("Contact", "<sip:", d.user, "@", d.addr, ">")
 			w.Header("X-Device", d.name)
 			w.End("", "")
 			_, _ = d.conn.WriteToUDPAddrPort(w.Bytes(), from) // repeated by the asker

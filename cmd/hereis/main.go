@@ -37,6 +37,7 @@ type cli struct {
 	Forget  forgetCmd  `cmd:"" help:"Forget a failed node that will not come back."`
 	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
 	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
+	Allow   allowCmd   `cmd:"" help:"Say in a rules file who may watch whom."`
 	User    userCmd    `cmd:"" help:"Add, change, remove and list the users of a users file."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -134,6 +135,7 @@ func newParser(a *app, c *cli) (*kong.Kong, error) {
 			{Key: "sip", Title: "SIP"},
 			{Key: "cluster", Title: "The cluster"},
 			{Key: "registrar", Title: "The registrar"},
+			{Key: "presence", Title: "Presence"},
 			{Key: "limits", Title: "Limits"},
 			{Key: "operation", Title: "Operation"},
 		}),

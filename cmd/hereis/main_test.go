@@ -134,16 +134,38 @@ func (f *fakeNode) Send(_ context.Context, to string, _ proto.Message) ([]admin.
 	return nil, fmt.Errorf("%w: node %s", admin.ErrNotFound, to)
 }
 
-func (f *fakeNode) Watch(ctx context.Context, pattern string) (<-chan *messages.UserEvent, error) {
-	if pattern == "@refused" {
+func (f *fakeNode) Watch(_ context.Context, q admin.WatchQuery) (admin.Watcher, error) {
+	if q.Pattern == "@refused" {
 		return nil, fmt.Errorf("%w: pattern", admin.ErrBadRequest)
 	}
-	// One event, then the end: a watcher must come again for more.
-	events := make(chan *messages.UserEvent, 1)
-	events <- &messages.UserEvent{Aor: "sip:alice@localhost", Online: true, Changed: true, Ms: 1_700_000_000_000, Node: "node2", Edge: "node1"}
-	close(events)
-	return events, nil
+	return &fakeWatcher{from: q.From}, nil
 }
+
+// fakeWatcher has one event after where it is asked to go on, then the end: a
+// watcher must come again for more.
+type fakeWatcher struct {
+	from string
+	told bool
+}
+
+func (w *fakeWatcher) Next(context.Context) (*admin.UserEvent, error) {
+	if w.told {
+		return nil, errors.New("ended")
+	}
+	w.told = true
+	e := &admin.UserEvent{
+		ID: w.from + "+", Kind: "online", AoR: "sip:alice@localhost", Online: true, Reason: "registered",
+		MS: 1_700_000_000_000, Device: &messages.Lease{Edge: "node1"},
+	}
+	if strings.Count(w.from, "+")%2 == 1 {
+		e.Kind, e.Online, e.Reason = "offline", false, "expired"
+	}
+	return e, nil
+}
+
+func (w *fakeWatcher) Position() string { return "" }
+
+func (w *fakeWatcher) Close() {}
 
 func (f *fakeNode) Ready() error { return nil }
 

@@ -34,6 +34,13 @@ type Package interface {
 	Compose(c *Composition) (Document, error)
 }
 
+// Uniform is a Package whose documents depend on State and MediaType alone: one
+// document is made for all watchers.
+type Uniform interface {
+	Package
+	Uniform()
+}
+
 // Composition is what Compose works on.
 type Composition struct {
 	// State is the user as it is now.

@@ -2,14 +2,22 @@ package event
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const (
 	nsResourceLists   = "urn:ietf:params:xml:ns:resource-lists" // RFC 4826
 	typeResourceLists = "application/resource-lists+xml"
 )
+
+// TypeResourceLists is the media type that ParseResourceLists reads.
+const TypeResourceLists = typeResourceLists
 
 // Resource is one member of a resource list.
 type Resource struct {
@@ -85,4 +93,50 @@ func appendEntry(members []Resource, e *element, maxMembers int) ([]Resource, er
 		return nil, TooManyResourcesError{Max: maxMembers}
 	}
 	return append(members, Resource{URI: uri, Name: e.first(nsResourceLists, "display-name").text()}), nil
+}
+
+// Lists are resource lists by the AoR that one subscribes to.
+type Lists map[string][]Resource
+
+// ParseLists reads a file of resource lists: YAML with the address of each list
+// and its members. canonical makes an AoR of what a person wrote, or says why
+// it is none.
+func ParseLists(r io.Reader, maxMembers int, canonical func(string) (string, error)) (Lists, error) {
+	var file map[string][]string
+	if err := yaml.NewDecoder(r).Decode(&file); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	lists := Lists{}
+	for _, name := range slices.Sorted(maps.Keys(file)) {
+		aor, err := canonical(name)
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", name, err)
+		}
+		if lists[aor] != nil {
+			return nil, fmt.Errorf("list %s is there twice", name)
+		}
+		members := []Resource{}
+		for _, m := range file[name] {
+			uri, err := canonical(m)
+			if err != nil {
+				return nil, fmt.Errorf("list %s: member %s: %w", name, m, err)
+			}
+			if !slices.ContainsFunc(members, func(r Resource) bool { return r.URI == uri }) {
+				members = append(members, Resource{URI: uri})
+			}
+		}
+		if len(members) > maxMembers {
+			return nil, fmt.Errorf("list %s: %w", name, TooManyResourcesError{maxMembers})
+		}
+		lists[aor] = members
+	}
+	// A list in a list would have to be watched as a list.
+	for name, members := range lists {
+		for _, m := range members {
+			if lists[m.URI] != nil {
+				return nil, fmt.Errorf("list %s: member %s is a list", name, m.URI)
+			}
+		}
+	}
+	return lists, nil
 }

@@ -16,6 +16,9 @@ type MessageSummary struct{}
 
 var _ Package = MessageSummary{}
 
+// Uniform: a summary is a summary.
+func (MessageSummary) Uniform() {}
+
 // Name is "message-summary".
 func (MessageSummary) Name() string { return "message-summary" }
 

@@ -23,6 +23,9 @@ type Presence struct{}
 
 var _ Package = Presence{}
 
+// Uniform: every watcher who may see the user sees the same.
+func (Presence) Uniform() {}
+
 // Name is "presence".
 func (Presence) Name() string { return "presence" }
 
@@ -80,6 +83,32 @@ func (Presence) Compose(c *Composition) (Document, error) {
 // user who is not there, whatever the truth.
 func (Presence) Closed(aor string) Document {
 	return Document{MediaType: typePIDF, Body: newPIDF(aor).document().marshal()}
+}
+
+// Basics are the essence of what a user has published: "open" if any tuple of any
+// document is, "closed" if there are only others, empty if there is none; and the
+// notes of all, each once. Documents that cannot be read are left out.
+func Basics(documents ...[]byte) (basic string, notes []string) {
+	note := func(e *element) {
+		if text := strings.TrimSpace(e.text()); text != "" && !slices.Contains(notes, text) {
+			notes = append(notes, text)
+		}
+	}
+	for _, body := range documents {
+		root, err := parsePIDF(body)
+		if err != nil {
+			continue
+		}
+		root.all(nsPIDF, "note", note)
+		root.all(nsPIDF, "tuple", func(t *element) {
+			t.all(nsPIDF, "note", note)
+			if is := t.first(nsPIDF, "status").first(nsPIDF, "basic"); is != nil && basic != "open" {
+				basic = is.text()
+			}
+		})
+		root.all(nsDataModel, "person", func(p *element) { p.all(nsDataModel, "note", note) })
+	}
+	return basic, notes
 }
 
 // parsePIDF reads a presence document and checks what composing relies on.

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -78,6 +79,32 @@ func TestPresence_Changed(t *testing.T) {
 	} {
 		if !(Presence{}).Changed(a, b) {
 			t.Errorf("%s: not told", name)
+		}
+	}
+}
+
+func TestBasics(t *testing.T) {
+	doc := func(tuples string) []byte {
+		return []byte(`<presence xmlns="urn:ietf:params:xml:ns:pidf" xmlns:dm="urn:ietf:params:xml:ns:pidf:data-model" entity="sip:a@b">` + tuples + `</presence>`)
+	}
+	open := doc(`<tuple id="1"><status><basic>open</basic></status><note>here</note></tuple>`)
+	closed := doc(`<tuple id="2"><status><basic>closed</basic></status></tuple><note>away</note><note>here</note>`)
+	person := doc(`<tuple id="3"><status/></tuple><dm:person id="p"><dm:note>in a meeting</dm:note></dm:person>`)
+	for what, c := range map[string]struct {
+		docs  [][]byte
+		basic string
+		notes string
+	}{
+		"nothing":          {nil, "", "[]"},
+		"open wins":        {[][]byte{closed, open}, "open", "[away here]"},
+		"only closed":      {[][]byte{closed}, "closed", "[away here]"},
+		"nothing is said":  {[][]byte{person}, "", "[in a meeting]"},
+		"what is no PIDF":  {[][]byte{[]byte("<html/>"), open}, "open", "[here]"},
+		"the order counts": {[][]byte{open, closed}, "open", "[here away]"},
+	} {
+		basic, notes := Basics(c.docs...)
+		if basic != c.basic || fmt.Sprint(notes) != c.notes {
+			t.Errorf("%s: got %q %v, want %q %s", what, basic, notes, c.basic, c.notes)
 		}
 	}
 }

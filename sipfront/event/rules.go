@@ -49,14 +49,8 @@ const (
 	Confirmed Policy = "confirm"
 )
 
-// ParsePolicy reads the name of a policy.
-func ParsePolicy(s string) (Policy, error) {
-	switch p := Policy(s); p {
-	case Open, Authenticated, Confirmed:
-		return p, nil
-	}
-	return "", fmt.Errorf("%q is no policy: open, authenticated or confirm", s)
-}
+// Valid tells whether p is one of the policies.
+func (p Policy) Valid() bool { return p == Open || p == Authenticated || p == Confirmed }
 
 // Watching is one wish to watch, or to go on watching.
 type Watching struct {
@@ -74,11 +68,11 @@ type Watching struct {
 type Rule struct {
 	// Presentity and Watcher are an AoR, "@example.com" for all of a domain, or
 	// "*" for everybody; empty is "*".
-	Presentity string `yaml:"presentity"`
-	Watcher    string `yaml:"watcher"`
+	Presentity string `yaml:"presentity,omitempty"`
+	Watcher    string `yaml:"watcher,omitempty"`
 	// Package is an event package; empty: all but the winfo packages, which tell
 	// who else watches.
-	Package string `yaml:"package"`
+	Package string `yaml:"package,omitempty"`
 	// Verdict is allow, confirm, polite-block or block.
 	Verdict string `yaml:"verdict"`
 

@@ -268,9 +268,18 @@ func (e *element) marshal() []byte {
 		w.prefix[s] = p
 		fmt.Fprintf(&decl, ` xmlns:%s="%s"`, p, escaped(s))
 	}
-	w.element(e, decl.String(), 0)
+	if e.hasAttrOf(e.name.Space) {
+		fmt.Fprintf(&decl, ` xmlns:own="%s"`, escaped(e.name.Space))
+	}
+	w.element(e, e.name.Space, decl.String(), 0)
 	w.WriteByte('\n')
 	return w.Bytes()
+}
+
+// hasAttrOf tells whether an attribute, here or below, is of a namespace.
+func (e *element) hasAttrOf(space string) bool {
+	return slices.ContainsFunc(e.attrs, func(a xml.Attr) bool { return a.Name.Space == space && space != "" }) ||
+		slices.ContainsFunc(e.kids, func(c child) bool { return c.el != nil && c.el.hasAttrOf(space) })
 }
 
 // spaces calls f for every namespace that is used.
@@ -293,11 +302,17 @@ type xmlWriter struct {
 	prefix map[string]string
 }
 
-func (w *xmlWriter) element(e *element, decl string, depth int) {
+// element writes one element; unprefixed names are of space there.
+func (w *xmlWriter) element(e *element, space, decl string, depth int) {
 	name := w.name(e.name)
+	if w.prefix[e.name.Space] == "" && e.name.Space != space {
+		// Of no namespace inside of one, or back in it.
+		space = e.name.Space
+		decl += fmt.Sprintf(` xmlns="%s"`, escaped(space))
+	}
 	w.WriteString("<" + name + decl)
 	for _, a := range e.attrs {
-		w.WriteString(" " + w.name(a.Name) + `="` + escaped(a.Value) + `"`)
+		w.WriteString(" " + w.attr(a.Name) + `="` + escaped(a.Value) + `"`)
 	}
 	if len(e.kids) == 0 {
 		w.WriteString("/>")
@@ -313,7 +328,7 @@ func (w *xmlWriter) element(e *element, decl string, depth int) {
 		if indent {
 			w.newLine(depth + 1)
 		}
-		w.element(c.el, "", depth+1)
+		w.element(c.el, space, "", depth+1)
 	}
 	if indent {
 		w.newLine(depth)
@@ -331,6 +346,15 @@ func (w *xmlWriter) newLine(depth int) {
 	for range depth {
 		w.WriteString("  ")
 	}
+}
+
+// attr is the name of an attribute: one that has the root's namespace needs a
+// prefix for it, as no attribute is of the default namespace.
+func (w *xmlWriter) attr(n xml.Name) string {
+	if n.Space != "" && w.prefix[n.Space] == "" {
+		return "own:" + n.Local
+	}
+	return w.name(n)
 }
 
 func (w *xmlWriter) name(n xml.Name) string {

@@ -15,6 +15,7 @@ type Config struct {
 	Trying time.Duration
 	// MaxTransactions bounds server and client transactions together. Above it
 	// new requests are answered 503 without state, and Request is ErrOverloaded.
+	// The last tenth is for requests within a dialog, and so is that of MaxPending.
 	MaxTransactions int
 	// MaxPending bounds the requests that have not been answered finally yet,
 	// ringing calls among them. Above it new ones are answered 503 without state.

@@ -171,13 +171,13 @@ func (l *Layer) request(msg *transport.Message) {
 		}
 		return
 	}
-	if l.pending.Load() >= int64(l.cfg.MaxPending) {
+	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !inProgress(msg)) {
 		s.mu.Unlock()
 		l.count.pendingRefused.Add(1)
 		l.refuse(msg, key)
 		return
 	}
-	if l.full() {
+	if l.active.Load() >= share(l.cfg.MaxTransactions) && !inProgress(msg) || l.full() {
 		s.mu.Unlock()
 		l.count.overloads.Add(1)
 		l.refuse(msg, key)
@@ -190,6 +190,16 @@ func (l *Layer) request(msg *transport.Message) {
 	l.count.servers.Add(1)
 	tx.do(input{ev: evStart})
 	l.user.Request(tx)
+}
+
+// share is the part of a bound that new work may take: the rest is for what is
+// in progress already, which is shed last.
+func share(bound int) int64 { return int64(bound - bound/10) }
+
+// inProgress tells whether a request belongs to a dialog.
+func inProgress(msg *transport.Message) bool {
+	to := msg.Request.To()
+	return to != nil && to.Params.Has("tag")
 }
 
 // full counts a new transaction, unless the bound is reached.

@@ -326,6 +326,36 @@ func TestOverloadIsAnswered503WithoutState(t *testing.T) {
 	})
 }
 
+// New work is shed before what is in progress: the last tenth of both bounds is
+// for requests within dialogs.
+func TestOverloadShedsNewWorkFirst(t *testing.T) {
+	for name, bound := range map[string]func(*Config){
+		"transactions": func(c *Config) { c.MaxTransactions = 20 },
+		"pending":      func(c *Config) { c.MaxPending = 20 },
+	} {
+		bubble(t, bound, func(r *rig) {
+			fresh, inside := 0, 0
+			for i := range 25 {
+				r.receive("OPTIONS", fmt.Sprintf("z9hG4bKnew%d", i))
+				if len(r.user.take()) == 1 {
+					fresh++
+				}
+			}
+			for i := range 5 {
+				msg := parse(t, strings.Replace(requestText("BYE", fmt.Sprintf("z9hG4bKbye%d", i)), "To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag=b", 1))
+				msg.Flow = r.flow
+				r.Receive(msg)
+				if len(r.user.take()) == 1 {
+					inside++
+				}
+			}
+			if fresh != 18 || inside != 2 {
+				t.Errorf("%s: %d new ones and %d within dialogs were taken, want 18 and 2", name, fresh, inside)
+			}
+		})
+	}
+}
+
 func TestRunEndsEveryTransaction(t *testing.T) {
 	var r *rig
 	var ctx context.Context

@@ -1,0 +1,211 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hereis/bench/load"
+	"hereis/bench/metrics"
+	"hereis/bench/proc"
+	"hereis/bench/report"
+	"hereis/bench/rig"
+	"hereis/bench/swarm"
+)
+
+// ownTable is how many registrations a node vouches for.
+const ownTable = "hereis_table_own"
+
+// Filling says how a cluster is filled with users.
+type Filling struct {
+	Server rig.Spec
+	// Steps are the populations at which it is looked at.
+	Steps []uint64
+	// Shape of the load that fills; Processes of the generator make it.
+	Shape     load.Config
+	Processes int
+	// ProbeRate is REGISTERs of new users per second, for ProbeTime, at each population.
+	ProbeRate float64
+	ProbeTime time.Duration
+	// Settle is how long the cluster is left alone before its memory is read.
+	Settle time.Duration
+	// Restart kills the last node in the end and starts it again.
+	Restart bool
+}
+
+// Filled is what was seen.
+type Filled struct {
+	Filling Filling
+	Levels  []Level
+	// Back is how long a restarted node took until it answered SIP, and Whole, until
+	// it had its Own registrations again; zero without a restart.
+	Back, Whole time.Duration
+	Own         float64
+	// Failed is units of all loads.
+	Failed uint64
+}
+
+// Level is a population.
+type Level struct {
+	Users uint64
+	// RSS and Heap are of all nodes, in bytes.
+	RSS  uint64
+	Heap float64
+	// GCPause is the longest stop of any node so far, in seconds.
+	GCPause float64
+	// Fill is REGISTERs per second while it was filled.
+	Fill float64
+	// Probe is the load at ProbeRate.
+	Probe *load.Phase
+	// Idle is CPU per second of all nodes, and bytes between them, without load.
+	Idle, IdleBytes float64
+}
+
+// Fill registers users step by step.
+func Fill(ctx context.Context, f Filling, say func(string, ...any), progress func(load.Progress)) (*Filled, error) {
+	s, err := Open(ctx, f.Server)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = s.Close() }() // its measurements are taken
+	out := &Filled{Filling: f}
+	for _, users := range f.Steps {
+		l, err := out.level(ctx, s, users, progress)
+		if err != nil {
+			return out, err
+		}
+		say("%d users: %.0f MB resident, p99 %.2f ms at %.0f/s, idle %.1f %% of a core", users, float64(l.RSS)/1e6,
+			report.MS(report.LatencyOf(l.Probe.Latency["register"]).P99), f.ProbeRate, 100*l.Idle)
+		out.Levels = append(out.Levels, *l)
+	}
+	if f.Restart {
+		err = out.restart(ctx, s)
+	}
+	return out, err
+}
+
+func (f *Filled) level(ctx context.Context, s *Stand, users uint64, progress func(load.Progress)) (*Level, error) {
+	l := &Level{Users: users}
+	if users > s.next {
+		cfg := s.Config(load.Register, users-s.next)
+		cfg.Sockets, cfg.Window, cfg.Retry, cfg.Expires = f.Filling.Shape.Sockets, f.Filling.Shape.Window, true, 7200
+		r, err := swarm.Run(ctx, cfg, f.Filling.Processes, progress)
+		if err != nil {
+			return nil, err
+		}
+		l.Fill = r.Measured.Rate()
+		f.Failed += r.Measured.Failed
+	}
+	if err := pause(ctx, f.Filling.Settle); err != nil {
+		return nil, err
+	}
+	if err := s.measureIdle(ctx); err != nil {
+		return nil, err
+	}
+	l.Idle, l.IdleBytes = s.Idle, s.IdleBytes
+	table := proc.Snapshot()
+	for _, pid := range s.Cluster.PIDs() {
+		use, _ := table.Tree(pid)
+		l.RSS += use.RSS
+	}
+	counters, err := metrics.Read(ctx, s.Cluster.Admins())
+	if err != nil {
+		return nil, err
+	}
+	l.Heap, l.GCPause = counters[metrics.HeapBytes], counters[metrics.GCPauses]
+	cfg := s.Config(load.Register, uint64(f.Filling.ProbeRate*f.Filling.ProbeTime.Seconds()))
+	cfg.Sockets, cfg.Rate = f.Filling.Shape.Sockets, f.Filling.ProbeRate
+	r, err := load.Run(ctx, cfg, progress)
+	if err != nil {
+		return nil, err
+	}
+	l.Probe = r.Measured
+	f.Failed += r.Measured.Failed
+	return l, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// restart kills the last node and waits until it has what it had.
+func (f *Filled) restart(ctx context.Context, s *Stand) error {
+	n := s.Cluster.Nodes[len(s.Cluster.Nodes)-1]
+	before, err := metrics.Read(ctx, []string{n.Admin()})
+	if err != nil {
+		return err
+	}
+	f.Own = before[ownTable]
+	n.Kill()
+	start := time.Now()
+	if err := s.Cluster.Restart(ctx, n); err != nil {
+		return err
+	}
+	f.Back = time.Since(start)
+	for time.Since(start) < convergeTimeout {
+		if now, err := metrics.Read(ctx, []string{n.Admin()}); err == nil && now[ownTable] >= f.Own {
+			f.Whole = time.Since(start)
+			return nil
+		}
+		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return errors.New("a restarted node did not get its registrations back")
+}
+
+// Err tells what failed.
+func (f *Filled) Err() error {
+	if f.Failed > 0 {
+		return fmt.Errorf("%d REGISTERs failed", f.Failed)
+	}
+	return nil
+}
+
+// Report is what was seen as a document.
+func (f *Filled) Report(facts []report.Fact) *report.Document {
+	spec := f.Filling.Server
+	copies := 2 + (1-2/float64(max(2, spec.Nodes)))*1 // edge, owner and backup, where they differ
+	if spec.Nodes < 2 {
+		copies = 1
+	}
+	d := &report.Document{
+		Title: fmt.Sprintf("%d node(s) of %s filled with users", spec.Nodes, spec.Name()), Data: f,
+		Facts: append(facts, report.Fact{Name: "Copies", Value: fmt.Sprintf("%.2f of each contact on average: edge, owner and backup, where they are different nodes", copies)}),
+	}
+	t := report.Table{
+		Columns: []string{"users", "resident MB", "heap MB", "B per contact", "B per contact and copy", "filled at per second", "p50 ms", "p99 ms", "failed", "longest GC stop ms", "idle % of a core", "idle B/s between nodes"},
+		Note: fmt.Sprintf("Bytes per contact are the slope of resident memory, all nodes together, from the row above. Latency is of new users at %g/s, counted from when each was due. Go's default GC setting unless the command says otherwise.",
+			f.Filling.ProbeRate),
+	}
+	memory := report.Series{Name: "resident"}
+	var last *Level
+	for i := range f.Levels {
+		l := &f.Levels[i]
+		slope, each := "-", "-"
+		if last != nil {
+			per := (float64(l.RSS) - float64(last.RSS)) / float64(l.Users-last.Users)
+			slope, each = report.Number(per), report.Number(per/copies)
+		}
+		p := report.LatencyOf(l.Probe.Latency["register"])
+		t.Add(fmt.Sprint(l.Users), float64(l.RSS)/1e6, l.Heap/1e6, slope, each, l.Fill, report.MS(p.P50), report.MS(p.P99), l.Probe.Failed, 1000*l.GCPause, 100*l.Idle, l.IdleBytes)
+		memory.X, memory.Y = append(memory.X, float64(l.Users)), append(memory.Y, float64(l.RSS)/1e6)
+		d.Bench = append(d.Bench, report.Bench{Name: fmt.Sprintf("Filled/nodes=%d/users=%d", spec.Nodes, l.Users), N: l.Probe.Units(), Values: []report.Value{
+			{Value: float64(p.P50 * 1000), Unit: "ns/op"}, {Value: float64(p.P99), Unit: "p99-us"}, {Value: float64(l.RSS), Unit: "RSS-B"}}})
+		last = l
+	}
+	d.Tables = []report.Table{t}
+	if f.Whole > 0 {
+		r := report.Table{Title: "Restart of a node after kill -9", Columns: []string{"its own registrations", "answers SIP after s", "has them all after s"}}
+		r.Add(f.Own, f.Back.Seconds(), f.Whole.Seconds())
+		d.Tables = append(d.Tables, r)
+	}
+	d.Charts = []report.Chart{{Title: "Resident memory of all nodes", X: "users", Y: "MB", Series: []report.Series{memory}}}
+	return d
+}
