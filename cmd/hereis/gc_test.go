@@ -3,7 +3,7 @@ package main
 import "testing"
 
 // TestGCPercent: a small node collects every gcRoom bytes, a large one before
-// it has grown by half.
+// it has grown by a third.
 func TestGCPercent(t *testing.T) {
 	for _, row := range []struct {
 		live uint64
