@@ -356,6 +356,41 @@ func TestOverloadShedsNewWorkFirst(t *testing.T) {
 	}
 }
 
+// A plain request is new work, and no other's place is taken by its end.
+func TestPlainIsShedAsNewWork(t *testing.T) {
+	for name, bound := range map[string]func(*Config){
+		"transactions": func(c *Config) { c.MaxTransactions = 20 },
+		"pending":      func(c *Config) { c.MaxPending = 20 },
+	} {
+		bubble(t, bound, func(r *rig) {
+			var begun []*Plain
+			begin := func(n int) {
+				for range n {
+					if p := r.Begin(fmt.Sprintf("z9hG4bKp%d", len(begun)), "h", 5060, "REGISTER", r.flow); p != nil {
+						begun = append(begun, p)
+					}
+				}
+			}
+			begin(25)
+			if len(begun) != 18 {
+				t.Errorf("%s: %d were taken, want 18", name, len(begun))
+			}
+			for _, p := range begun {
+				if err := p.RespondRaw(200, []byte("SIP/2.0 200 OK\r\n\r\n")); err != nil {
+					t.Error(err)
+				}
+			}
+			begin(25)
+			if len(begun) != 36 {
+				t.Errorf("%s: %d more were taken, want 18", name, len(begun)-18)
+			}
+			for _, p := range begun[18:] {
+				_ = p.RespondRaw(200, []byte("SIP/2.0 200 OK\r\n\r\n"))
+			}
+		})
+	}
+}
+
 func TestRunEndsEveryTransaction(t *testing.T) {
 	var r *rig
 	var ctx context.Context

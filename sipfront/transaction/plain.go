@@ -25,7 +25,7 @@ func (l *Layer) Begin(branch, host string, port int, method string, reply transp
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.servers[string(key)] != nil || s.answers.byKey[string(key)] != nil ||
-		l.pending.Load() >= int64(l.cfg.MaxPending) || l.full() {
+		l.pending.Load() >= share(l.cfg.MaxPending) || l.active.Load() >= share(l.cfg.MaxTransactions) || l.full() {
 		return nil
 	}
 	l.pending.Add(1)
