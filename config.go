@@ -76,6 +76,9 @@ type Config struct {
 	// as DOMAIN or DOMAIN=HOST:PORT. All others are refused.
 	Relays []string `name:"relay" group:"sip" placeholder:"D" help:"Foreign domain that authenticated users and trunks may call, DOMAIN or DOMAIN=HOST:PORT; repeatable."`
 
+	// DialogEvents tells of the calls that enter by this node in the event package
+	// "dialog", for busy lamps.
+	DialogEvents bool `name:"dialog-events" group:"sip" help:"Tell watchers of the event package dialog of the calls that enter by this node."`
 	// StoreMessages keeps a MESSAGE for a user who is offline, and delivers it when
 	// the user registers at any node (RFC 3428); the sender gets a 202.
 	StoreMessages bool `name:"store-messages" group:"sip" help:"Keep a MESSAGE for a user who is offline, and deliver it when the user registers."`
@@ -147,6 +150,8 @@ type Config struct {
 	// MaxSubscriptions bounds those that this node serves, MaxWatchers those to one user.
 	MaxSubscriptions int `name:"max-subscriptions" group:"limits" placeholder:"N" help:"Subscriptions that this node serves; above it 503."`
 	MaxWatchers      int `name:"max-watchers" group:"limits" placeholder:"N" help:"Subscriptions to one user at this node; above it 403."`
+	// MaxDialogs bounds the calls that dialog events follow at a time.
+	MaxDialogs int `name:"max-dialogs" group:"limits" placeholder:"N" help:"Calls that --dialog-events follows at a time; others are not told of."`
 	// MaxListMembers bounds the members of a resource list.
 	MaxListMembers int `name:"max-list-members" group:"limits" placeholder:"N" help:"Members of a resource list; above it 403."`
 	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
@@ -263,7 +268,7 @@ func DefaultConfig() Config {
 		NotifyInterval:  front.NotifyInterval,
 		MaxPublications: 8, MaxPublication: front.MaxPublication,
 		MaxSubscriptions: front.MaxSubscriptions, MaxWatchers: front.MaxWatchers, MaxNotifies: front.MaxNotifies,
-		MaxListMembers: front.MaxListMembers,
+		MaxListMembers: front.MaxListMembers, MaxDialogs: front.MaxDialogs,
 
 		MaxTransactions: tx.MaxTransactions,
 		AnswerBytes:     tx.AnswerBytes,

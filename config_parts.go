@@ -98,6 +98,7 @@ func (c *Config) front() (fc sipfront.Config, err error) {
 	fc.SubscribeMin, fc.SubscribeMax, fc.SubscribeDefault = c.SubscribeMin, c.SubscribeMax, c.SubscribeDefault
 	fc.MaxPublication, fc.MaxSubscriptions, fc.MaxWatchers = c.MaxPublication, c.MaxSubscriptions, c.MaxWatchers
 	fc.MaxNotifies, fc.NotifyInterval, fc.MaxListMembers = c.MaxNotifies, c.NotifyInterval, c.MaxListMembers
+	fc.DialogEvents, fc.MaxDialogs = c.DialogEvents, c.MaxDialogs
 	if fc.Digest, err = credentials.ParseAlgorithms(c.Digest); err != nil {
 		return fc, fieldErr("digest", "%v", err)
 	}

@@ -84,6 +84,10 @@ type Config struct {
 	// MaxSubscriptions bounds those that this node serves, above it 503;
 	// MaxWatchers those to one user, above it 403.
 	MaxSubscriptions, MaxWatchers int
+	// DialogEvents: the calls that enter by this node are told of in the event
+	// package "dialog"; MaxDialogs bounds those that are followed at a time.
+	DialogEvents bool
+	MaxDialogs   int
 	// MaxListMembers bounds the members of a resource list; above it 403.
 	MaxListMembers int
 	// MaxNotifies bounds the NOTIFYs without an answer; others wait.
@@ -129,6 +133,7 @@ func DefaultConfig() Config {
 		MaxSubscriptions:  200_000,
 		MaxWatchers:       20_000,
 		MaxListMembers:    100,
+		MaxDialogs:        50_000,
 		MaxNotifies:       1024,
 		NotifyInterval:    time.Second,
 		MessageTTL:        24 * time.Hour,
@@ -181,6 +186,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("MaxSubscriptions: %d is less than 1", c.MaxSubscriptions)
 	case c.MaxWatchers < 1:
 		return fmt.Errorf("MaxWatchers: %d is less than 1", c.MaxWatchers)
+	case c.MaxDialogs < 1:
+		return fmt.Errorf("MaxDialogs: %d is less than 1", c.MaxDialogs)
 	case c.MaxListMembers < 1:
 		return fmt.Errorf("MaxListMembers: %d is less than 1", c.MaxListMembers)
 	case c.MaxNotifies < 1:

@@ -62,6 +62,8 @@ type fork struct {
 	// timerGroup ends the ringing of a group while others wait.
 	timerGroup *time.Timer
 	best       best
+	// call is the call as dialog events follow it, nil if they do not.
+	call *followedCall
 	// forget takes the fork out of reach of a CANCEL; nil for other methods.
 	forget func()
 	// released: nothing is left to be done but to pass a late 2xx on.
@@ -105,6 +107,8 @@ func (f *fork) release() {
 		return
 	}
 	f.released = true
+	f.s.dialogs.ended(f.call)
+	f.call = nil
 	f.stopRinging()
 	if f.forget != nil {
 		f.forget()
@@ -116,7 +120,7 @@ func (f *fork) release() {
 		method: strings.Clone(old.method), callID: strings.Clone(old.callID), cseq: old.cseq,
 		vias: []string{""}, maxForwards: -1, maxBreadth: -1,
 	}
-	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{}, nil, nil, nil, nil, best{}, ""
+	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, nil, best{}, ""
 	f.forget = nil
 }
 
@@ -288,6 +292,7 @@ func (f *fork) ended() {
 // provisional passes a 1xx on (RFC 3261 16.7 step 5): all but 100.
 func (f *fork) provisional(r reply) {
 	if !f.final && !f.cancelled {
+		f.s.dialogs.answered(f.call, r)
 		f.s.send(f.tx, f.r, r.status, r.raw)
 	}
 }
@@ -312,6 +317,7 @@ func (f *fork) success(from *branch, r reply) {
 	f.final = true
 	f.stopRinging()
 	f.stopMailTimer()
+	f.s.dialogs.answered(f.call, r)
 	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
 		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
 		// 7.1 leaves no transaction for. It is a call that somebody has taken.

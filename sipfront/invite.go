@@ -69,6 +69,8 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		f.store = true
 		f.waitToKeep()
 	}
+	f.call = s.dialogs.begin(r, p)
+	s.dialogs.bye(r)
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()

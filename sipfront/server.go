@@ -157,6 +157,8 @@ type Server struct {
 	// forks has the response context of each INVITE by its server transaction.
 	forks sync.Map
 	count counters
+	// dialogs is nil if calls are not told of.
+	dialogs *dialogEvents
 }
 
 // The parts of a transaction that the core uses.
@@ -236,6 +238,9 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.watch, err = newNotifier(s, packages, parts.Authorizer); err != nil {
 		return nil, err
 	}
+	if cfg.DialogEvents && parts.Presentities != nil {
+		s.dialogs = newDialogEvents(s)
+	}
 	if parts.Mailbox != nil {
 		s.mail = newMailroom(s)
 	}
@@ -261,6 +266,9 @@ func (s *Server) Use(l Layer) {
 func (s *Server) Run(ctx context.Context) error {
 	s.running.Store(true)
 	s.workers.Go(func() { s.watch.run(ctx) })
+	if s.dialogs != nil {
+		s.workers.Go(func() { s.dialogs.run(ctx) })
+	}
 	if s.mail != nil {
 		s.workers.Go(func() { s.mail.run(ctx) })
 	}

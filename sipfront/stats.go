@@ -59,6 +59,11 @@ type Stats struct {
 	// stored, for a limit. MessagesWaiting are stored at this node now.
 	MessagesStored, MessagesDelivered, MessagesFailed, MessagesRefused uint64
 	MessagesWaiting                                                    int
+	// DialogsTold counts publications of calls that were seen (DialogEvents), and
+	// DialogsFailed those that could not be made; DialogsRefused are calls that were
+	// not followed, for MaxDialogs. Dialogs are followed now.
+	DialogsTold, DialogsFailed, DialogsRefused uint64
+	Dialogs                                    int
 	// Dropped messages: nothing could be done with them.
 	Dropped uint64
 }
@@ -76,6 +81,8 @@ type counters struct {
 	digestChallenges, digestAccepted, digestRefused, digestUnknown atomic.Uint64
 	digestStale, digestReplays, digestIdentity                     atomic.Uint64
 	trunkRequests, callersRefused                                  atomic.Uint64
+
+	dialogsTold, dialogsFailed, dialogsRefused atomic.Uint64
 
 	messagesStored, messagesDelivered, messagesFailed, messagesRefused atomic.Uint64
 }
@@ -109,6 +116,8 @@ func (s *Server) Stats() Stats {
 	st.Notifies, st.NotifiesFailed = c.notifies.Load(), c.notifiesFailed.Load()
 	st.StateChanges, st.StateGaps, st.StatePulls = c.stateChanges.Load(), c.stateGaps.Load(), c.statePulls.Load()
 	st.ComposeErrors = c.composeErrors.Load()
+	st.DialogsTold, st.DialogsFailed, st.DialogsRefused = c.dialogsTold.Load(), c.dialogsFailed.Load(), c.dialogsRefused.Load()
+	st.Dialogs = s.dialogs.following()
 	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()

@@ -13,8 +13,7 @@ const (
 )
 
 // DialogInfo is the package "dialog" (RFC 4235): the calls of a user, for busy
-// lamps. They come from what devices publish and from the calls that Hereis
-// sees itself (State.Dialogs).
+// lamps, as devices publish them, or whoever sees them (Dialog).
 type DialogInfo struct{}
 
 var _ Package = DialogInfo{}
@@ -63,14 +62,14 @@ func parseDialogInfo(body []byte) (*element, error) {
 	return root, nil
 }
 
-// Changed compares calls and publications.
+// Changed compares publications.
 func (DialogInfo) Changed(told, now *State) bool {
-	return !slices.Equal(told.Dialogs, now.Dialogs) || !samePublications(told.Publications, now.Publications)
+	return !samePublications(told.Publications, now.Publications)
 }
 
 // Compose lists every dialog of the user; each document is full (RFC 4235 4.1
-// leaves that to the notifier). A dialog that several tell of is listed once,
-// by the latest who published it, and by what Hereis saw only if nobody did.
+// leaves that to the notifier). A dialog that several tell of is listed once, as
+// the latest of them has it.
 func (DialogInfo) Compose(c *Composition) (Document, error) {
 	root := newElement(nsDialogInfo, "dialog-info", "").
 		set("version", strconv.FormatUint(uint64(c.Version), 10)).set("state", "full").set("entity", c.State.AoR)
@@ -80,9 +79,6 @@ func (DialogInfo) Compose(c *Composition) (Document, error) {
 		if published, err := parseDialogInfo(p.Body); err == nil {
 			published.all(nsDialogInfo, "dialog", func(e *element) { d.publish(e, p.ID) })
 		}
-	}
-	for i := range c.State.Dialogs {
-		d.see(&c.State.Dialogs[i])
 	}
 	for _, e := range d.list {
 		root.kids = append(root.kids, child{el: e})
@@ -104,23 +100,22 @@ func (d *dialogs) publish(e *element, publication string) {
 	d.list = append(d.list, e.withAttr("id", d.unique(e.attr("id"), publication)))
 }
 
-func (d *dialogs) see(s *Dialog) {
-	if d.index(s.CallID, s.LocalTag, s.RemoteTag) >= 0 {
-		return
-	}
-	e := newElement(nsDialogInfo, "dialog", "").set("id", d.unique(xmlID(s.ID), "seen"))
+// Document is what is published of one dialog of a user.
+func (d *Dialog) Document(aor string) Document {
+	root := newElement(nsDialogInfo, "dialog-info", "").set("version", "0").set("state", "full").set("entity", aor)
+	e := root.add(nsDialogInfo, "dialog", "").set("id", xmlID(d.ID))
 	for _, a := range [][2]string{
-		{"call-id", s.CallID}, {"local-tag", s.LocalTag}, {"remote-tag", s.RemoteTag}, {"direction", s.Direction},
+		{"call-id", d.CallID}, {"local-tag", d.LocalTag}, {"remote-tag", d.RemoteTag}, {"direction", d.Direction},
 	} {
 		if a[1] != "" {
 			e.set(a[0], a[1])
 		}
 	}
-	e.add(nsDialogInfo, "state", s.State)
-	if s.Remote != "" {
-		e.add(nsDialogInfo, "remote", "").add(nsDialogInfo, "identity", s.Remote)
+	e.add(nsDialogInfo, "state", d.State)
+	if d.Remote != "" {
+		e.add(nsDialogInfo, "remote", "").add(nsDialogInfo, "identity", d.Remote)
 	}
-	d.list = append(d.list, e)
+	return Document{MediaType: typeDialogInfo, Body: root.marshal()}
 }
 
 // index finds a dialog by its identifiers; one without Call-ID is like no other.

@@ -74,8 +74,6 @@ type State struct {
 	Devices []Device
 	// Publications are the live ones of the composed package, oldest first.
 	Publications []Publication
-	// Dialogs are calls of the user that Hereis itself has seen, oldest first.
-	Dialogs []Dialog
 	// Watchers are the subscriptions to this user in the package that a winfo
 	// package speaks of (RFC 3857), nil for others.
 	Watchers []Watcher

@@ -36,10 +36,14 @@ func TestRFC4235_4_Dialogs(t *testing.T) {
 		<dialog id="1" call-id="c1" local-tag="l1" remote-tag="r1" direction="initiator"><state code="180">early</state></dialog></dialog-info>`
 	const mobile = `<dialog-info xmlns="urn:ietf:params:xml:ns:dialog-info" version="0" state="partial" entity="sip:alice@example.com">
 		<dialog id="1" call-id="c2" local-tag="l2"><state>trying</state></dialog></dialog-info>`
-	s := &State{AoR: alice, Dialogs: []Dialog{
-		{ID: "x", CallID: "c1", LocalTag: "l1", Direction: "initiator", State: "confirmed"},
-		{ID: "y", CallID: "c3", LocalTag: "l3", RemoteTag: "r3", Direction: "recipient", State: "confirmed", Remote: "sip:bob@example.com"},
-	}, Publications: []Publication{publication("desk", typeDialogInfo, desk), publication("mobile", typeDialogInfo, mobile)}}
+	seen := func(d Dialog) Publication {
+		return publication("seen", typeDialogInfo, string(d.Document(alice).Body))
+	}
+	s := &State{AoR: alice, Publications: []Publication{
+		seen(Dialog{ID: "x", CallID: "c1", LocalTag: "l1", Direction: "initiator", State: "confirmed"}),
+		publication("desk", typeDialogInfo, desk), publication("mobile", typeDialogInfo, mobile),
+		seen(Dialog{ID: "y", CallID: "c3", LocalTag: "l3", RemoteTag: "r3", Direction: "recipient", State: "confirmed", Remote: "sip:bob@example.com"}),
+	}}
 	golden(t, "dialog.xml", compose(t, DialogInfo{}, &Composition{State: s, Version: 3, MediaType: typeDialogInfo}))
 	golden(t, "dialog-none.xml", compose(t, DialogInfo{}, &Composition{State: &State{AoR: alice}, MediaType: typeDialogInfo}))
 	for name, body := range map[string]string{
