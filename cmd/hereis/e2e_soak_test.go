@@ -29,9 +29,7 @@ type soakSample struct{ heap, goroutines, files float64 }
 // bindings end within the run. The first third of the rounds fills what is bounded;
 // then the second is compared with the third.
 func testSoak(t *testing.T, bin string) {
-	if testing.Short() {
-		t.Skip("takes most of a minute")
-	}
+	whole(t)
 	length := soakTime
 	if s := os.Getenv("HEREIS_SOAK"); s != "" {
 		var err error

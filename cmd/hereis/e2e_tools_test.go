@@ -29,6 +29,15 @@ func tool(t *testing.T, name, pkg string) string {
 	return ""
 }
 
+// whole skips what takes a minute or more and is no part of the plain run, in
+// which a package has ten: CI has it run, with HEREIS_E2E_REQUIRE=1.
+func whole(t *testing.T) {
+	t.Helper()
+	if testing.Short() || os.Getenv("HEREIS_E2E_REQUIRE") != "1" {
+		t.Skip("takes more than a minute; HEREIS_E2E_REQUIRE=1 runs it")
+	}
+}
+
 // sipp is SIPp with the scenarios in testdata/sipp and a file of users.
 type sipp struct {
 	t           *testing.T
