@@ -48,6 +48,7 @@ func (c *Client) begin() error {
 		return ErrRequest
 	}
 	c.shard.clients[c.key] = c
+	raw := c.raw // an answer may come, and let go of it, before it has been sent
 	c.shard.mu.Unlock()
 	c.l.count.clients.Add(1)
 	c.mu.Lock()
@@ -55,7 +56,7 @@ func (c *Client) begin() error {
 	c.arm()
 	c.mu.Unlock()
 	c.l.watch(c)
-	err := c.flow.Send(c.raw)
+	err := c.flow.Send(raw)
 	if err != nil {
 		c.Terminate()
 	}
