@@ -186,7 +186,8 @@ func TestDialogEvents_AreBounded(t *testing.T) {
 	}, func(c *Config) { c.MaxDialogs = 1 })
 }
 
-// TestDialogEvents_OfARealCall: an INVITE, its answers and its BYE through the proxy.
+// TestDialogEvents_OfARealCall: an INVITE and its answers through the proxy. The BYE is
+// given to the follower itself: that the proxy does so is not shown here.
 func TestDialogEvents_OfARealCall(t *testing.T) {
 	inCalls(t, func(t *testing.T, r *rig, p *publisher) {
 		r.loc.set("sip:bob@example.com", `{"targets":[{"contact":"sip:bob@192.0.2.20:5060","q":1000,"edge":"n1","edgeLive":true,"transport":"udp","local":"192.0.2.1:5060","remote":"192.0.2.20:5060"}],"final":true}`, t)
