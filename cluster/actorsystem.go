@@ -30,6 +30,8 @@ var (
 const (
 	// maxRemoteMessage bounds a batch that proto.actor's remote takes, in bytes.
 	maxRemoteMessage = 16 << 20
+	// never is an interval that no node lives to see the end of.
+	never = 100 * 365 * 24 * time.Hour
 	// requestTimeout is that of a Request whose context has no deadline.
 	requestTimeout = 5 * time.Second
 	// stopTimeout is how long grains, and requests, may take to end.
@@ -86,6 +88,7 @@ func NewActors(cfg ActorConfig, log *slog.Logger) (*Actors, error) {
 	a.system = actor.NewActorSystem(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(modest{log.Handler()}) }),
 		actor.WithDeadLetterRequestLogging(false))
+	a.guard.system = a.system.ID
 	options := []remote.ConfigOption{
 		// The queues are allocated whole, per peer: the defaults are 16 MB each.
 		remote.WithEndpointWriterQueueSize(1024), remote.WithEndpointManagerQueueSize(1024),
@@ -102,9 +105,10 @@ func NewActors(cfg ActorConfig, log *slog.Logger) (*Actors, error) {
 	a.provider = newMemberProvider(cfg.Self, a.lookup)
 	pc := pcluster.Configure("hereis", a.provider, a.lookup, conf,
 		pcluster.WithKinds(cfg.Kinds...), pcluster.WithRequestTimeout(requestTimeout),
-		pcluster.WithHeartbeatExpiration(24*time.Hour))
-	// Its gossip carries nothing that is used here: members come from elsewhere.
-	pc.GossipInterval = 30 * time.Second
+		pcluster.WithHeartbeatExpiration(never))
+	// Its gossip never speaks: members come from elsewhere, and each round would
+	// open connections, and write the list of blocked members that others read.
+	pc.GossipInterval = never
 	a.cluster = pcluster.New(a.system, pc)
 	return a, nil
 }

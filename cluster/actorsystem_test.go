@@ -224,6 +224,52 @@ func TestRule20_RemoteSurvivesWhatAPeerSends(t *testing.T) {
 	}
 }
 
+// proto.actor reads its list of blocked members, for each peer that connects,
+// without the lock under which it is written when a member goes.
+func TestWhoConnectsIsAnsweredWhileMembersGo(t *testing.T) {
+	p := &placement{}
+	p.set("a")
+	a := startActors(t, "a", 1, p, nil)
+	if _, err := a.ask(t, "x", "hi"); err != nil { // it runs
+		t.Fatal(err)
+	}
+	cc, err := grpc.NewClient(a.member.Remote, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	st, err := remote.NewRemotingClient(cc).Receive(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for i := range 50 {
+			a.SetMembers([]Member{a.member, {Name: "b", Incarnation: uint64(i + 1), Remote: "127.0.0.1:1"}})
+			a.SetMembers([]Member{a.member})
+		}
+	}()
+	connect := &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectRequest{ConnectRequest: &remote.ConnectRequest{
+		ConnectionType: &remote.ConnectRequest_ServerConnection{ServerConnection: &remote.ServerConnection{SystemId: "b~1~1"}},
+	}}}
+	for range 50 {
+		if err := st.Send(connect); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := st.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := answer.GetConnectResponse(); r == nil || r.Blocked || r.MemberId == "" {
+			t.Fatalf("got %v", answer)
+		}
+	}
+	<-gone
+}
+
 func TestRemoteRefusesForeignCertificates(t *testing.T) {
 	p := &placement{}
 	p.set("a")

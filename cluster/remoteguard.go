@@ -19,9 +19,12 @@ import (
 // a goroutine that nobody recovers, on a type that it does not know, on an index
 // that is out of range, and on calls that it has not implemented. What a node of
 // another release may send is taken out and counted; a panic that is left ends
-// the stream of that peer and nothing else (rule 20).
+// the stream of that peer and nothing else (rule 20). A connect request is
+// answered here: proto.actor would look it up in its list of blocked members,
+// which it reads and writes without a lock, for an answer that no peer heeds.
 type remoteGuard struct {
 	log             *slog.Logger
+	system          string // id of the actor system, told to who connects
 	dropped, panics atomic.Uint64
 }
 
@@ -45,27 +48,40 @@ type guardedStream struct {
 	guard *remoteGuard
 }
 
-// RecvMsg lets through of a batch what can be delivered.
+// RecvMsg lets through of a batch what can be delivered, and answers who connects.
 func (s *guardedStream) RecvMsg(m any) error {
-	if err := s.ServerStream.RecvMsg(m); err != nil {
-		return err
-	}
-	msg, ok := m.(*remote.RemoteMessage)
-	if !ok {
-		return nil
-	}
-	switch t := msg.MessageType.(type) {
-	case *remote.RemoteMessage_MessageBatch:
-		if t.MessageBatch == nil {
-			return status.Error(codes.InvalidArgument, "empty batch")
+	for {
+		if err := s.ServerStream.RecvMsg(m); err != nil {
+			return err
 		}
-		s.guard.sift(t.MessageBatch)
-	case *remote.RemoteMessage_ConnectRequest:
-		if t.ConnectRequest == nil || t.ConnectRequest.GetServerConnection() == nil {
-			return status.Error(codes.InvalidArgument, "connect request of no server")
+		msg, ok := m.(*remote.RemoteMessage)
+		if !ok {
+			return nil
+		}
+		switch t := msg.MessageType.(type) {
+		case *remote.RemoteMessage_MessageBatch:
+			if t.MessageBatch == nil {
+				return status.Error(codes.InvalidArgument, "empty batch")
+			}
+			s.guard.sift(t.MessageBatch)
+			return nil
+		case *remote.RemoteMessage_ConnectRequest:
+			if t.ConnectRequest == nil || t.ConnectRequest.GetServerConnection() == nil {
+				return status.Error(codes.InvalidArgument, "connect request of no server")
+			}
+			if err := s.SendMsg(s.guard.welcome()); err != nil {
+				return err
+			}
+		default:
+			return nil
 		}
 	}
-	return nil
+}
+
+func (g *remoteGuard) welcome() *remote.RemoteMessage {
+	return &remote.RemoteMessage{MessageType: &remote.RemoteMessage_ConnectResponse{
+		ConnectResponse: &remote.ConnectResponse{MemberId: g.system},
+	}}
 }
 
 // sift takes out of a batch what proto.actor would stumble over.
