@@ -236,6 +236,9 @@ func (b *branch) final(r reply) {
 		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
+	case r.status == 408 && !f.invite:
+		// RFC 4320 4.2: it is not passed on, whatever else there is.
+		f.best.silent = true
 	case r.status < 400 && f.redirect(&r):
 	default:
 		f.best.add(r)

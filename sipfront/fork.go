@@ -289,15 +289,16 @@ func (f *fork) ended() {
 	f.next()
 }
 
-// provisional passes a 1xx on (RFC 3261 16.7 step 5): all but 100.
+// provisional passes a 1xx of an INVITE on (RFC 3261 16.7 step 5): all but 100.
+// Another request has none (RFC 4320 4.1).
 func (f *fork) provisional(r reply) {
-	if !f.final && !f.cancelled {
+	if f.invite && !f.final && !f.cancelled {
 		f.s.dialogs.answered(f.call, r)
 		f.s.send(f.tx, f.r, r.status, r.raw)
 	}
 }
 
-// trying tells the node before us that its request is in good hands.
+// trying tells the caller that its INVITE is in good hands.
 func (f *fork) trying() {
 	if !f.final {
 		f.s.send(f.tx, f.r, 100, f.s.answerBytes(f.r, answer{status: 100, reason: "Trying"}, ""))
@@ -383,7 +384,7 @@ func (f *fork) endAnswered() {
 	case best != nil && status == 503 && !best.own:
 		// RFC 3261 16.7 step 6: a 503 says something of that server, not of us.
 		f.finish(answer{500, "Server Internal Error", nil})
-	case best != nil && status == 408 && !f.invite, best == nil && f.best.silent && !f.invite:
+	case best == nil && f.best.silent && !f.invite:
 		// RFC 4320 4.2: nobody waits for a 408 any more, but for who sent it here.
 		f.final = true
 		if f.letter {

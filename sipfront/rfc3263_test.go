@@ -61,7 +61,7 @@ func TestRFC3263_4_3_ServersShareTheTimeOfANonInvite(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		m.expect(phone2, "MESSAGE sip:bob@gw.example.net SIP/2.0")
 		n.answer(phone2, "200", "")
-		m.expect(alice, "SIP/2.0 200 Whatever")
+		m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever")
 	})
 }
 
