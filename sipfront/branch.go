@@ -121,6 +121,10 @@ func (b *branch) found(ways []wayOut, err error) {
 			b.f.best.add(b.f.ownReply(err))
 			return
 		}
+		if u := b.now.next(); u.scheme == "sips" {
+			b.f.best.insecure = true
+			return
+		}
 		b.dead()
 	}
 }

@@ -125,6 +125,9 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
 	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
+		if next := t.next(); p.target.scheme == "sips" && !secure(next.transportOr("udp")) {
+			return nil, errInsecure
+		}
 		return t, nil
 	}
 	out := p.token.out(r)

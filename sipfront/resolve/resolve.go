@@ -110,9 +110,13 @@ func (r *Resolver) lookup(ctx context.Context, t Target) ([]Hop, error) {
 		if err != nil {
 			return nil, err
 		}
-		hops, err := r.servers(ctx, services, t.Large)
+		hops, found, err := r.servers(ctx, services, t.Large)
 		if err != nil || len(hops) > 0 {
 			return hops, err
+		}
+		if found {
+			// RFC 2782: the host's own address is for where there are no SRV records.
+			return nil, fmt.Errorf("servers of %s: %w", t.Host, ErrNotFound)
 		}
 	}
 	transport, err := r.transport(t)
@@ -175,23 +179,24 @@ func (r *Resolver) speaks(transport string, secure bool) bool {
 }
 
 // servers are the hops of the first service that has any; of all of them for
-// what is large, so that UDP is left where nothing else goes.
-func (r *Resolver) servers(ctx context.Context, services []service, all bool) ([]Hop, error) {
-	var hops []Hop
+// what is large, so that UDP is left where nothing else goes. found: there are
+// SRV records, if only to say that nothing is there.
+func (r *Resolver) servers(ctx context.Context, services []service, all bool) (hops []Hop, found bool, err error) {
 	for _, s := range services {
 		records, err := r.ask(ctx, s.name, dns.TypeSRV)
 		if err != nil {
-			return nil, err
+			return nil, found, err
 		}
+		found = found || len(records) > 0
 		more, err := r.records(ctx, records, s.transport)
 		if err != nil && len(hops) == 0 {
-			return nil, err
+			return nil, found, err
 		}
 		if hops = append(hops, more...); len(hops) > 0 && !all {
 			break
 		}
 	}
-	return hops, nil
+	return hops, found, nil
 }
 
 // maxRecords bounds the names that one SRV answer makes us ask for.
