@@ -287,8 +287,8 @@ func (b *branch) failed(err error) {
 	b.skipSpare()
 	if !b.cancelled {
 		f.best.silent = true
-		if len(b.ways) > 0 || len(b.targets) > 0 {
-			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next.
+		if !b.answered && (len(b.ways) > 0 || len(b.targets) > 0) {
+			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next; a 100 was none.
 			b.try()
 			return
 		}

@@ -65,6 +65,19 @@ func TestRFC3263_4_3_ServersShareTheTimeOfANonInvite(t *testing.T) {
 	})
 }
 
+// 4.3: a server that has said anything has not failed, if only 100.
+func TestRFC3263_4_3_AServerThatSaid100IsTheOne(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.srv.parts.Resolver = names{"gw.example.net": phone1 + " " + phone2}
+		n.bobAt(named("gw.example.net", "1000"))
+		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "said"))
+		m.pump()
+		n.answer(phone1, "100", "")
+		time.Sleep(40 * time.Second)
+		m.expect(phone2, "")
+	})
+}
+
 // 16.7 step 6: if the last server says 503 too, the caller hears 500, once.
 func TestRFC3263_4_3_NoServerLeft(t *testing.T) {
 	alone(t, func(t *testing.T, m *mesh, n *rig) {
