@@ -347,11 +347,24 @@ func (s *Server) request(tx serverTx) {
 		s.subscribe(tx, r, p)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
 		s.register(tx, r, p)
+	case (p.way == wayNode || p.way == wayDialog) && !known(r.method):
+		s.refuse(tx, r, errMethod)
 	case p.way == wayNode, p.way == wayDialog:
 		s.refuse(tx, r, errNoMethod)
 	default:
 		s.proxy(tx, r, p)
 	}
+}
+
+// known tells a method that a server may refuse from one that it does not
+// recognise (RFC 3261 21.4.6, 21.5.2).
+func known(method string) bool {
+	switch method {
+	case "INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS", "PRACK", "UPDATE", "INFO",
+		"REFER", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH":
+		return true
+	}
+	return false
 }
 
 // publishes tells whether a request publishes state of a user of ours.

@@ -22,6 +22,7 @@ var (
 	errCancelled = errors.New("cancelled by the caller")
 	errTimeout   = errors.New("no answer in time")
 	errNoMethod  = errors.New("method not allowed")
+	errMethod    = errors.New("unknown method")
 	errBreadth   = errors.New("no breadth left")
 	errInsecure  = errors.New("no secure way for a sips URI")
 	errSecure    = errors.New("the device is reached by sips alone")
@@ -110,6 +111,7 @@ func rows() []row {
 		{context.DeadlineExceeded, 503, "Service Unavailable", true},
 		{context.Canceled, 503, "Service Unavailable", true},
 		{errEvent, 489, "Bad Event", false},
+		{errMethod, 501, "Not Implemented", false},
 		{errVersion, 505, "Version Not Supported", false},
 		{actors.ErrUnknownType, 500, "Server Internal Error", false},
 		{actors.ErrInternal, 500, "Server Internal Error", false},
@@ -158,7 +160,7 @@ func status(err error, retryAfter uint32) answer {
 	if a.status == 421 {
 		a.headers = append(a.headers, header{"Require", tagEventlist}) // RFC 4662 4.1
 	}
-	if a.status == 405 {
+	if a.status == 405 || a.status == 501 {
 		a.headers = append(a.headers, header{"Allow", allow})
 	}
 	return a
