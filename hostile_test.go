@@ -71,7 +71,7 @@ func TestHostileMessagesHurtNobody(t *testing.T) {
 }
 
 // hostileCorpus is RFC 4475's and 5118's messages, and valid ones to this node.
-func hostileCorpus(t *testing.T, at netip.AddrPort) (corpus [][]byte) {
+func hostileCorpus(t testing.TB, at netip.AddrPort) (corpus [][]byte) {
 	t.Helper()
 	files, err := filepath.Glob("sipfront/transport/testdata/torture*/*.dat")
 	if err != nil || len(files) < 40 {
@@ -216,7 +216,7 @@ func slowLoris(t *testing.T, at netip.AddrPort, n int) (conns []net.Conn) {
 
 // party is a user who registers, calls themself through the node, and answers.
 type party struct {
-	t     *testing.T
+	t     testing.TB
 	node  netip.AddrPort
 	conn  *net.UDPConn
 	cseq  int
@@ -224,7 +224,7 @@ type party struct {
 	route string // of the call that is up, as its caller
 }
 
-func newParty(t *testing.T, node netip.AddrPort) *party {
+func newParty(t testing.TB, node netip.AddrPort) *party {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -276,7 +276,7 @@ func (p *party) write(b []byte) {
 func (p *party) ask(method, target, callID, toTag string) int {
 	p.t.Helper()
 	req := p.request(method, target, callID, toTag)
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		p.write(req)
 		for again := time.Now().Add(500 * time.Millisecond); ; {
 			_ = p.conn.SetReadDeadline(again)
