@@ -62,7 +62,7 @@ func newSiege(f *testing.F) *siege {
 	cfg.LogLevel = "error"
 	s := &siege{node: start(f, cfg, nil), at: netip.MustParseAddrPort(cfg.SIP[0])}
 	settled(f, []*member{s.node})
-	s.user = newParty(f, s.at)
+	s.user = newParty(f, s.node)
 	var err error
 	if s.device, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
 		f.Fatal(err)
@@ -212,8 +212,7 @@ func (s *siege) holds() (heap, goroutines int) {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	st := s.node.Stats()
-	return int(m.HeapAlloc), runtime.NumGoroutine() - int(st["sip_idle_workers"]+2*st["transport_connections"])
+	return int(m.HeapAlloc), busyGoroutines(s.node) - int(2*s.node.Stats()["transport_connections"])
 }
 
 // siegeHead begins each of our own messages; %s is the method, then the user.
