@@ -535,3 +535,34 @@ func TestDialogEvents_AreAnOption(t *testing.T) {
 	r.srv.dialogs.ended(nil)
 	r.srv.DialogEnded(&messages.DialogEnded{})
 }
+
+// TestRule23_WhatADeadNodeToldOfCallsEnds: a node that is killed leaves a lamp lit
+// until its publication expires, which is dialogExpires at the longest.
+func TestRule23_WhatADeadNodeToldOfCallsEnds(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		ctx, kill := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { p.srv.dialogs.run(ctx) })
+		p.send(watcher1, "SUBSCRIBE", "sip:bob@example.com", "s1", "", "Event: dialog", "Expires: 3600")
+		p.got(watcher1)
+		c := p.srv.dialogs.begin(aCall("c"))
+		p.srv.dialogs.answered(c, response(200, "b"))
+		p.wait(2 * time.Second)
+		if got := p.got(watcher1); !strings.Contains(got, "<state>confirmed</state>") {
+			t.Errorf("the call: %s", got)
+		}
+		p.wait(dialogExpires * time.Second / 2)
+		p.wait(10 * time.Second) // it has been refreshed
+		p.got(watcher1)
+		kill()
+		running.Wait()
+		p.wait(dialogExpires*time.Second - time.Minute)
+		if got := p.got(watcher1); got != "" {
+			t.Errorf("before it expires: %s", got)
+		}
+		p.wait(2 * time.Minute)
+		if got := p.got(watcher1); !strings.HasPrefix(got, "NOTIFY active") || strings.Contains(got, "<dialog ") {
+			t.Errorf("after that: %s", got)
+		}
+	}, func(c *Config) { c.DialogEvents = true })
+}
