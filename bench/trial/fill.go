@@ -48,7 +48,9 @@ type Filled struct {
 	Own         float64
 	// Answered is when it had told where each of a sample of them is, and
 	// Unanswered how often it could not tell until then.
-	Answered   time.Duration
+	Answered time.Duration
+	// WholeCPU is the node's own CPU time until Whole: what is left of it where other work waits for the same cores.
+	WholeCPU   time.Duration
 	Unanswered int
 	// Failed is units of all loads.
 	Failed uint64
@@ -161,6 +163,8 @@ func (f *Filled) restart(ctx context.Context, s *Stand) error {
 		asked := time.Now()
 		if now, err := metrics.Read(ctx, []string{n.Admin()}); err == nil && now[ownTable] >= f.Own {
 			f.Whole = time.Since(start)
+			use, _ := proc.Snapshot().Tree(n.PID())
+			f.WholeCPU = use.CPU
 			return f.answers(ctx, s, start)
 		}
 		// Counting costs the node a look at all that it has: most of its time is to be its own.
@@ -259,8 +263,8 @@ func (f *Filled) Report(facts []report.Fact) *report.Document {
 	}
 	d.Tables = []report.Table{t}
 	if f.Whole > 0 {
-		r := report.Table{Title: "Restart of a node after kill -9", Columns: []string{"its own registrations", "answers SIP after s", "has them all after s", fmt.Sprintf("has answered for %d of them after s", sample), "times it could not"}}
-		r.Add(f.Own, f.Back.Seconds(), f.Whole.Seconds(), f.Answered.Seconds(), f.Unanswered)
+		r := report.Table{Title: "Restart of a node after kill -9", Columns: []string{"its own registrations", "answers SIP after s", "has them all after s", "CPU s until then", fmt.Sprintf("has answered for %d of them after s", sample), "times it could not"}}
+		r.Add(f.Own, f.Back.Seconds(), f.Whole.Seconds(), f.WholeCPU.Seconds(), f.Answered.Seconds(), f.Unanswered)
 		d.Tables = append(d.Tables, r)
 	}
 	d.Charts = []report.Chart{{Title: "Resident memory of all nodes", X: "users", Y: "MB", Series: []report.Series{memory}}}
