@@ -104,11 +104,8 @@ func (l *udpListener) socket(remote netip.AddrPort) *udpSocket {
 	return l.sockets[int(remote.Port())%len(l.sockets)]
 }
 
-// flow returns the flow to remote, the known one if it has an id.
+// flow returns the flow to remote.
 func (l *udpListener) flow(remote netip.AddrPort) *udpFlow {
-	if f, ok := l.t.flows.lookup(tuple{l.addr, remote}); ok {
-		return f
-	}
 	return &udpFlow{socket: l.socket(remote), remote: remote}
 }
 
@@ -223,9 +220,7 @@ func (f *udpFlow) ID() *messages.FlowID {
 		return id
 	}
 	t := f.socket.l.t
-	// The table has a value of its own: this one lives with its message.
-	entry := &udpFlow{socket: f.socket, remote: f.remote}
-	id := t.flows.pin(entry, func() *messages.FlowID { return t.makeID(false) })
+	id := t.flows.pin(f, func() *messages.FlowID { return t.makeID(false) })
 	f.id.CompareAndSwap(nil, id)
 	return f.id.Load()
 }
