@@ -63,8 +63,10 @@ type fork struct {
 	// timerGroup ends the ringing of a group while others wait.
 	timerGroup *time.Timer
 	best       best
-	// call is the call as dialog events follow it, nil if they do not.
-	call *followedCall
+	// call is the call as dialog events follow it, nil if they do not; leaving is
+	// a BYE that they wait for the answer of.
+	call    *followedCall
+	leaving *leaving
 	// forget takes the fork out of reach of a CANCEL; nil for other methods.
 	forget func()
 	// released: nothing is left to be done but to pass a late 2xx on.
@@ -108,8 +110,7 @@ func (f *fork) release() {
 		return
 	}
 	f.released = true
-	f.s.dialogs.ended(f.call)
-	f.call = nil
+	f.s.dialogs.ended(f.call) // a late 2xx may still begin it
 	f.stopRinging()
 	if f.forget != nil {
 		f.forget()
@@ -349,7 +350,7 @@ func (f *fork) success(from *branch, r reply) {
 		}
 		return
 	}
-	f.final = true
+	f.conclude(r.status)
 	f.stopRinging()
 	f.stopMailTimer()
 	f.s.dialogs.answered(f.call, r)
@@ -420,12 +421,12 @@ func (f *fork) endAnswered() {
 		f.finish(answer{500, "Server Internal Error", nil})
 	case best == nil && f.best.silent && !f.invite:
 		// RFC 4320 4.2: nobody waits for a 408 any more, but for who sent it here.
-		f.final = true
+		f.conclude(408)
 		if f.letter {
 			_ = f.tx.RespondRaw(408, nil)
 		}
 	case best != nil:
-		f.final = true
+		f.conclude(status)
 		r := best.with(f.best.challenges(best))
 		s.send(f.tx, f.r, r.status, r.raw)
 	case f.best.silent:
@@ -448,6 +449,15 @@ func (f *fork) finish(a answer) {
 	if f.final {
 		return
 	}
-	f.final = true
+	f.conclude(a.status)
 	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
+}
+
+// conclude says that a final answer is given.
+func (f *fork) conclude(status int) {
+	f.final = true
+	if f.leaving != nil {
+		f.s.dialogs.left(f.leaving, status)
+		f.leaving = nil
+	}
 }

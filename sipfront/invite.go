@@ -65,7 +65,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		f.waitToKeep()
 	}
 	f.call = s.dialogs.begin(r, p)
-	s.dialogs.bye(r)
+	f.leaving = s.dialogs.leave(r, p)
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()
