@@ -52,6 +52,8 @@ func (s *Server) readList(r *request, p *messages.Subscription) error {
 			return errNoDialog // the list is not configured any more
 		}
 		return nil
+	case r.toTag != "" && !p.List:
+		return fmt.Errorf("%w: a list for what is none", errMessage)
 	case len(members) > s.cfg.MaxListMembers:
 		s.count.subscriptionsRefused.Add(1)
 		return errMembers

@@ -1,0 +1,186 @@
+package sipfront
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"hereis/messages"
+	"hereis/sipfront/event"
+)
+
+// What a hostile or unlucky watcher can do to others, or to a node's memory
+// (CONSISTENCY rule 22), and who sees what when rules change at a bad moment.
+
+// A watcher who is blocked while the node is down is shown nothing when it is
+// back, and the subscription ends.
+func TestRFC3856_6_6_BlockedWhileTheNodeWasDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &memDisk{subs: map[uint64]*messages.Subscription{}}
+		p := newPresence(t, nil, disk, nil)
+		p.subscribe(watcher1, "s1")
+		p.got(watcher1)
+		again := newPresenceWith(t, p.owner, disk, nil, &verdicts{event.Block})
+		p.publish("secret")
+		p.pump()
+		got := again.got(watcher1)
+		if got != "NOTIFY terminated;reason=rejected" || strings.Contains(got, "secret") {
+			t.Errorf("after the restart: %s", got)
+		}
+		if disk.count() != 0 {
+			t.Error("it is on disk still")
+		}
+	})
+}
+
+// turning is an Authorizer whose rules change after the first question.
+type turning struct{ asked int }
+
+func (v *turning) Authorize(event.Watching) event.Verdict {
+	if v.asked++; v.asked == 1 {
+		return event.Allow
+	}
+	return event.Block
+}
+
+// Rules that change between the look at a SUBSCRIBE and its acceptance count.
+func TestRFC3856_6_6_RulesChangeDuringASubscribe(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		p.srv.watch.auth = &turning{}
+		p.subscribe(watcher1, "s1")
+		p.expect(watcher1, "403 Forbidden")
+	})
+}
+
+// A SUBSCRIBE that is refused leaves nothing behind, whoever it was for.
+func TestRule22_RefusedSubscribesLeaveNothing(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		p.srv.DeactivateSubscriptions(true)
+		for i := range 50 {
+			p.send(watcher1, "SUBSCRIBE", fmt.Sprintf("sip:user%d@example.com", i), fmt.Sprint("s", i), "", "Event: note")
+		}
+		p.got(watcher1)
+		if subs, users, _ := p.srv.watch.counts(); subs != 0 || users != 0 {
+			t.Errorf("%d subscriptions, %d users", subs, users)
+		}
+	})
+}
+
+// Subscriptions that are over are not held until they would have expired: neither
+// they nor their users, whatever interval and rate (RFC 6446) they asked for.
+func TestRule22_EndedSubscriptionsAreForgotten(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		p.publish("x", "Expires: 3600")
+		p.pump()
+		for i := range 3 * minStale {
+			id := fmt.Sprint("s", i)
+			p.subscribe(watcher1, id, "Expires: 7200", "Event: note;min-interval=2000000000")
+			p.pump()
+			p.again(watcher1, id, "Expires: 0")
+			p.pump()
+			p.inbox[watcher1] = nil
+			if i%64 == 0 {
+				time.Sleep(40 * time.Second) // the transactions end
+			}
+		}
+		p.wait(time.Second)
+		p.srv.watch.mu.Lock()
+		defer p.srv.watch.mu.Unlock()
+		if n := len(p.srv.watch.timers); n > 2*minStale {
+			t.Errorf("%d timers of no subscription", n)
+		}
+	})
+}
+
+// A refresh makes no list of what was none, and no list larger than there is room for.
+func TestRFC5367_4_ARefreshBringsNoListToWhatWasNone(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		list := func(members ...string) string {
+			body := `<?xml version="1.0"?><resource-lists xmlns="urn:ietf:params:xml:ns:resource-lists"><list>`
+			for _, m := range members {
+				body += `<entry uri="sip:` + m + `@example.com"/>`
+			}
+			return body + "</list></resource-lists>"
+		}
+		lines := []string{"Event: note", "Supported: eventlist", "Require: recipient-list-subscribe", "Content-Type: application/resource-lists+xml"}
+		within := func(id, body string) {
+			to, target := "", ""
+			_, headers, _, _ := splitMessage(p.lastRes[watcher1])
+			for _, h := range headers {
+				switch h.name {
+				case "To":
+					to = h.value
+				case "Contact":
+					target, _, _ = splitAddr(h.value)
+				}
+			}
+			p.send(watcher1, "SUBSCRIBE", target, id, body, append([]string{"To: " + to}, lines...)...)
+		}
+		p.subscribe(watcher1, "single")
+		p.got(watcher1)
+		within("single", list("carol"))
+		p.expect(watcher1, "400 Bad Request")
+		p.send(watcher1, "SUBSCRIBE", "sip:bob@example.com", "list", list("carol"), lines...)
+		if got := p.got(watcher1); !strings.HasPrefix(got, "200 OK") {
+			t.Fatalf("a list: %s", got)
+		}
+		within("list", list("carol", "dave", "erin", "frank"))
+		if got := p.got(watcher1); !strings.HasPrefix(got, "503 ") {
+			t.Errorf("more members than there is room for: %s", got)
+		}
+		if subs, _, _ := p.srv.watch.counts(); subs != 3 {
+			t.Errorf("%d subscriptions", subs)
+		}
+	}, func(c *Config) { c.MaxSubscriptions = 5 })
+}
+
+// A fetch (RFC 6665 4.4.3) counts as long as its NOTIFY has no answer.
+func TestRule22_FetchesAreBounded(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		p.status[watcher1] = "silent"
+		p.subscribe(watcher1, "f1", "Expires: 0")
+		if got := p.got(watcher1); !strings.HasPrefix(got, "200 OK") {
+			t.Errorf("first: %s", got)
+		}
+		p.subscribe(watcher2, "f2", "Expires: 0")
+		p.expect(watcher2, "503 Service Unavailable 2")
+		p.wait(40 * time.Second)
+		p.subscribe(watcher2, "f3", "Expires: 0")
+		if got := p.got(watcher2); !strings.HasPrefix(got, "200 OK") {
+			t.Errorf("when the first is over: %s", got)
+		}
+		if n := p.srv.watch.fetches; n != 0 {
+			t.Errorf("%d fetches", n)
+		}
+	}, func(c *Config) { c.MaxSubscriptions = 1 })
+}
+
+// Watchers of one user who have all gone silent do not keep those of another waiting.
+func TestRule22_SilentWatchersOfOneUserBlockNobodyElse(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		const many = 200
+		for i := range many {
+			p.subscribe(watcher1, fmt.Sprint("s", i))
+			p.pump()
+		}
+		p.send(watcher2, "SUBSCRIBE", "sip:carol@example.com", "c", "", "Event: note", "Expires: 600")
+		p.wait(40 * time.Second)
+		p.inbox[watcher1], p.inbox[watcher2] = nil, nil
+		p.status[watcher1] = "silent"
+		p.publish("news of bob")
+		p.wait(time.Second)
+		if n := len(p.inbox[watcher1]); n == 0 || n > 128 {
+			t.Errorf("%d NOTIFYs to silent watchers", n)
+		}
+		p.send(device1, "PUBLISH", "sip:carol@example.com", "pub", "news of carol", "From: <sip:carol@example.com>;tag=d", "Event: note", "Content-Type: text/note")
+		if got := bodies(p.got(watcher2)); got != "news of carol" {
+			t.Errorf("carol's watcher: %q", got)
+		}
+		p.wait(10 * time.Minute)
+		if subs, _, inflight := p.srv.watch.counts(); subs != 1 && subs != 0 || inflight != 0 {
+			t.Errorf("%d subscriptions, %d NOTIFYs under way", subs, inflight)
+		}
+	}, func(c *Config) { c.MaxNotifies = 128 })
+}
