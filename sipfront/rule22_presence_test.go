@@ -184,3 +184,51 @@ func TestRule22_SilentWatchersOfOneUserBlockNobodyElse(t *testing.T) {
 		}
 	}, func(c *Config) { c.MaxNotifies = 128 })
 }
+
+// TestRFC3680_5_1_Deactivated: what ends by an operator's word, or with its
+// connection, is to be registered again, and watchers hear that; what a device
+// ends itself is not.
+func TestRFC3680_5_1_Deactivated(t *testing.T) {
+	lease := func(key string, change func(l *messages.Lease)) *messages.Lease {
+		l := &messages.Lease{
+			Key: []byte(key), Kind: messages.LeaseKind_LEASE_KIND_BINDING, Edge: "n1", CallId: "device", ExpiresMs: 100_000,
+			Stamp: &messages.Stamp{Ms: 1000}, Flow: &messages.FlowID{Incarnation: 1, Counter: uint64(len(key)), Stream: true},
+		}
+		change(l)
+		return l
+	}
+	same := func(*messages.Lease) {}
+	dead := func(callID string) func(*messages.Lease) {
+		return func(l *messages.Lease) { l.Dead, l.CallId = true, callID }
+	}
+	byStar := &messages.Floor{Stamp: &messages.Stamp{Ms: 2000}, CallId: "device"}
+	byOperator := &messages.Floor{Stamp: &messages.Stamp{Ms: 2000}, CallId: "operator-1"}
+	cut := []*messages.Ended{{Edge: "n1", Flow: &messages.FlowID{Incarnation: 1, Counter: 1, Stream: true}}}
+	for name, c := range map[string]struct {
+		rec  *messages.Record
+		want bool
+	}{
+		"alive":             {&messages.Record{Leases: []*messages.Lease{lease("a", same)}}, false},
+		"by the device":     {&messages.Record{Leases: []*messages.Lease{lease("a", dead("device"))}}, false},
+		"kicked":            {&messages.Record{Leases: []*messages.Lease{lease("a", dead("operator-7"))}}, true},
+		"by Contact: *":     {&messages.Record{Leases: []*messages.Lease{lease("a", same)}, Floor: byStar}, false},
+		"all by operator":   {&messages.Record{Leases: []*messages.Lease{lease("a", same)}, Floor: byOperator}, true},
+		"newer than floor":  {&messages.Record{Leases: []*messages.Lease{lease("a", func(l *messages.Lease) { l.Stamp.Ms = 3000 })}, Floor: byOperator}, false},
+		"connection lost":   {&messages.Record{Leases: []*messages.Lease{lease("a", same)}, Ended: cut}, true},
+		"other connection":  {&messages.Record{Leases: []*messages.Lease{lease("bb", same)}, Ended: cut}, false},
+		"a publication end": {&messages.Record{Leases: []*messages.Lease{lease("a", func(l *messages.Lease) { l.Kind, l.Dead, l.CallId = 2, true, "operator-1" })}}, false},
+	} {
+		if got := len(stateOf("reg", c.rec, 5000).Removed) == 1; got != c.want {
+			t.Errorf("%s: deactivated %v", name, got)
+		}
+		if stateOf("presence", c.rec, 5000).Removed != nil {
+			t.Errorf("%s: another package is told", name)
+		}
+	}
+	before := &event.State{AoR: "sip:a@example.com", NowMS: 1000, Devices: []event.Device{{ID: "i1", Contact: "sip:a@192.0.2.1", ExpiresMS: 100_000}}}
+	now := &event.State{AoR: before.AoR, NowMS: 5000, Removed: map[string]bool{"i1": true}}
+	doc, err := event.Reg{}.Compose(&event.Composition{State: now, Told: before, Version: 1})
+	if err != nil || !strings.Contains(string(doc.Body), `state="terminated" event="deactivated"`) {
+		t.Errorf("%v %s", err, doc.Body)
+	}
+}
