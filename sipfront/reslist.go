@@ -170,7 +170,9 @@ func (n *notifier) detachMembers(sub *subscription) {
 // for longer.
 func (n *notifier) renewMembers(sub *subscription) {
 	same := slices.EqualFunc(sub.members, sub.p.Members, func(a *listMember, b *messages.ListMember) bool { return a.m.Instance == b.Instance })
-	if !same {
+	// Whoever had too many watchers may have room by now.
+	later := slices.ContainsFunc(sub.members, func(lm *listMember) bool { return lm.reason == "probation" })
+	if !same || later {
 		n.detachMembers(sub)
 		sub.members = nil
 		n.attachMembers(sub)

@@ -232,3 +232,27 @@ func TestRFC3680_5_1_Deactivated(t *testing.T) {
 		t.Errorf("%v %s", err, doc.Body)
 	}
 }
+
+// TestRFC4662_5_ProbationPasses: a member of a list who had too many watchers is
+// tried again with each refresh.
+func TestRFC4662_5_ProbationPasses(t *testing.T) {
+	inPresence(t, func(t *testing.T, p *presenceRig) {
+		single := func(expires string) {
+			p.send(watcher2, "SUBSCRIBE", "sip:carol@example.com", "one", "", "Event: note", "Expires: "+expires)
+		}
+		single("60")
+		p.got(watcher2)
+		lines := []string{"Event: note", "Supported: eventlist", "Require: recipient-list-subscribe", "Content-Type: application/resource-lists+xml"}
+		body := `<?xml version="1.0"?><resource-lists xmlns="urn:ietf:params:xml:ns:resource-lists"><list><entry uri="sip:carol@example.com"/></list></resource-lists>`
+		p.send(watcher1, "SUBSCRIBE", "sip:bob@example.com", "list", body, lines...)
+		if got := p.got(watcher1); !strings.Contains(got, `reason="probation"`) {
+			t.Errorf("with too many watchers: %s", got)
+		}
+		p.wait(70 * time.Second) // the other one expires
+		p.again(watcher1, "list", "Supported: eventlist")
+		p.wait(2 * time.Second)
+		if got := p.got(watcher1); !strings.Contains(got, `state="active"`) {
+			t.Errorf("with room: %s", got)
+		}
+	}, func(c *Config) { c.MaxWatchers = 1 })
+}
