@@ -292,7 +292,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
-		{name: "drain", run: untilDone, before: n.drainToStop},
+		// A member that dies meanwhile must be found dead, and what it was to hold
+		// be handed to another: so the drain has most of the time.
+		{name: "drain", run: untilDone, before: n.drainToStop, patience: 2 * n.cfg.StopTimeout / 3},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})
