@@ -59,7 +59,8 @@ func (f flows) Open(flow *messages.FlowID) bool { return f.transport.Open(flow) 
 // Superseded: there is nothing to stop for a UDP flow, whose keep-alives are the device's own.
 func (f flows) Superseded(*messages.Lease) {}
 
-// hearStates brings what owners tell of watched users to the front end.
+// hearStates brings what owners tell of watched users, and what nodes ask each
+// other of watchers and calls, to the front end.
 func (n *Node) hearStates() {
 	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
 		if m, ok := msg.(*messages.StateChanged); ok {
@@ -70,6 +71,9 @@ func (n *Node) hearStates() {
 	Handle(n, func(_ context.Context, m *messages.DialogEnded) (*messages.DialogEndedHeard, error) {
 		n.sip.DialogEnded(m)
 		return &messages.DialogEndedHeard{}, nil
+	})
+	Handle(n, func(_ context.Context, m *messages.Watchers) (*messages.WatchersHere, error) {
+		return n.sip.WatchersHere(m), nil
 	})
 }
 
