@@ -68,6 +68,31 @@ func TestPeers1_6_1_BroadcastsAreBoundedWhileMembersChange(t *testing.T) {
 	t.Logf("%d of %d lookups were asked of all nodes during the change", during, users)
 }
 
+// A node that woke up knows of nobody surely, and asks all about each user; above
+// the cap lookups are refused, counted, and answered when they come again.
+func TestRule11_AboveTheCapOfBroadcastsQuestionsComeAgain(t *testing.T) {
+	w := newWorld(t, 2, 6)
+	w.cfg = func(c *cluster.Config) { c.MaxBroadcasts = 1 }
+	w.settle()
+	woken := w.nodes[0]
+	var aors []string
+	for i := 0; len(aors) < 20; i++ {
+		aor := fmt.Sprintf("sip:lost%d@example.com", i)
+		if owner, _ := w.holders(woken, aor); owner == woken {
+			aors = append(aors, aor)
+		}
+	}
+	woken.core.Woke(w.now)
+	answers := 0
+	for _, aor := range aors {
+		woken.core.Ask(w.now, aor, &messages.Locate{Aor: aor}, 0, func(proto.Message, error) { answers++ })
+	}
+	w.runUntil(10_000, "all are answered", func() bool { return answers == len(aors) })
+	if n := woken.core.Stats().BroadcastsRefused.Load(); n == 0 {
+		t.Errorf("none of %d was counted as refused", len(aors))
+	}
+}
+
 func TestPeers1_6_3_AnOfflineUserIsANoAtOnce(t *testing.T) {
 	w := newWorld(t, 2, 6)
 	w.settle()
