@@ -217,21 +217,7 @@ func (s *siege) connection(t *testing.T, text []byte) {
 func (s *siege) look(t testing.TB, n int) {
 	s.user.register()
 	s.user.call(strconv.Itoa(n))
-	conn, err := net.DialTimeout("tcp", s.at.String(), 20*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	req := fmt.Sprintf("OPTIONS sip:%s SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bKlook%d\r\nMax-Forwards: 70\r\nFrom: <sip:user@example.com>;tag=l\r\n"+
-		"To: <sip:%s>\r\nCall-ID: look%d\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n", s.at, n, s.at, n)
-	if _, err := conn.Write([]byte(req)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
-	if size, err := conn.Read(buf); err != nil || !bytes.HasPrefix(buf[:size], []byte("SIP/2.0 200")) {
-		t.Fatalf("OPTIONS over TCP: %q, %v", buf[:size], err)
-	}
+	optionsByTCP(t, s.node, fmt.Sprintf("look%d", n))
 	for name, count := range s.node.Stats() {
 		if strings.Contains(name, "panic") && count > 0 {
 			t.Fatalf("%s: %v", name, count)
