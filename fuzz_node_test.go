@@ -83,7 +83,8 @@ func newSiege(f *testing.F) *siege {
 	s.user.register()
 	s.user.call("first")
 	s.heap, s.goroutines = s.holds()
-	s.user.t = witness{f, s}
+	// A machine that fuzzes is busy, and a question may not be answered in its time.
+	s.user.t, s.user.patience = witness{f, s}, 30*time.Second
 	over := make(chan struct{})
 	go s.looks(over)
 	f.Cleanup(func() {
@@ -91,6 +92,9 @@ func newSiege(f *testing.F) *siege {
 		<-over
 		if wrong := s.wrong.Load(); wrong != nil {
 			f.Error(*wrong)
+		}
+		if s.user.last != "" {
+			f.Logf("the user came again after %s", s.user.last)
 		}
 	})
 	return s
@@ -105,7 +109,12 @@ type witness struct {
 
 func (w witness) Helper() {}
 func (w witness) Fatal(args ...any) {
-	text := fmt.Sprint(args...)
+	text := fmt.Sprint(args...) + "\n" + w.s.user.last
+	for name, n := range w.s.node.Stats() {
+		if n != 0 {
+			text += fmt.Sprintf("%s %v\n", name, n)
+		}
+	}
 	w.s.wrong.Store(&text)
 	runtime.Goexit()
 }
