@@ -228,7 +228,7 @@ type party struct {
 	conn  *net.UDPConn
 	cseq  int
 	buf   []byte
-	size  int // of the answer in buf
+	size  int     // of the answer in buf
 	route string  // of the call that is up, as its caller
 	wakes float64 // of the node, when it last served this user
 	// patience is how long this user comes again after a 503, whatever its
