@@ -9,6 +9,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"net/netip"
+	"strings"
 
 	"hereis/messages"
 )
@@ -84,7 +85,8 @@ func (t *token) seal(key []byte, bind string) FlowToken {
 // open reads a token that any node of the cluster made.
 func (f FlowToken) open(key []byte, bind string) (*token, error) {
 	// A look at the length first: most user parts are names of people.
-	if len(f) < base64.RawURLEncoding.EncodedLen(macSize+2) || len(f) > 1024 {
+	// Line ends, which the decoder skips, would make two texts of one token.
+	if len(f) < base64.RawURLEncoding.EncodedLen(macSize+2) || len(f) > 1024 || strings.ContainsAny(string(f), "\r\n") {
 		return nil, errToken
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(f))
