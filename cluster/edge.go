@@ -215,7 +215,12 @@ func (c *Core) Load(now int64) error {
 		defer s.mu.Unlock()
 		if e, _ := c.apply(now, v, s, rec.Aor, in, origin{keeps: true}, &after); e != nil {
 			e.stored = true
-			c.store(e, rec)
+			if !onlyVouched(rec, e.rec) {
+				c.store(e, rec)
+			}
+		}
+		if len(s.unpacked) >= unpackedRoom {
+			s.pack()
 		}
 		return nil
 	})
@@ -223,4 +228,11 @@ func (c *Core) Load(now int64) error {
 		return fmt.Errorf("cluster: load leases: %w", err)
 	}
 	return nil
+}
+
+// onlyVouched tells that loaded has what is on disk, vouched for again. That
+// need not be written: the next process vouches for what it loads anyway, with
+// an incarnation above this one.
+func onlyVouched(disk, loaded *messages.Record) bool {
+	return len(loaded.Leases) == len(disk.Leases) && len(loaded.Ended) == len(disk.Ended) && loaded.Floor == disk.Floor
 }

@@ -184,7 +184,7 @@ func (f *streamFlow) close() {
 		_ = conn.Close() // it is over either way
 	}
 	if id != nil {
-		f.t.flows.drop(id)
+		f.t.flows.drop(keyOf(id))
 	}
 	f.t.conns.remove(f)
 	if f.t.cfg.OnClose != nil {
