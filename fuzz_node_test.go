@@ -35,8 +35,8 @@ func FuzzNode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, answer []byte) { s.round(t, text, answer) })
 }
 
-// siegeEvery is how many rounds pass between two looks at the whole node.
-const siegeEvery = 100
+// siegeEvery is how many rounds pass between two looks at the whole node, at least.
+const siegeEvery = 50
 
 // siege is a node with little room, a device that is registered there, and a
 // user who wants to be served meanwhile.
@@ -48,6 +48,11 @@ type siege struct {
 	peer   *net.UDPConn
 	answer atomic.Pointer[[]byte] // set by round, read by the device
 	n      int
+	// due is told by round that it is time to look; one waits at most. It is
+	// closed at the end, and then looked once more.
+	due chan struct{}
+	// wrong is what a look has found.
+	wrong atomic.Pointer[string]
 	// What the node held when it was idle.
 	heap, goroutines int
 }
@@ -60,7 +65,7 @@ func newSiege(f *testing.F) *siege {
 	cfg.ExpiresMin, cfg.ExpiresDefault, cfg.ExpiresMax = time.Minute, time.Minute, time.Minute
 	cfg.MaxFlows, cfg.AnswerBytes, cfg.MaxSubscriptions, cfg.MaxDialogs, cfg.MaxStored = 2000, 1<<20, 200, 200, 200
 	cfg.LogLevel = "error"
-	s := &siege{node: start(f, cfg, nil), at: netip.MustParseAddrPort(cfg.SIP[0])}
+	s := &siege{node: start(f, cfg, nil), at: netip.MustParseAddrPort(cfg.SIP[0]), due: make(chan struct{}, 1)}
 	settled(f, []*member{s.node})
 	s.user = newParty(f, s.node)
 	var err error
@@ -78,7 +83,54 @@ func newSiege(f *testing.F) *siege {
 	s.user.register()
 	s.user.call("first")
 	s.heap, s.goroutines = s.holds()
+	// A machine that fuzzes is busy, and a question may not be answered in its time.
+	s.user.t, s.user.patience = witness{f, s}, 30*time.Second
+	over := make(chan struct{})
+	go s.looks(over)
+	f.Cleanup(func() {
+		close(s.due)
+		<-over
+		if wrong := s.wrong.Load(); wrong != nil {
+			f.Error(*wrong)
+		}
+		if s.user.last != "" {
+			f.Logf("the user came again after %s", s.user.last)
+		}
+	})
 	return s
+}
+
+// witness is the test of the goroutine that looks: what it finds ends that, and
+// the next round fails.
+type witness struct {
+	testing.TB
+	s *siege
+}
+
+func (w witness) Helper() {}
+func (w witness) Fatal(args ...any) {
+	text := fmt.Sprint(args...) + "\n" + w.s.user.last
+	for name, n := range w.s.node.Stats() {
+		if n != 0 {
+			text += fmt.Sprintf("%s %v\n", name, n)
+		}
+	}
+	w.s.wrong.Store(&text)
+	runtime.Goexit()
+}
+func (w witness) Fatalf(format string, args ...any) { w.Fatal(fmt.Sprintf(format, args...)) }
+
+// looks runs beside the rounds, which may not take long: a look is patient with
+// a machine that has other things to do.
+func (s *siege) looks(over chan struct{}) {
+	defer close(over)
+	for n := 1; ; n++ {
+		_, more := <-s.due
+		s.look(s.user.t, n)
+		if !more {
+			return
+		}
+	}
 }
 
 // ring is the device: it answers each request as the round says, until its socket is closed.
@@ -114,7 +166,9 @@ func responseHead(req []byte) (head []byte) {
 }
 
 func (s *siege) round(t *testing.T, text, answer []byte) {
-	s.user.t = t
+	if wrong := s.wrong.Load(); wrong != nil {
+		t.Fatal(*wrong)
+	}
 	s.n++
 	fill := func(b []byte) []byte {
 		b = bytes.ReplaceAll(b, []byte("{n}"), strconv.AppendInt(nil, int64(s.n), 10))
@@ -135,7 +189,10 @@ func (s *siege) round(t *testing.T, text, answer []byte) {
 	}
 	s.connection(t, bytes.ReplaceAll(text, []byte{0x1e}, nil))
 	if s.n%siegeEvery == 0 {
-		s.look(t)
+		select {
+		case s.due <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -166,34 +223,20 @@ func (s *siege) connection(t *testing.T, text []byte) {
 
 // look checks that a user is served over both transports, that nothing has
 // panicked, and that what the node holds is within bounds.
-func (s *siege) look(t *testing.T) {
+func (s *siege) look(t testing.TB, n int) {
 	s.user.register()
-	s.user.call(strconv.Itoa(s.n))
-	conn, err := net.DialTimeout("tcp", s.at.String(), 20*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	req := fmt.Sprintf("OPTIONS sip:%s SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bKlook%d\r\nMax-Forwards: 70\r\nFrom: <sip:user@example.com>;tag=l\r\n"+
-		"To: <sip:%s>\r\nCall-ID: look%d\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n", s.at, s.n, s.at, s.n)
-	if _, err := conn.Write([]byte(req)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 4096)
-	if n, err := conn.Read(buf); err != nil || !bytes.HasPrefix(buf[:n], []byte("SIP/2.0 200")) {
-		t.Fatalf("OPTIONS over TCP: %q, %v", buf[:n], err)
-	}
-	for name, n := range s.node.Stats() {
-		if strings.Contains(name, "panic") && n > 0 {
-			t.Fatalf("%s: %v", name, n)
+	s.user.call(strconv.Itoa(n))
+	optionsByTCP(t, s.node, fmt.Sprintf("look%d", n))
+	for name, count := range s.node.Stats() {
+		if strings.Contains(name, "panic") && count > 0 {
+			t.Fatalf("%s: %v", name, count)
 		}
 	}
 	// A transaction is remembered for half a minute, and a user for one.
 	st := s.node.Stats()
 	heap, goroutines := s.holds()
 	if bound := s.heap + 64<<20 + 32<<10*int(st["transaction_active"]+st["sip_watched"]); heap > bound {
-		t.Fatalf("after %d rounds the heap has %d MiB, %d at the start: %v", s.n, heap>>20, s.heap>>20, st)
+		t.Fatalf("at look %d the heap has %d MiB, %d at the start: %v", n, heap>>20, s.heap>>20, st)
 	}
 	if goroutines <= s.goroutines+40 {
 		return

@@ -228,8 +228,13 @@ type party struct {
 	conn  *net.UDPConn
 	cseq  int
 	buf   []byte
+	size  int     // of the answer in buf
 	route string  // of the call that is up, as its caller
 	wakes float64 // of the node, when it last served this user
+	// patience is how long this user comes again after a 503, whatever its
+	// reason; last is the latest of these.
+	patience time.Duration
+	last     string
 }
 
 func newParty(t testing.TB, node *member) *party {
@@ -285,13 +290,14 @@ func (p *party) write(b []byte) {
 // is no attacker's doing.
 func (p *party) ask(method, target, callID, toTag string) int {
 	p.t.Helper()
-	for {
+	for began := time.Now(); ; {
 		status := p.once(method, target, callID, toTag)
 		wakes := p.node.Stats()["clock_wakes_total"]
-		if ready := p.node.Ready() == nil; status != 503 || ready && wakes == p.wakes {
+		if ready := p.node.Ready() == nil; status != 503 || ready && wakes == p.wakes && time.Since(began) >= p.patience {
 			p.wakes = wakes
 			return status
 		}
+		p.last = string(p.buf[:p.size])
 		eventually(p.t, "the node is ready again", p.node.Ready)
 		p.wakes = wakes
 	}
@@ -314,6 +320,7 @@ func (p *party) once(method, target, callID, toTag string) int {
 				p.t.Fatalf("the node sent %q", p.buf[:n])
 			}
 			if seq, of, ok := m.CSeq(); m.Status >= 200 && ok && int(seq) == p.cseq && string(of) == method {
+				p.size = n
 				m.Lines("Record-Route", func(v []byte) { p.route = "Route: " + string(v) + "\r\n" })
 				return m.Status
 			}
