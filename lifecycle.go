@@ -1,6 +1,7 @@
 package hereis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,11 +18,13 @@ type part struct {
 	// before is called when it is this part's turn to stop, ahead of ending its
 	// context: to say good-bye while everything below still works.
 	before func(context.Context) error
+	// patience is how long before may take; 0: as long as any part may take to end.
+	patience time.Duration
 }
 
 // runParts runs all parts until ctx ends or one of them fails, then stops them
 // in reverse order, and joins their errors. Saying good-bye and ending are each
-// bounded by stopTimeout.
+// bounded by stopTimeout, the former by its part's patience if it has one.
 func runParts(ctx context.Context, parts []part, stopTimeout time.Duration, log *slog.Logger) error {
 	type running struct {
 		part
@@ -62,7 +65,7 @@ func runParts(ctx context.Context, parts []part, stopTimeout time.Duration, log 
 	for i := len(started) - 1; i >= 0; i-- {
 		r := started[i]
 		if r.before != nil {
-			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(r.patience, stopTimeout))
 			fail(r.name, r.before(stop))
 			cancel()
 		}

@@ -262,7 +262,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
 		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
-		Authorizer: n.authorizer, List: n.list,
+		Authorizer: n.authorizer, List: n.list, EndDialog: n.endDialog,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users
@@ -292,7 +292,9 @@ func (n *Node) Run(ctx context.Context) error {
 		{name: "transactions", run: n.layer.Run},
 		{name: "sip", run: n.sip.Run},
 		{name: "transport", run: n.transport.Run},
-		{name: "drain", run: untilDone, before: n.drainToStop},
+		// A member that dies meanwhile must be found dead, and what it was to hold
+		// be handed to another: so the drain has most of the time.
+		{name: "drain", run: untilDone, before: n.drainToStop, patience: 2 * n.cfg.StopTimeout / 3},
 	}
 	if n.users != nil {
 		parts = append(parts, part{name: "users", run: n.watchUsers})

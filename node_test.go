@@ -42,7 +42,7 @@ type member struct {
 }
 
 // configs makes the configurations of n nodes of one cluster on free ports.
-func configs(t *testing.T, n int) []hereis.Config {
+func configs(t testing.TB, n int) []hereis.Config {
 	t.Helper()
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("a secret of this test, long enough"), 0o600); err != nil {
@@ -72,7 +72,7 @@ func configs(t *testing.T, n int) []hereis.Config {
 }
 
 // start runs a node; prepare may add handlers.
-func start(t *testing.T, cfg hereis.Config, prepare func(*hereis.Node)) *member {
+func start(t testing.TB, cfg hereis.Config, prepare func(*hereis.Node)) *member {
 	t.Helper()
 	n, err := hereis.New(cfg, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
@@ -119,7 +119,7 @@ func startAll(t *testing.T, cfgs []hereis.Config, prepare func(*hereis.Node)) []
 	return out
 }
 
-func settled(t *testing.T, nodes []*member) {
+func settled(t testing.TB, nodes []*member) {
 	t.Helper()
 	eventually(t, "all nodes are settled in one view", func() error {
 		for _, n := range nodes {
@@ -140,7 +140,7 @@ func settled(t *testing.T, nodes []*member) {
 	})
 }
 
-func eventually(t *testing.T, what string, f func() error) {
+func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -151,7 +151,7 @@ func eventually(t *testing.T, what string, f func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	// A late line of a node that is stopping must not panic a finished test.

@@ -1,6 +1,7 @@
 package hereis
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -66,6 +67,16 @@ func (n *Node) hearStates() {
 		}
 	})
 	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
+	Handle(n, func(_ context.Context, m *messages.DialogEnded) (*messages.DialogEndedHeard, error) {
+		n.sip.DialogEnded(m)
+		return &messages.DialogEndedHeard{}, nil
+	})
+}
+
+// endDialog tells a node of a dialog that has ended at this one.
+func (n *Node) endDialog(ctx context.Context, node string, m *messages.DialogEnded) error {
+	_, err := Ask[*messages.DialogEndedHeard](ctx, n, ToNode(node), m)
+	return err
 }
 
 // peers remembers what other nodes said of themselves when their stream opened:

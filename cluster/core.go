@@ -349,6 +349,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		p.aloneMS.Store(0)
+		c.hurry(p)
 		c.reviveBulk(now, p)
 	}
 }

@@ -135,6 +135,27 @@ func (c *Core) sent(now int64, s *shard, e *entry, t *target) {
 	c.fileRetry(s, e, t.nextMS)
 }
 
+// hurry pushes again, now, what a peer has not acknowledged: it could not take
+// it before, as there was no stream to it, or as it was in another view and no
+// holder there, and the waits between the tries have grown meanwhile. What has
+// been tried once is tried again in a moment anyway.
+func (c *Core) hurry(p *neighbor) {
+	if p.handover.Load() == 0 {
+		return // all that has failed once is a hand-over
+	}
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for _, e := range s.entries {
+			if t := e.x.target(p); t != nil && t.tries > 1 {
+				t.tries = 0
+				c.enqueue(e, t)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
 // fileRetry makes e be looked at when ms has come.
 func (c *Core) fileRetry(s *shard, e *entry, ms int64) {
 	slot := max(ms/retrySlotMS+1, s.retrySlot+1)

@@ -73,8 +73,8 @@ func (c *Core) onReport(now int64, from string, m *messages.Report) {
 	c.answerReports(now, v)
 }
 
-// answerReports offers each member that asks what its sums say that it lacks,
-// and says "done" when it has acknowledged that. An acknowledgement given in an
+// answerReports pushes again to each member that asks what it has not
+// acknowledged, offers it what its sums say that it lacks, and says "done" when it has acknowledged that. An acknowledgement given in an
 // earlier round of it proves nothing: it may have let go since. viewMu is held.
 func (c *Core) answerReports(now int64, v *view) {
 	if c.scanning() {
@@ -88,6 +88,7 @@ func (c *Core) answerReports(now int64, v *view) {
 		}
 		if !p.compared {
 			p.compared = true
+			c.hurry(p)
 			if buckets, of := differing(c.scan.sums.of(p.name), p.wants.Buckets); len(buckets) > 0 {
 				c.offerBuckets(now, v, p, buckets, of, math.MaxInt64)
 			}

@@ -572,6 +572,107 @@ func (*StateLost) Descriptor() ([]byte, []int) {
 	return file_messages_event_state_proto_rawDescGZIP(), []int{5}
 }
 
+// DialogEnded tells the node that follows a call that it is over, from one that
+// a BYE came by in its place. Reply: DialogEndedHeard, whether or not the node
+// follows such a call.
+type DialogEnded struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// The tags of the dialog, in the order of the BYE.
+	FromTag       string `protobuf:"bytes,2,opt,name=from_tag,json=fromTag,proto3" json:"from_tag,omitempty"`
+	ToTag         string `protobuf:"bytes,3,opt,name=to_tag,json=toTag,proto3" json:"to_tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialogEnded) Reset() {
+	*x = DialogEnded{}
+	mi := &file_messages_event_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialogEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialogEnded) ProtoMessage() {}
+
+func (x *DialogEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialogEnded.ProtoReflect.Descriptor instead.
+func (*DialogEnded) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DialogEnded) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *DialogEnded) GetFromTag() string {
+	if x != nil {
+		return x.FromTag
+	}
+	return ""
+}
+
+func (x *DialogEnded) GetToTag() string {
+	if x != nil {
+		return x.ToTag
+	}
+	return ""
+}
+
+// DialogEndedHeard answers DialogEnded.
+type DialogEndedHeard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialogEndedHeard) Reset() {
+	*x = DialogEndedHeard{}
+	mi := &file_messages_event_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialogEndedHeard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialogEndedHeard) ProtoMessage() {}
+
+func (x *DialogEndedHeard) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialogEndedHeard.ProtoReflect.Descriptor instead.
+func (*DialogEndedHeard) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{7}
+}
+
 var File_messages_event_state_proto protoreflect.FileDescriptor
 
 const file_messages_event_state_proto_rawDesc = "" +
@@ -625,7 +726,12 @@ const file_messages_event_state_proto_rawDesc = "" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x15\n" +
 	"\x06now_ms\x18\x04 \x01(\x03R\x05nowMs\x12\x1a\n" +
 	"\bwatching\x18\x05 \x03(\tR\bwatching\"\v\n" +
-	"\tStateLostB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\tStateLost\"X\n" +
+	"\vDialogEnded\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x19\n" +
+	"\bfrom_tag\x18\x02 \x01(\tR\afromTag\x12\x15\n" +
+	"\x06to_tag\x18\x03 \x01(\tR\x05toTag\"\x12\n" +
+	"\x10DialogEndedHeardB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_event_state_proto_rawDescOnce sync.Once
@@ -639,31 +745,33 @@ func file_messages_event_state_proto_rawDescGZIP() []byte {
 	return file_messages_event_state_proto_rawDescData
 }
 
-var file_messages_event_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_messages_event_state_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_messages_event_state_proto_goTypes = []any{
-	(*Publish)(nil),      // 0: hereis.Publish
-	(*Published)(nil),    // 1: hereis.Published
-	(*Subscribe)(nil),    // 2: hereis.Subscribe
-	(*Subscribed)(nil),   // 3: hereis.Subscribed
-	(*StateChanged)(nil), // 4: hereis.StateChanged
-	(*StateLost)(nil),    // 5: hereis.StateLost
-	(*Stamp)(nil),        // 6: hereis.Stamp
-	(*Record)(nil),       // 7: hereis.Record
-	(*Interest)(nil),     // 8: hereis.Interest
+	(*Publish)(nil),          // 0: hereis.Publish
+	(*Published)(nil),        // 1: hereis.Published
+	(*Subscribe)(nil),        // 2: hereis.Subscribe
+	(*Subscribed)(nil),       // 3: hereis.Subscribed
+	(*StateChanged)(nil),     // 4: hereis.StateChanged
+	(*StateLost)(nil),        // 5: hereis.StateLost
+	(*DialogEnded)(nil),      // 6: hereis.DialogEnded
+	(*DialogEndedHeard)(nil), // 7: hereis.DialogEndedHeard
+	(*Stamp)(nil),            // 8: hereis.Stamp
+	(*Record)(nil),           // 9: hereis.Record
+	(*Interest)(nil),         // 10: hereis.Interest
 }
 var file_messages_event_state_proto_depIdxs = []int32{
-	6, // 0: hereis.Publish.stamp:type_name -> hereis.Stamp
-	7, // 1: hereis.Published.writes:type_name -> hereis.Record
-	6, // 2: hereis.Subscribe.stamp:type_name -> hereis.Stamp
-	8, // 3: hereis.Subscribe.interest:type_name -> hereis.Interest
-	7, // 4: hereis.Subscribed.state:type_name -> hereis.Record
-	7, // 5: hereis.Subscribed.writes:type_name -> hereis.Record
-	7, // 6: hereis.StateChanged.delta:type_name -> hereis.Record
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: hereis.Publish.stamp:type_name -> hereis.Stamp
+	9,  // 1: hereis.Published.writes:type_name -> hereis.Record
+	8,  // 2: hereis.Subscribe.stamp:type_name -> hereis.Stamp
+	10, // 3: hereis.Subscribe.interest:type_name -> hereis.Interest
+	9,  // 4: hereis.Subscribed.state:type_name -> hereis.Record
+	9,  // 5: hereis.Subscribed.writes:type_name -> hereis.Record
+	9,  // 6: hereis.StateChanged.delta:type_name -> hereis.Record
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_messages_event_state_proto_init() }
@@ -679,7 +787,7 @@ func file_messages_event_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_event_state_proto_rawDesc), len(file_messages_event_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -103,6 +103,9 @@ type Parts struct {
 	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
 	Owner func(aor string) string
 	Round func() uint64
+	// EndDialog tells a node that a dialog is over which it may follow (Config.DialogEvents),
+	// and returns when it has heard; nil: nobody is told.
+	EndDialog func(ctx context.Context, node string, m *messages.DialogEnded) error
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
 	// Mailbox keeps messages for users who are offline; nil: nobody does.

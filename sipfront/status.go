@@ -24,6 +24,7 @@ var (
 	errNoMethod  = errors.New("method not allowed")
 	errBreadth   = errors.New("no breadth left")
 	errInsecure  = errors.New("no secure way for a sips URI")
+	errSecure    = errors.New("the device is reached by sips alone")
 	errNoDialog  = errors.New("no such subscription")
 	errEvent     = errors.New("event package is not served")
 	errAccept    = errors.New("no acceptable media type")
@@ -91,6 +92,7 @@ func rows() []row {
 		{errFlowGone, 430, "Flow Failed", false},
 		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
 		{errInsecure, 480, "Temporarily Unavailable", false},
+		{errSecure, 480, "Temporarily Unavailable", false},
 		{errFirstHop, 439, "First Hop Lacks Outbound Support", false},
 		{errBreadth, 440, "Max-Breadth Exceeded", false},
 		{errNoDialog, 481, "Subscription Does Not Exist", false},
@@ -139,9 +141,12 @@ func status(err error, retryAfter uint32) answer {
 	} else if retry {
 		a.headers = append(a.headers, header{"Retry-After", strconv.FormatUint(uint64(retryAfter), 10)})
 	}
-	if errors.Is(err, errInsecure) {
-		// RFC 5630 7.
+	// RFC 5630 5.3.
+	switch {
+	case errors.Is(err, errInsecure):
 		a.headers = append(a.headers, header{"Warning", `380 hereis "SIPS Not Allowed"`})
+	case errors.Is(err, errSecure):
+		a.headers = append(a.headers, header{"Warning", `381 hereis "SIPS Required"`})
 	}
 	if bad := (eventError{}); errors.As(err, &bad) {
 		// RFC 6665 8.2.2, RFC 3903 6 step 3.

@@ -285,8 +285,7 @@ func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 
 func (l *Layer) response(msg *transport.Message) {
 	var buf [256]byte
-	branch, _ := msg.Response.Via().Params.Get("branch")
-	key := appendClientKey(buf[:0], branch, string(msg.Response.CSeq().MethodName))
+	key := appendClientKey(buf[:0], msg.Response.Via(), string(msg.Response.CSeq().MethodName))
 	s := l.shard(key)
 	s.mu.Lock()
 	c := s.clients[string(key)]
@@ -308,15 +307,15 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 	if via == nil || cseq == nil || req.Method == sip.ACK {
 		return nil, ErrRequest
 	}
-	branch, ok := via.Params.Get("branch")
-	if !ok || branch == "" {
+	if branch, ok := via.Params.Get("branch"); !ok || branch == "" {
 		return nil, ErrRequest
 	}
 	if l.full() {
 		l.count.overloads.Add(1)
 		return nil, ErrOverloaded
 	}
-	c := newClient(l, branch, req.Method, flow, f)
+	var buf [256]byte
+	c := newClient(l, string(appendClientKey(buf[:0], via, string(req.Method))), req.Method, flow, f)
 	c.raw = appendRequest(make([]byte, 0, 1024), req)
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)

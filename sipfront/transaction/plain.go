@@ -48,5 +48,5 @@ func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	p.a.raw, p.a.expires = raw, expires
 	p.shard.answers.add(p.a)
 	p.shard.mu.Unlock()
-	return p.a.reply.Send(raw)
+	return transport.SendSoon(p.a.reply, raw)
 }

@@ -102,7 +102,8 @@ func TestRFC3261_18_3_FramesByContentLength(t *testing.T) {
 	}
 }
 
-func TestRFC5626_4_4_1_PingAlsoInPieces(t *testing.T) {
+// 5.4: a double CRLF between messages is answered at once, with one.
+func TestRFC5626_5_4_PingAlsoInPieces(t *testing.T) {
 	n, _ := startTCP(t, nil)
 	c := connect(t, n)
 	for _, piece := range []string{"\r", "\n\r", "\n"} {
