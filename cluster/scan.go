@@ -27,7 +27,7 @@ type scan struct {
 // beginScan starts a walk for a new view, from the beginning if one is under way.
 func (c *Core) beginScan(v *view) {
 	c.scan.since = append(c.scan.since, v)
-	c.scan.next, c.scan.active, c.scan.again, c.scan.sums = 0, true, false, make(sums)
+	c.scan.next, c.scan.active, c.scan.again, c.scan.sums = 0, true, false, c.newSums(v)
 }
 
 // sumAgain starts a walk for the sums alone, after the present one if there is one.
@@ -35,7 +35,7 @@ func (c *Core) sumAgain() {
 	if c.scan.active && c.scan.next > 0 {
 		c.scan.again = true
 	} else if !c.scan.active {
-		c.scan.next, c.scan.active, c.scan.sums = 0, true, make(sums)
+		c.scan.next, c.scan.active, c.scan.sums = 0, true, c.newSums(c.view.Load())
 	}
 }
 
