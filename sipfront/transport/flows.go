@@ -71,6 +71,19 @@ func (t *flowTable) lookup(k tuple) (*udpFlow, bool) {
 	return nil, false
 }
 
+// use returns the id that a 4-tuple has, which counts as used now, or nil.
+func (t *flowTable) use(k tuple) *messages.FlowID {
+	s := t.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.byTo[k]
+	if !ok {
+		return nil
+	}
+	s.order.MoveToFront(e)
+	return e.Value.(*udpFlow).id.Load()
+}
+
 // pin returns the id that f's 4-tuple has, or gives it the one that makeID returns.
 func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.FlowID {
 	k := f.tuple()

@@ -239,9 +239,12 @@ func (f *udpFlow) ID() *messages.FlowID {
 		return id
 	}
 	t := f.socket.l.t
-	// The table has a value of its own: this one lives with its message.
-	entry := &udpFlow{socket: f.socket, remote: f.remote}
-	id := t.flows.pin(entry, func() *messages.FlowID { return t.makeID(false) })
+	id := t.flows.use(f.tuple())
+	if id == nil {
+		// The table has a value of its own: this one lives with its message.
+		entry := &udpFlow{socket: f.socket, remote: f.remote}
+		id = t.flows.pin(entry, func() *messages.FlowID { return t.makeID(false) })
+	}
 	f.id.CompareAndSwap(nil, id)
 	return f.id.Load()
 }
