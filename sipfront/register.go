@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/transport"
@@ -20,17 +18,18 @@ import (
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
+	if err == nil && !s.begin() {
+		err = actors.ErrOverloaded
+	}
 	if err != nil {
 		s.refuse(tx, r, err)
-		return
-	}
-	if !s.begin() {
-		s.refuse(tx, r, actors.ErrOverloaded)
+		s.release(r)
 		return
 	}
 	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
+		defer s.release(r)
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -144,7 +143,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 	for _, l := range res.GetBindings() {
 		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
 		var b messages.Binding
-		if l.GetDead() || left <= 0 || proto.Unmarshal(l.GetPayload(), &b) != nil {
+		if l.GetDead() || left <= 0 || b.Unpack(l.GetPayload()) != nil {
 			continue
 		}
 		hs = append(hs, header{"Contact", contactValue(&b, left)})
@@ -160,8 +159,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 		hs = append(hs, header{"Require", "outbound"})
 	}
 	hs = append(hs, header{"Supported", s.supported(r)})
-	now := time.UnixMilli(s.parts.Cluster.NowMS()).UTC()
-	return append(hs, header{"Date", now.Format("Mon, 02 Jan 2006 15:04:05 GMT")})
+	return append(hs, header{"Date", s.date.at(s.parts.Cluster.NowMS())})
 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {

@@ -129,8 +129,11 @@ type Server struct {
 	layer layer
 	// plain is nil if the layer has nothing for plain requests.
 	plain plainLayer
-	rand  func() uint64
-	log   *slog.Logger
+	// plains has *plain that are free.
+	plains sync.Pool
+	date   dateText
+	rand   func() uint64
+	log    *slog.Logger
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool

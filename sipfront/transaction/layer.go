@@ -214,12 +214,13 @@ func (l *Layer) full() bool {
 // refuse answers 503 without state; the tag is the same for every repeat (8.2.7).
 func (l *Layer) refuse(msg *transport.Message, key []byte) {
 	retry := "Retry-After: " + strconv.Itoa(int(l.cfg.RetryAfter/time.Second)) + "\r\n"
-	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(key), retry))
+	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(string(key)), retry))
 }
 
 // tag makes the To tag of the layer's own final responses to a request.
-func (l *Layer) tag(key []byte) string {
-	return transport.TagPrefix + strconv.FormatUint(xxh3.HashSeed(key, l.cfg.Seed), 36)
+func (l *Layer) tag(key string) string {
+	var room [32]byte
+	return string(strconv.AppendUint(append(room[:0], transport.TagPrefix...), xxh3.HashStringSeed(key, l.cfg.Seed), 36))
 }
 
 // ack gives an ACK to the transaction of its INVITE, or to the user.
@@ -265,7 +266,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 		status, reason = 481, "Call/Transaction Does Not Exist"
 	}
 	// The tag of the INVITE's own answers, as 9.2 wishes.
-	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(invite), "")
+	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(string(invite)), "")
 	l.keep(s, string(key), raw, reply(msg))
 	_ = reply(msg).Send(raw)
 	if tx != nil && tx.undecided() {
