@@ -169,6 +169,7 @@ func (n *Node) openCluster(keys *cluster.Keys) error {
 	if err != nil {
 		return err
 	}
+	n.peers.silent = n.streams.Silent
 	if err := n.streams.Listen(); err != nil {
 		return fmt.Errorf("cluster-stream: %w", err)
 	}

@@ -92,6 +92,8 @@ type peers struct {
 	next  cluster.Receiver
 	// onUp is told after next that a stream is usable; nil: nobody.
 	onUp func(node string)
+	// silent tells that a node with a stream does not answer; nil: none is.
+	silent func(node string) bool
 
 	mu     sync.Mutex
 	hellos map[string]*messages.Hello
@@ -191,8 +193,11 @@ func (p *peers) SIPAddr(node, network string) (netip.AddrPort, bool) {
 	return at, ok
 }
 
-// Up tells whether the stream to a node is not known to be down.
-func (p *peers) Up(node string) bool { return !p.sip.Load().down[node] }
+// Up tells whether the stream to a node is not known to be down, and what is
+// sent to it is answered.
+func (p *peers) Up(node string) bool {
+	return !p.sip.Load().down[node] && (p.silent == nil || !p.silent(node))
+}
 
 // IsNode tells whether addr is exactly a SIP address of one of our nodes.
 func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr] }

@@ -28,7 +28,6 @@ func (c *Core) onAck(now int64, from string, m *messages.Ack) {
 	}
 	if m.Batch != 0 {
 		p.bulk.acked(m.Batch)
-		c.pump(now, p)
 	}
 	after.run()
 }

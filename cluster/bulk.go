@@ -38,6 +38,12 @@ func (c *Core) tickBulk(now int64) {
 	}
 }
 
+func (q *bulkQueue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.aors)
+}
+
 // ackChunk is how many acknowledgements one message has at most.
 const ackChunk = 256
 
@@ -58,9 +64,14 @@ func (c *Core) tellKept(v *view, p *neighbor) {
 	}
 }
 
-// pump sends from a peer's queue as far as its window allows.
+// bulkTicks is in how many ticks a long queue falls to a third. One that is not
+// long goes by one message in each tick: what is moved must not take the
+// machine from the lookups of that time, at neither end.
+const bulkTicks = 200
+
+// pump sends from a peer's queue what is for one tick, as far as its window allows.
 func (c *Core) pump(now int64, p *neighbor) {
-	for {
+	for share := p.bulk.waiting() / bulkTicks; share >= 0; {
 		batch, aors := p.bulk.take(now, c.cfg.BulkWindow)
 		if len(aors) == 0 {
 			return
@@ -80,6 +91,7 @@ func (c *Core) pump(now int64, p *neighbor) {
 		}
 		p.bulk.untake(batch, aors[used:], len(m.Items) > 0)
 		if len(m.Items) > 0 {
+			share -= len(m.Items)
 			c.stats.Pushes.Add(int64(len(m.Items)))
 			c.event(p, m)
 		}
@@ -133,12 +145,11 @@ func (q *bulkQueue) acked(batch uint64) {
 	q.mu.Unlock()
 }
 
-// reviveBulk forgets what was under way on a stream that is gone.
-func (c *Core) reviveBulk(now int64, p *neighbor) {
-	p.bulk.mu.Lock()
-	p.bulk.window = nil
-	p.bulk.mu.Unlock()
-	c.pump(now, p)
+// revive forgets what was under way on a stream that is gone.
+func (q *bulkQueue) revive() {
+	q.mu.Lock()
+	q.window = nil
+	q.mu.Unlock()
 }
 
 // bulkItem is what a queued AoR has to say to a peer by now, or nil.

@@ -350,7 +350,7 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 		p.down.Store(false)
 		p.aloneMS.Store(0)
 		c.hurry(p)
-		c.reviveBulk(now, p)
+		p.bulk.revive()
 	}
 }
 

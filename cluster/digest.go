@@ -26,7 +26,7 @@ const (
 	// digestMarginMS leaves out what is too young to have reached everybody.
 	digestMarginMS = 5000
 	// digestRecords is how many records are summed in one tick.
-	digestRecords = 20_000
+	digestRecords = 512
 )
 
 // digestState is the walk for the present slot. mu also guards the walk, so
@@ -82,15 +82,21 @@ func (c *Core) tickDigests(now int64) {
 
 // sumShard adds a shard's records to the sums of the peers that share them.
 func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var room messages.RecordRoom
-	for _, e := range s.entries {
-		if rec := e.read(&room); newest(rec) <= d.slot-digestMarginMS {
-			c.sum(v, e, rec, d.sums)
+	all := s.all()
+	for some := range slices.Chunk(all, scanChunk) {
+		s.mu.Lock()
+		for _, e := range some {
+			if e.gone {
+				continue
+			}
+			if rec := e.read(&room); newest(rec) <= d.slot-digestMarginMS {
+				c.sum(v, e, rec, d.sums)
+			}
 		}
+		s.mu.Unlock()
 	}
-	return len(s.entries)
+	return len(all)
 }
 
 // sums are what is shared with members.
@@ -360,21 +366,23 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, o
 	var room messages.RecordRoom
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.mu.Lock()
-		for aor, e := range s.entries {
-			if !want[xxh3.HashString(aor)%uint64(of)] {
-				continue
-			}
-			rec := e.read(&room)
-			if newest(rec) > until {
-				continue
-			}
-			c.eachShared(v, rec, func(i int, _ string) {
-				if v.nodes[i].peer == p {
-					c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
+		for some := range slices.Chunk(s.all(), scanChunk) {
+			s.mu.Lock()
+			for _, e := range some {
+				if e.gone || !want[xxh3.HashString(e.aor)%uint64(of)] {
+					continue
 				}
-			})
+				rec := e.read(&room)
+				if newest(rec) > until {
+					continue
+				}
+				c.eachShared(v, rec, func(i int, _ string) {
+					if v.nodes[i].peer == p {
+						c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
+					}
+				})
+			}
+			s.mu.Unlock()
 		}
-		s.mu.Unlock()
 	}
 }

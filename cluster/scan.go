@@ -4,8 +4,15 @@ import (
 	"hereis/messages"
 )
 
-// scanRecords is how many records are looked at in one tick after a change of view.
-const scanRecords = 20_000
+const (
+	// scanRecords is how many records are looked at in one tick after a change
+	// of view, and scanTicks in how many ticks all are, if these are more: the
+	// walk must not take the machine from the lookups of that time.
+	scanRecords = 512
+	scanTicks   = 100
+	// scanChunk is for how many of them the lock of their shard is held.
+	scanChunk = 64
+)
 
 // scan is the walk through the whole table after a change of view, which finds
 // who must be given what. It is guarded by viewMu.
@@ -18,6 +25,10 @@ type scan struct {
 	// next is the shard to look at; shards when the walk is complete.
 	next   int
 	active bool
+	// rest are those of the shard before next that are still to be looked at.
+	rest []*entry
+	// each is how many are looked at in one tick.
+	each int
 	// again: a member asked after the walk began; its sums would be too old.
 	again bool
 	// sums are of what is shared with each member, as the walk found it.
@@ -27,7 +38,20 @@ type scan struct {
 // beginScan starts a walk for a new view, from the beginning if one is under way.
 func (c *Core) beginScan(v *view) {
 	c.scan.since = append(c.scan.since, v)
-	c.scan.next, c.scan.active, c.scan.again, c.scan.sums = 0, true, false, c.newSums(v)
+	c.scan.again = false
+	c.restartScan(v)
+}
+
+func (c *Core) restartScan(v *view) {
+	all := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		all += len(s.entries)
+		s.mu.Unlock()
+	}
+	c.scan.each = max(scanRecords, all/scanTicks)
+	c.scan.next, c.scan.rest, c.scan.active, c.scan.sums = 0, nil, true, c.newSums(v)
 }
 
 // sumAgain starts a walk for the sums alone, after the present one if there is one.
@@ -35,7 +59,7 @@ func (c *Core) sumAgain() {
 	if c.scan.active && c.scan.next > 0 {
 		c.scan.again = true
 	} else if !c.scan.active {
-		c.scan.next, c.scan.active, c.scan.sums = 0, true, c.newSums(c.view.Load())
+		c.restartScan(c.view.Load())
 	}
 }
 
@@ -49,25 +73,24 @@ func (c *Core) tickScan(now int64) {
 		return
 	}
 	v := c.view.Load()
-	var room messages.RecordRoom
-	for seen := 0; seen < scanRecords && c.scan.next < shards; c.scan.next++ {
-		s := &c.shards[c.scan.next]
-		var after effects
-		s.mu.Lock()
-		seen += len(s.entries)
-		for _, e := range s.entries {
-			if len(c.scan.since) > 0 {
-				s.unpack(e)
-				c.scanEntry(now, v, s, e, &after)
+	for seen := 0; seen < c.scan.each; {
+		if len(c.scan.rest) == 0 {
+			if c.scan.next == shards {
+				break
 			}
-			c.sum(v, e, e.read(&room), c.scan.sums)
+			c.scan.rest = c.shards[c.scan.next].all()
+			c.scan.next++
+			continue
 		}
-		s.mu.Unlock()
-		after.run()
+		n := min(len(c.scan.rest), scanChunk)
+		c.scanSome(now, v, &c.shards[c.scan.next-1], c.scan.rest[:n])
+		c.scan.rest = c.scan.rest[n:]
+		seen += n
 	}
-	if c.scan.next < shards {
+	if c.scan.next < shards || len(c.scan.rest) > 0 {
 		return
 	}
+	c.scan.rest = nil
 	c.scan.base, c.scan.since, c.scan.active = v, nil, false
 	if c.scan.again {
 		c.scan.again = false
@@ -76,6 +99,62 @@ func (c *Core) tickScan(now int64) {
 	}
 	c.askReports(now, v)
 	c.answerReports(now, v)
+}
+
+// all are the entries of a shard.
+func (s *shard) all() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*entry, 0, len(s.entries))
+	for _, e := range s.entries {
+		out = append(out, e)
+	}
+	return out
+}
+
+// scanSome looks at some entries of a shard. What has come to it since its
+// entries were listed has been told to whom it must be by the view of now.
+func (c *Core) scanSome(now int64, v *view, s *shard, some []*entry) {
+	var room messages.RecordRoom
+	var after effects
+	s.mu.Lock()
+	for _, e := range some {
+		if e.gone {
+			continue
+		}
+		if len(c.scan.since) > 0 && c.concerns(v, e, e.read(&room)) {
+			s.unpack(e)
+			c.scanEntry(now, v, s, e, &after)
+		}
+		if !e.gone {
+			c.sum(v, e, e.read(&room), c.scan.sums)
+		}
+	}
+	s.mu.Unlock()
+	after.run()
+}
+
+// concerns tells whether a new view may make a difference to an entry: not if
+// it is at rest at a holder, and all who have something of it are who they were.
+// Most are, and are not unpacked.
+func (c *Core) concerns(v *view, e *entry, rec *messages.Record) bool {
+	owner, backup := v.place(e.aor)
+	if e.x != nil || owner != v.self && backup != v.self {
+		return true
+	}
+	for _, i := range [...]int{owner, backup} {
+		if i != none && i != v.self && !c.heldThroughout(&v.nodes[i], e.aor) {
+			return true
+		}
+	}
+	for _, l := range rec.Leases {
+		i := v.index(l.Edge)
+		if i != none && (l.Flow.GetStream() && l.Flow.Incarnation < v.nodes[i].Incarnation ||
+			i != v.self && !alwaysIn(l.Edge, v.nodes[i].Incarnation, c.scan.base, c.scan.since)) {
+			return true
+		}
+	}
+	return false
 }
 
 // scanEntry finds who must be told of e in a new view.

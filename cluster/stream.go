@@ -323,6 +323,26 @@ func (s *Streams) send(to string, env *messages.Envelope, now bool) bool {
 	return false
 }
 
+// silentAfter is how long a peer may leave a ping without an answer, beyond two
+// round trips, before it counts as silent.
+const silentAfter = time.Second
+
+// Silent tells whether a peer with a stream has not answered what it was sent
+// for a second and two round trips. The stream may still be good, or the peer
+// stand still; or what is sent to it is lost, and the stream not yet given up.
+func (s *Streams) Silent(name string) bool {
+	p := (*s.peers.Load())[name]
+	if p == nil {
+		return false
+	}
+	c := p.conn.Load()
+	if c == nil {
+		return false
+	}
+	since := time.Duration(c.unheard.Load())
+	return since != 0 && time.Since(c.born)-since > silentAfter+2*time.Duration(p.rtt.Load())
+}
+
 func (s *Streams) nowMS() int64 {
 	if s.cfg.Clock != nil {
 		return s.cfg.Clock.NowMS()

@@ -46,6 +46,7 @@ type streamConn struct {
 	// one is heard out. retired: this side, moreover, has had its last word.
 	replaced, retired atomic.Bool
 	pinged            atomic.Int64  // node time of the ping that is on its way
+	unheard           atomic.Int64  // when the first ping since the last answer was sent, since born, in ns; 0: all are answered
 	pingMoves         atomic.Uint64 // the clock's Moves before it
 
 	mu     sync.Mutex // guards what follows

@@ -200,6 +200,7 @@ func (c *streamConn) sendPing() {
 	}
 	now := c.s.nowMS()
 	c.pinged.Store(now)
+	c.unheard.CompareAndSwap(0, max(1, int64(time.Since(c.born))))
 	c.control(&messages.Ping{SentMs: now}, false)
 }
 
@@ -217,6 +218,7 @@ func (c *streamConn) measure(p *streamPeer, env *messages.Envelope) {
 	if proto.Unmarshal(env.Payload, &pong) != nil {
 		return
 	}
+	c.unheard.Store(0)
 	moves, now := c.pingMoves.Load(), c.s.nowMS()
 	rtt := now - pong.SentMs
 	if pong.SentMs == 0 || pong.SentMs != c.pinged.Swap(0) || rtt < 0 {

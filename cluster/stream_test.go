@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -511,5 +512,74 @@ func BenchmarkStreamSend(b *testing.B) {
 			st := x.Stats()
 			b.ReportMetric(float64(st.SentFrames)/float64(max(st.Writes, 1)), "frames/write")
 		})
+	}
+}
+
+// oneWay is a relay before addr whose forward way can be cut, so that nothing
+// tells: what comes is read and lost.
+func oneWay(t *testing.T, addr string) (at string, cut func()) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var lost atomic.Bool
+	ctx, stop := context.WithCancel(t.Context())
+	t.Cleanup(func() {
+		stop()
+		ln.Close()
+		wg.Wait()
+	})
+	carry := func(to, from net.Conn, loses bool) {
+		defer to.Close()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			if loses && lost.Load() {
+				continue
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}
+	wg.Go(func() {
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", addr)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			context.AfterFunc(ctx, func() { in.Close() })
+			context.AfterFunc(ctx, func() { out.Close() })
+			wg.Go(func() { carry(out, in, true) })
+			wg.Go(func() { carry(in, out, false) })
+		}
+	})
+	return ln.Addr().String(), func() { lost.Store(true) }
+}
+
+// What a sends to b is lost, and nothing else: a hears b's pings, and knows
+// long before its stream is given up that b does not hear it.
+func TestStreamsKnowWhoDoesNotAnswer(t *testing.T) {
+	patient := func(c *StreamConfig) { c.Timeout = 5 * time.Minute }
+	a, b := startStreams(t, "a", 1, patient), startStreams(t, "b", 2, patient)
+	at, cut := oneWay(t, b.member.Stream)
+	b.member.Stream = at
+	a.SetMembers([]Member{a.member, b.member})
+	eventually(t, "both up", func() bool { return a.up("b") && b.up("a") })
+	eventually(t, "a ping is answered", func() bool { return !a.Silent("b") && a.Stats().ReceivedFrames > 0 })
+	cut()
+	eventually(t, "b is silent", func() bool { return a.Silent("b") })
+	if !a.up("b") || a.Silent("nobody") {
+		t.Error("the stream was given up, or a stranger is silent")
 	}
 }

@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -327,6 +328,30 @@ func TestAllMethodsAreProxied(t *testing.T) {
 			m.expect(phone1, method+" sip:bob@192.0.2.20:5060 SIP/2.0")
 			n.answer(phone1, "501", "")
 			m.expect(alice, "SIP/2.0 501 Whatever")
+		}
+	})
+}
+
+// What a node is asked about itself is answered at once and by itself, whatever
+// state the cluster is in: nobody is asked, and no other node need be up.
+func TestRFC3261_11_2_OptionsForTheNodeNeedsNoCluster(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.loc.gate = make(chan struct{}) // closed by the end: until then the cluster answers nothing
+		defer close(n.loc.gate)
+		n.zone.mu.Lock()
+		n.zone.nodes["n2"] = netip.MustParseAddrPort("192.0.2.2:5060")
+		n.zone.down = map[string]bool{"n2": true}
+		n.zone.mu.Unlock()
+		for i, uri := range []string{"sip:192.0.2.1:5060", "sip:192.0.2.1", "sip:example.com"} {
+			began := time.Now()
+			n.recv(alice, invite("OPTIONS", uri, fmt.Sprint("self", i)))
+			m.expect(alice, "SIP/2.0 200 OK")
+			if took := time.Since(began); took != 0 { // on the clock of the bubble
+				t.Errorf("%s: after %v", uri, took)
+			}
+		}
+		if n.loc.asked != 0 {
+			t.Errorf("the cluster was asked %d times", n.loc.asked)
 		}
 	})
 }
