@@ -32,7 +32,7 @@ func TestBindingPack_AgreesWithTheLibrary(t *testing.T) {
 			SinceMs: int64(number.Draw(rt, "since")),
 		}
 		if rapid.IntRange(0, 9).Draw(rt, "newer") == 0 {
-			b.ProtoReflect().SetUnknown([]byte{15<<3 | 0, 1})
+			b.ProtoReflect().SetUnknown([]byte{15 << 3, 1})
 		}
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
 		got, err2 := b.Pack()
