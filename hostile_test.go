@@ -70,6 +70,70 @@ func TestHostileMessagesHurtNobody(t *testing.T) {
 	user.call("after")
 }
 
+// Bytes that are not UTF-8 are refused where they would be kept: a node that is
+// the owner of the user itself would have them on its disk, which takes no such
+// record, and say 503 to everybody.
+func TestRFC3261_25_1_BytesThatAreNoTextStopNobody(t *testing.T) {
+	const bad = "\xff\x86\xc7"
+	cfg := configs(t, 1)[0]
+	cfg.SIP, cfg.Durability, cfg.StoreMessages = []string{strings.TrimPrefix(cfg.SIP[0], "udp:")}, "sync", true
+	node := start(t, cfg, nil)
+	settled(t, []*member{node})
+	conn, err := net.Dial("udp", cfg.SIP[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	n := 0
+	ask := func(method, callID string, lines ...string) string {
+		t.Helper()
+		n++
+		head := fmt.Sprintf("%s sip:%s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bKtext%d\r\nMax-Forwards: 70\r\n"+
+			"From: <sip:alice@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\nCall-ID: %s%d\r\nCSeq: %d %s\r\n",
+			method, map[bool]string{true: "example.com", false: "alice@example.com"}[method == "REGISTER"], conn.LocalAddr(), n, callID, n, n, method)
+		if _, err := conn.Write([]byte(head + strings.Join(append(lines, "Content-Length: 0", "", ""), "\r\n"))); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for buf := make([]byte, 65536); ; {
+			got, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("%s %d is not answered: %v", method, n, err)
+			}
+			if text := string(buf[:got]); strings.HasPrefix(text, "SIP/2.0 ") && strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d\r", n)) ||
+				strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d;", n)) {
+				return text[8:11]
+			}
+		}
+	}
+	contact := "Contact: <sip:alice@127.0.0.1:9>"
+	event := []string{"Event: presence", "Expires: 600", contact}
+	for name, c := range map[string]struct {
+		method, callID, want string
+		lines                []string
+	}{
+		"Call-ID":             {"REGISTER", bad, "400", []string{contact}},
+		"Contact":             {"REGISTER", "c", "400", []string{"Contact: <sip:" + bad + "@127.0.0.1:9>"}},
+		"Contact parameter":   {"REGISTER", "c", "400", []string{contact + ";x=\"" + bad + "\""}},
+		"Path":                {"REGISTER", "c", "400", []string{contact, "Supported: path", "Path: <sip:" + bad + "@127.0.0.1;lr>"}},
+		"User-Agent":          {"REGISTER", "c", "200", []string{contact, "User-Agent: M" + bad + "ller"}},
+		"subscriber's target": {"SUBSCRIBE", "c", "400", []string{"Event: presence", "Contact: <sip:" + bad + "@127.0.0.1:9>"}},
+		"subscriber's call":   {"SUBSCRIBE", bad, "400", event},
+		"event id":            {"SUBSCRIBE", "c", "400", []string{"Event: presence;id=" + bad, contact}},
+		"publisher's call":    {"PUBLISH", bad, "400", []string{"Event: presence", "Expires: 600"}},
+	} {
+		if got := ask(c.method, c.callID, c.lines...); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+		if got := ask("REGISTER", "good", contact); got != "200" {
+			t.Fatalf("after %s: a good REGISTER gets %s", name, got)
+		}
+		if err := node.Healthy(); err != nil {
+			t.Fatalf("after %s: %v", name, err)
+		}
+	}
+}
+
 // busyGoroutines are those of this process without the ones that have answered
 // questions to the cluster and wait for more.
 func busyGoroutines(n *member) int {

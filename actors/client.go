@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -244,7 +245,7 @@ type callIDKey struct{}
 // WithCallID makes a Locate carry the Call-ID of the request that it is asked
 // for, for the logs of the nodes that answer. It decides nothing.
 func WithCallID(ctx context.Context, callID string) context.Context {
-	return context.WithValue(ctx, callIDKey{}, callID)
+	return context.WithValue(ctx, callIDKey{}, strings.ToValidUTF8(callID, "?"))
 }
 
 // Where asks for all that is known of a user, for people.

@@ -3,6 +3,7 @@ package sipfront
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,14 +158,14 @@ func (s *Server) toStore(f *fork) (*messages.StoreMessage, error) {
 	}
 	payload, err := proto.Marshal(stored)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: not UTF-8", errMessage)
 	}
 	ttl := s.cfg.MessageTTL
 	if asked, said := expiresOf(f.r); said {
 		ttl = min(ttl, asked)
 	}
 	return &messages.StoreMessage{
-		Aor: string(f.plan.aor), Payload: payload, ExpiresMs: now + ttl.Milliseconds(), CallId: f.r.callID, Cseq: f.r.cseq,
+		Aor: string(f.plan.aor), Payload: payload, ExpiresMs: now + ttl.Milliseconds(), CallId: strings.ToValidUTF8(f.r.callID, "?"), Cseq: f.r.cseq,
 	}, nil
 }
 

@@ -88,7 +88,7 @@ func (s *Server) readPublish(r *request, p *plan) (*messages.Publish, error) {
 	if !r.msg.At.IsZero() {
 		m.AgeMs = max(time.Since(r.msg.At).Milliseconds(), 0)
 	}
-	return m, nil
+	return m, sendable(m)
 }
 
 // readBody checks what is published. A body that comes with a removal is not

@@ -58,7 +58,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		Aor: string(aor), CallId: strings.Clone(r.callID), Cseq: r.cseq,
 		Edge: s.parts.Cluster.Self(), Path: r.values("Path"),
 	}
+	// For people only: old phones have their maker's name in the code page of their time.
 	q.UserAgent, _ = r.value("User-Agent")
+	q.UserAgent = strings.ToValidUTF8(q.UserAgent, "?")
 	if v, ok := r.value("Expires"); ok {
 		q.ExpiresS, q.HasExpires = parseExpires(v), true
 	}
@@ -84,6 +86,9 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 	}
 	if !r.msg.At.IsZero() {
 		q.AgeMs = max(time.Since(r.msg.At).Milliseconds(), 0)
+	}
+	if r.plain == nil && !plainText(r) {
+		return q, sendable(q)
 	}
 	return q, nil
 }

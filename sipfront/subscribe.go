@@ -150,7 +150,7 @@ func (s *Server) readWay(r *request, pkg event.Package, p *messages.Subscription
 	}
 	f := r.msg.Flow
 	if f == nil || len(p.Routes) > 0 {
-		return nil
+		return sendable(p)
 	}
 	p.Transport, p.FlowLocal, p.FlowRemote = f.Transport(), f.Local().String(), f.Remote().String()
 	p.FlowBound = flowBound(r, &messages.RegisterContact{Uri: p.Target}, f)
@@ -158,7 +158,7 @@ func (s *Server) readWay(r *request, pkg event.Package, p *messages.Subscription
 	if p.FlowBound || f.Reliable() {
 		p.Flow = s.parts.Transport.Pin(f)
 	}
-	return nil
+	return sendable(p)
 }
 
 // acceptable is the first of our media types that Accept has.

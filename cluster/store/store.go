@@ -26,6 +26,8 @@ var (
 	ErrBusy = errors.New("store: too many writes are waiting")
 	// ErrClosed is what done gets after Close.
 	ErrClosed = errors.New("store: closed")
+	// errTooLarge is the end of a Put that Badger would not take.
+	errTooLarge = errors.New("record too large")
 	// ErrDiskFull keeps the store from writing while the disk has no room.
 	ErrDiskFull = errors.New("store: the disk is almost full")
 )
@@ -88,8 +90,15 @@ type put struct {
 	key []byte
 	// value is nil to remove the key.
 	value proto.Message
+	bytes []byte // value as it is written
 	done  func(error)
 }
+
+const (
+	// maxKey and maxValue are what Badger takes, in bytes.
+	maxKey   = 65000
+	maxValue = 2 << 20
+)
 
 // Open checks the folder, locks it and opens it. Of a folder that is refused
 // nothing is changed; the error wraps ErrForeign, ErrFormat, ErrOtherNode,
@@ -143,7 +152,7 @@ func badgerOptions(dir string) badger.Options {
 		WithNumLevelZeroTablesStall(8).
 		WithBaseTableSize(4 << 20).
 		WithNumCompactors(2).
-		WithValueLogFileSize(2 << 20).
+		WithValueLogFileSize(maxValue).
 		WithValueThreshold(512 << 10).
 		WithCompression(options.None).
 		WithBlockCacheSize(0).

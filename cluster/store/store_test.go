@@ -440,3 +440,37 @@ func BenchmarkPut(b *testing.B) {
 		})
 	}
 }
+
+// A record that cannot be written fails alone: the disk is well, and so are
+// those that are written with it.
+func TestWhatCannotBeWrittenFailsAlone(t *testing.T) {
+	s := open(t, Config{Dir: t.TempDir(), Level: Sync})
+	notText := record(1)
+	notText.Leases[0].CallId = "\xff"
+	large := record(2)
+	large.Leases[0].Payload = make([]byte, maxValue)
+	longKey := record(3)
+	longKey.Aor = "sip:" + strings.Repeat("a", maxKey) + "@example.com"
+	results := make(chan error, 6)
+	for _, rec := range []*messages.Record{record(4), notText, record(5), large, record(6), longKey} {
+		s.Put(rec, func(err error) { results <- err })
+	}
+	failed := 0
+	for range cap(results) {
+		if err := <-results; err != nil {
+			failed++
+		}
+	}
+	if err := s.Err(); failed != 3 || err != nil {
+		t.Fatalf("%d of 3 failed, and the disk is said to have %v", failed, err)
+	}
+	var kept sync.Map
+	if err := s.Load(func(rec *messages.Record) error { kept.Store(rec.Aor, true); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{4, 5, 6} {
+		if _, ok := kept.Load(record(i).Aor); !ok {
+			t.Errorf("%s is not kept", record(i).Aor)
+		}
+	}
+}

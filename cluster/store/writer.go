@@ -99,6 +99,9 @@ func (s *Store) writeLoop() {
 }
 
 func (s *Store) writeGroup(group []put) {
+	if s.Keeps() {
+		group = encoded(group)
+	}
 	if len(group) == 0 {
 		return
 	}
@@ -115,6 +118,26 @@ func (s *Store) writeGroup(group []put) {
 	for _, p := range group {
 		p.done(err)
 	}
+}
+
+// encoded are the Puts of a group that can be written, in their order. One that
+// cannot fails alone: nothing is wrong with the disk, nor with its neighbours.
+func encoded(group []put) []put {
+	fit := group[:0]
+	for _, p := range group {
+		if p.value != nil {
+			var err error
+			if p.bytes, err = proto.Marshal(p.value); err == nil && (len(p.key) > maxKey || len(p.bytes) > maxValue) {
+				err = fmt.Errorf("%w: %d bytes under a key of %d", errTooLarge, len(p.bytes), len(p.key))
+			}
+			if err != nil {
+				p.done(fmt.Errorf("store: key %.100q: %w", p.key, err))
+				continue
+			}
+		}
+		fit = append(fit, p)
+	}
+	return fit
 }
 
 // watchRoom sees to the reserve, whatever the writer is doing.
@@ -184,9 +207,5 @@ func set(txn *badger.Txn, p put) error {
 	if p.value == nil {
 		return txn.Delete(p.key)
 	}
-	v, err := proto.Marshal(p.value)
-	if err != nil {
-		return err
-	}
-	return txn.Set(p.key, v)
+	return txn.Set(p.key, p.bytes)
 }
