@@ -48,12 +48,20 @@ type missing struct {
 func notThere() []missing {
 	return []missing{
 		{2782, "-", true, "additional records are not used: each target is asked for"},
-		{3261, "18.1.1", true, "multicast: not sent, not listened for"},
+		{3261, "16.9", true, "a flow that breaks counts as 430 (RFC 5626 5.3), not as 503: the next server or flow is tried all the same, and the caller hears 480"},
+		{3261, "16.10", true, "a CANCEL that matches no INVITE is answered 481, not passed on: no INVITE passes here without state"},
+		{3261, "18.1.1", true, "multicast: not sent, not listened for; a datagram above `--max-datagram`, 8 KiB unless set, is answered 513"},
+		{3261, "18.2.1", true, "an address given as `udp:` serves UDP alone, as was asked; one without is both"},
+		{3261, "18.2.2", true, "a maddr in Via is not followed: it would aim answers at others by one datagram"},
+		{3261, "18.4", false, "ICMP errors of UDP are not read: a silent peer ends by its timer, or by its share of the time (RFC 3263 4.3)"},
 		{3261, "26.2", false, "TLS: no transport; a sips URI is answered 480"},
 		{3263, "5", false, "a sent-by that is a name is answered at its received address; its SRV records are not asked for"},
 		{3903, "-", true, "a PUBLISH is composed at each watcher's node; there is no separate compositor"},
-		{5626, "5.4", false, "no STUN on the SIP port for UDP flows; outbound is offered over connections"},
+		{5393, "5.3.3", true, "a group whose time to ring is over gives its breadth back with its CANCEL, not with the 487 that follows"},
+		{5626, "5.1", false, "no Path is added: this node is the registrar, and refuses a REGISTER for other domains"},
+		{5630, "5.3", true, "without TLS no sips URI is carried at all: 480 with Warning 380 or 381"},
 		{5627, "-", false, "GRUU: not made"},
+		{6026, "7.3", true, "a 2xx of an INVITE that matches no transaction is passed on if its branch proves that this node made it for this call and caller: a call taken while the node restarted is not lost"},
 		{7118, "-", false, "WebSocket: no transport"},
 	}
 }

@@ -263,7 +263,7 @@ func (n *Node) openFront(keys *cluster.Keys) error {
 		Keys: sipfront.Keys{FlowToken: keys.Flow, Mark: keys.NodeMark, Nonce: keys.Nonce},
 		Rand: rand.Uint64, Log: n.log, Observe: n.latency.request,
 		Presentities: n.client, Subscriptions: n.store, Owner: n.cluster.Owner, Round: n.cluster.Round,
-		Authorizer: n.authorizer, List: n.list,
+		Authorizer: n.authorizer, List: n.list, EndDialog: n.endDialog,
 	}
 	if n.users != nil {
 		parts.Credentials = n.users

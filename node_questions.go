@@ -84,8 +84,13 @@ func (n *Node) Hello(node string) *messages.Hello { return n.peers.hello(node) }
 var ErrUnsettled = errors.New("the view of the cluster is not settled")
 
 // Healthy is nil while the node can do its work, or says what a person must see
-// to: a disk that fails.
-func (n *Node) Healthy() error { return n.store.Err() }
+// to: a disk that fails, or nodes that it was told to join and cannot.
+func (n *Node) Healthy() error {
+	if err := n.store.Err(); err != nil {
+		return err
+	}
+	return n.gossip.Trouble()
+}
 
 // Ready is nil when the node serves with full knowledge, or says what is missing.
 // A node that is not ready serves all the same, as far as it can.

@@ -42,7 +42,7 @@ type member struct {
 }
 
 // configs makes the configurations of n nodes of one cluster on free ports.
-func configs(t *testing.T, n int) []hereis.Config {
+func configs(t testing.TB, n int) []hereis.Config {
 	t.Helper()
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("a secret of this test, long enough"), 0o600); err != nil {
@@ -72,7 +72,7 @@ func configs(t *testing.T, n int) []hereis.Config {
 }
 
 // start runs a node; prepare may add handlers.
-func start(t *testing.T, cfg hereis.Config, prepare func(*hereis.Node)) *member {
+func start(t testing.TB, cfg hereis.Config, prepare func(*hereis.Node)) *member {
 	t.Helper()
 	n, err := hereis.New(cfg, slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
@@ -119,7 +119,7 @@ func startAll(t *testing.T, cfgs []hereis.Config, prepare func(*hereis.Node)) []
 	return out
 }
 
-func settled(t *testing.T, nodes []*member) {
+func settled(t testing.TB, nodes []*member) {
 	t.Helper()
 	eventually(t, "all nodes are settled in one view", func() error {
 		for _, n := range nodes {
@@ -140,7 +140,7 @@ func settled(t *testing.T, nodes []*member) {
 	})
 }
 
-func eventually(t *testing.T, what string, f func() error) {
+func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -151,7 +151,7 @@ func eventually(t *testing.T, what string, f func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	// A late line of a node that is stopping must not panic a finished test.
@@ -167,9 +167,11 @@ type phone struct {
 	cseq int
 }
 
-func newPhone(t *testing.T) *phone {
+func newPhone(t *testing.T) *phone { return newPhoneAt(t, "127.0.0.1") }
+
+func newPhoneAt(t *testing.T, ip string) *phone {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 0)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +184,11 @@ func (p *phone) addr() string { return p.conn.LocalAddr().String() }
 // send puts a request to a node and returns the final answer.
 func (p *phone) send(n *member, method, uri, user string, extra ...string) string {
 	p.t.Helper()
+	return p.exchange(n, p.text(method, uri, user, extra...))
+}
+
+// text is the next request.
+func (p *phone) text(method, uri, user string, extra ...string) string {
 	p.cseq++
 	lines := append([]string{
 		fmt.Sprintf("%s %s SIP/2.0", method, uri),
@@ -192,7 +199,16 @@ func (p *phone) send(n *member, method, uri, user string, extra ...string) strin
 		fmt.Sprintf("CSeq: %d %s", p.cseq, method),
 		"Max-Forwards: 70",
 	}, extra...)
-	return p.exchange(n, strings.Join(lines, "\r\n")+"\r\nContent-Length: 0\r\n\r\n")
+	return strings.Join(lines, "\r\n") + "\r\nContent-Length: 0\r\n\r\n"
+}
+
+// fire sends a message and waits for nothing.
+func (p *phone) fire(n *member, msg string) {
+	p.t.Helper()
+	_, at, _ := strings.Cut(n.SIPAddrs()[0], ":")
+	if _, err := p.conn.WriteTo([]byte(msg), net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at))); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // exchange sends a request until there is a final answer.
@@ -202,7 +218,7 @@ func (p *phone) exchange(n *member, msg string) string {
 	_, at, _ := strings.Cut(n.SIPAddrs()[0], ":")
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at))
 	buf := make([]byte, 8192)
-	for range 10 {
+	for range 40 {
 		if _, err := p.conn.WriteTo([]byte(msg), to); err != nil {
 			p.t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package hereis
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -58,7 +59,8 @@ func (f flows) Open(flow *messages.FlowID) bool { return f.transport.Open(flow) 
 // Superseded: there is nothing to stop for a UDP flow, whose keep-alives are the device's own.
 func (f flows) Superseded(*messages.Lease) {}
 
-// hearStates brings what owners tell of watched users to the front end.
+// hearStates brings what owners tell of watched users, and what nodes ask each
+// other of watchers and calls, to the front end.
 func (n *Node) hearStates() {
 	n.cluster.HandleEvent(messages.TypeName(&messages.StateChanged{}), func(_ string, msg proto.Message) {
 		if m, ok := msg.(*messages.StateChanged); ok {
@@ -66,6 +68,19 @@ func (n *Node) hearStates() {
 		}
 	})
 	n.cluster.HandleEvent(messages.TypeName(&messages.StateLost{}), func(string, proto.Message) { n.sip.StateLost() })
+	Handle(n, func(_ context.Context, m *messages.DialogEnded) (*messages.DialogEndedHeard, error) {
+		n.sip.DialogEnded(m)
+		return &messages.DialogEndedHeard{}, nil
+	})
+	Handle(n, func(_ context.Context, m *messages.Watchers) (*messages.WatchersHere, error) {
+		return n.sip.WatchersHere(m), nil
+	})
+}
+
+// endDialog tells a node of a dialog that has ended at this one.
+func (n *Node) endDialog(ctx context.Context, node string, m *messages.DialogEnded) error {
+	_, err := Ask[*messages.DialogEndedHeard](ctx, n, ToNode(node), m)
+	return err
 }
 
 // peers remembers what other nodes said of themselves when their stream opened:

@@ -20,6 +20,7 @@ func (n *Node) Stats() map[string]float64 {
 	flatten(out, "cluster", n.cluster.Stats())
 	flatten(out, "table", n.cluster.Tables())
 	flatten(out, "stream", n.streams.Stats())
+	flatten(out, "gossip", n.gossip.Stats())
 	flatten(out, "store", n.store.Stats())
 	flatten(out, "clock", n.clock.Stats())
 	flatten(out, "watch", n.feeds.numbers())

@@ -128,7 +128,7 @@ func (c *Client) Remove(ctx context.Context, aor AoR, binding string) (*messages
 	askedMS, stamp := c.cluster.NowMS(), c.cluster.NewStamp()
 	r := &messages.Remove{
 		Aor: string(aor), Binding: binding, Stamp: stamp,
-		CallId: fmt.Sprintf("operator-%d.%d.%x", stamp.GetMs(), stamp.GetCounter(), stamp.GetIncarnation()),
+		CallId: operatorCallID + fmt.Sprintf("%d.%d.%x", stamp.GetMs(), stamp.GetCounter(), stamp.GetIncarnation()),
 		Edge:   c.cluster.Name(), Incarnation: c.cluster.Incarnation(),
 	}
 	res, err := call[*messages.Removed](ctx, c, r.Aor, r)

@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -186,7 +185,7 @@ const (
 
 // bind makes the payload of a binding. sinceMS is when the binding was first made.
 func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]byte, error) {
-	return proto.MarshalOptions{Deterministic: true}.Marshal(&messages.Binding{
+	b := messages.Binding{
 		Contact:    c.Uri,
 		Params:     c.Params,
 		Q:          c.Q,
@@ -199,5 +198,6 @@ func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]b
 		Remote:     r.Remote,
 		UserAgent:  r.UserAgent,
 		SinceMs:    sinceMS,
-	})
+	}
+	return b.Pack()
 }

@@ -9,6 +9,13 @@ import (
 	"hereis/messages"
 )
 
+// operatorCallID begins the Call-ID of a removal by an operator.
+const operatorCallID = "operator-"
+
+// ByOperator tells whether the Call-ID of a tombstone or floor is an operator's. A
+// device that writes such a Call-ID fools nobody but those who watch it.
+func ByOperator(callID string) bool { return strings.HasPrefix(callID, operatorCallID) }
+
 // remove does what an operator asks for: it ends one binding by a tombstone, or
 // all by a floor, in the order of stamps and under the rules that a device's own
 // removal obeys (rules 1, 5, 6). Its Call-ID is no device's, so that rule 7

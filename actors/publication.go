@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -102,10 +103,13 @@ func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Ans
 	return &Answer{Reply: res}
 }
 
-// live counts the user's publications.
+// key is that of an initial publication.
+func (t *publishing) key() []byte { return []byte("pub\x00" + t.p.Event + "\x00" + t.p.Id) }
+
+// live counts the user's publications, but for the one whose place this would take.
 func (t *publishing) live() (n int) {
 	for _, l := range t.q.Record.GetLeases() {
-		if l.GetKind() == messages.LeaseKind_LEASE_KIND_PUBLICATION && t.q.Record.Alive(l, t.q.NowMS) {
+		if l.GetKind() == messages.LeaseKind_LEASE_KIND_PUBLICATION && t.q.Record.Alive(l, t.q.NowMS) && !bytes.Equal(l.GetKey(), t.key()) {
 			n++
 		}
 	}
@@ -116,7 +120,7 @@ func (t *publishing) live() (n int) {
 func (t *publishing) write(asked time.Duration) (*Answer, error) {
 	granted := min(asked, t.cfg.MaxPublish)
 	l := &messages.Lease{
-		Key:        []byte("pub\x00" + t.p.Event + "\x00" + t.p.Id),
+		Key:        t.key(),
 		Kind:       messages.LeaseKind_LEASE_KIND_PUBLICATION,
 		Edge:       t.p.Edge,
 		Stamp:      t.p.Stamp,

@@ -14,7 +14,9 @@ import (
 // An expiry is seen with an after that lacks the expired lease, or a before in
 // which it has not expired.
 func (u *User) Changed(before, after *messages.Record, nowMS int64) bool {
-	return !slices.EqualFunc(liveShown(before, nowMS), liveShown(after, nowMS), looksSame)
+	// Each refresh comes by here: the few leases of nearly all users need no memory.
+	var was, is [4]*messages.Lease
+	return !slices.EqualFunc(appendShown(was[:0], before, nowMS), appendShown(is[:0], after, nowMS), looksSame)
 }
 
 // Shown is what watchers are given of a record.
@@ -38,7 +40,11 @@ func isShown(l *messages.Lease) bool {
 
 // liveShown lists what counts at nowMS of what is shown, in the order of the keys.
 func liveShown(rec *messages.Record, nowMS int64) []*messages.Lease {
-	live := make([]*messages.Lease, 0, len(rec.GetLeases()))
+	return appendShown(make([]*messages.Lease, 0, len(rec.GetLeases())), rec, nowMS)
+}
+
+// appendShown is liveShown in the room of live, which is empty.
+func appendShown(live []*messages.Lease, rec *messages.Record, nowMS int64) []*messages.Lease {
 	for _, l := range rec.GetLeases() {
 		if isShown(l) && rec.Alive(l, nowMS) {
 			live = append(live, l)

@@ -42,6 +42,9 @@ type Node interface {
 	List(ctx context.Context, q ListQuery, each func(rec *messages.Record, nowMS int64) error) (ListEnd, error)
 	// Count asks every node how many of the users that match pattern it owns.
 	Count(ctx context.Context, pattern string) ([]NodeCount, error)
+	// Watchers asks every node who watches a user there, for limit watchers of
+	// each at most. canonical is the AoR that was meant.
+	Watchers(ctx context.Context, aor string, limit int) (canonical string, nodes []NodeWatchers, err error)
 	// Remove ends one binding of a user, named by its key or its Contact, or all
 	// of them if binding is empty.
 	Remove(ctx context.Context, aor, binding string) (*messages.Removed, error)

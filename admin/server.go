@@ -143,6 +143,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Handler(loopback bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/where/{aor...}", s.where)
+	mux.HandleFunc("GET /v1/watchers/{aor...}", s.listWatchers)
 	mux.HandleFunc("GET /v1/members", s.members)
 	mux.HandleFunc("POST /v1/send", s.send)
 	mux.HandleFunc("GET /v1/watch", s.watch)

@@ -554,6 +554,20 @@ func (f *fakeNode) Count(_ context.Context, pattern string) ([]NodeCount, error)
 	return []NodeCount{{Node: "node1", Users: 2, Bindings: 3}, {Node: "node2", Err: errors.New("no answer")}}, nil
 }
 
+func (f *fakeNode) Watchers(_ context.Context, aor string, limit int) (string, []NodeWatchers, error) {
+	if aor == "sip:broken" {
+		return "", nil, ErrBadRequest
+	}
+	if aor != "sip:alice@example.com" {
+		return aor, nil, nil
+	}
+	return aor, []NodeWatchers{
+		{Node: "node1", NowMS: 1000, Watchers: []*messages.ServedWatcher{{Id: 1, Event: "presence", Watcher: "sip:b", State: "active", ExpiresMs: 61_000}}},
+		{Node: "node2", NowMS: 1000, Watchers: []*messages.ServedWatcher{{Id: 1, Event: "dialog", Watcher: "sip:a", State: "pending", ExpiresMs: 2000}}},
+		{Node: "node3", Err: errors.New("no answer")},
+	}, nil
+}
+
 func (f *fakeNode) Remove(_ context.Context, aor, binding string) (*messages.Removed, error) {
 	return f.remove(aor, binding)
 }

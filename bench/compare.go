@@ -153,6 +153,8 @@ type fillCmd struct {
 	ProbeRate float64       `default:"2000" help:"REGISTERs per second of new users, at each population."`
 	ProbeTime time.Duration `default:"10s" help:"How long."`
 	Settle    time.Duration `default:"10s" help:"Quiet time before memory is read."`
+	Idle      time.Duration `default:"30s" help:"How long the quiet cluster's CPU and traffic are measured: nodes compare what they hold every 30 s."`
+	Devices   bool          `help:"Each user has a loopback address of their own, as behind a NAT."`
 	Restart   bool          `help:"Kill a node in the end, start it again, and wait for its registrations (hereis-async, hereis-sync)."`
 	output
 }
@@ -165,10 +167,10 @@ func (c *fillCmd) run(ctx context.Context, _ string, stdout, stderr io.Writer) e
 	}
 	spec.Nodes, spec.Workers = c.Nodes, c.Cores
 	shape := load.DefaultConfig()
-	shape.Sockets, shape.Window = c.Sockets, c.Window
+	shape.Sockets, shape.Window, shape.Devices = c.Sockets, c.Window, c.Devices
 	say, progress := c.voice(stderr)
 	filled, err := trial.Fill(ctx, trial.Filling{
-		Server: spec, Steps: c.Steps, Shape: shape, Processes: c.Processes, ProbeRate: c.ProbeRate, ProbeTime: c.ProbeTime, Settle: c.Settle, Restart: c.Restart,
+		Server: spec, Steps: c.Steps, Shape: shape, Processes: c.Processes, ProbeRate: c.ProbeRate, ProbeTime: c.ProbeTime, Settle: c.Settle, Idle: c.Idle, Restart: c.Restart,
 	}, say, progress)
 	if err != nil {
 		return err

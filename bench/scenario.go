@@ -43,6 +43,7 @@ type shape struct {
 	Interval  time.Duration `help:"Length of the intervals of the timeline in the report; default for what has one: 1s."`
 	Settle    time.Duration `help:"Time after each part in which the servers' CPU still counts."`
 	Bind      string        `default:"127.0.0.1" help:"Local address."`
+	Devices   bool          `help:"Each user has a loopback address of their own, as behind a NAT (register, refresh, storm over udp)."`
 	Run       string        `help:"Name of the run within Call-IDs; default: random."`
 }
 
@@ -217,7 +218,7 @@ func (c *shape) config(scenario string, s *site) (load.Config, error) {
 	cfg.Requests, cfg.Duration, cfg.Sockets, cfg.Window = c.Requests, c.Duration, c.Sockets, c.Window
 	cfg.Rate, cfg.MaxInFlight, cfg.Expires, cfg.Accept = c.Rate, c.InFlight, c.Expires, c.Accept
 	cfg.Hold, cfg.Prepare, cfg.Run, cfg.Check, cfg.AskAll = c.Hold, c.Prepare, c.Run, c.Check, c.AskAll
-	cfg.Near, cfg.Domain = c.Near, s.domain
+	cfg.Near, cfg.Devices, cfg.Domain = c.Near, c.Devices, s.domain
 	cfg.Retry = c.Retry || scenario == load.Storm || scenario == load.Mix
 	cfg.Interval, cfg.Settle = c.Interval, c.Settle
 	if cfg.Interval == 0 && (c.Rate > 0 || scenario == load.Storm) {

@@ -32,9 +32,11 @@ type origin struct {
 // none, and whether anything has changed.
 func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Record, o origin, after *effects) (*entry, bool) {
 	e := s.entry(aor)
-	before := &messages.Record{Aor: aor}
+	var before *messages.Record
 	if e != nil {
 		before = e.rec
+	} else {
+		before = &messages.Record{Aor: aor}
 	}
 	owner, backup := v.place(aor)
 	holder := owner == v.self || backup == v.self

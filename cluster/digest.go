@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -10,12 +11,18 @@ import (
 )
 
 // Digests find what slipped through: at the same node times every node sums up
-// what it shares with each peer and sends the sums; where a bucket differs,
-// both sides offer what is in it (rule 10).
+// what it shares with each peer and sends the sums; where a bucket differs, the
+// sums of its parts are compared, and both sides offer what is in those that
+// differ (rule 10). So a difference costs about as much as it is large: with a
+// million users, a thousand that differ are in nearly every bucket of a digest.
 
 const (
 	// digestBuckets is how many sums a digest has at most, a power of two: 16 KiB of them.
 	digestBuckets = 2048
+	// fineBuckets is into how many parts a table is summed up at most, a power of two.
+	fineBuckets = 1 << 16
+	// bucketRecords is about how many records a part is to have.
+	bucketRecords = 4
 	// digestMarginMS leaves out what is too young to have reached everybody.
 	digestMarginMS = 5000
 	// digestRecords is how many records are summed in one tick.
@@ -44,7 +51,7 @@ func (c *Core) tickDigests(now int64) {
 	if slot := now / every * every; d.slot != slot {
 		first := d.slot == 0
 		d.slot, d.view, d.next, d.done = slot, v.digest, 0, first || !c.settled.Load()
-		d.sums, d.early = make(sums), make(map[string]*messages.Digests)
+		d.sums, d.early = c.newSums(v), make(map[string]*messages.Digests)
 	}
 	if d.done || d.view != v.digest {
 		d.mu.Unlock()
@@ -65,7 +72,7 @@ func (c *Core) tickDigests(now int64) {
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && c.cfg.Name < p.name {
 			// One side sends: the other finds the differences and says them.
-			c.event(p, &messages.Digests{SlotMs: slot, View: v.digest, Buckets: mine.packed(p.name)})
+			c.event(p, &messages.Digests{SlotMs: slot, View: v.digest, Buckets: mine.packed(p.name, digestBuckets)})
 		}
 	}
 	for from, m := range early {
@@ -92,11 +99,44 @@ func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
 	return len(all)
 }
 
-// sums are what is shared with members, by name and bucket.
-type sums map[string][]uint64
+// sums are what is shared with members.
+type sums struct {
+	// width is the number of buckets, a power of two.
+	width int
+	with  map[string]*shared // by name
+}
+
+// shared is what is shared with one member: sums by bucket, of how many records.
+type shared struct {
+	sums    []uint64
+	records int
+}
+
+// newSums are for a walk through the table as it is; with many records they are finer.
+func (c *Core) newSums(v *view) sums {
+	records := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		records += len(s.entries)
+		s.mu.Unlock()
+	}
+	// A record is shared with one or two of the others.
+	return sums{bucketsFor(2*records/max(1, len(v.nodes)-1), digestBuckets, fineBuckets), make(map[string]*shared)}
+}
+
+// bucketsFor is how many buckets records are worth.
+func bucketsFor(records, least, most int) int {
+	size := least
+	for size < records/bucketRecords && size < most {
+		size *= 2
+	}
+	return size
+}
 
 // sum adds a record to the sums of those who share it.
 func (c *Core) sum(v *view, e *entry, rec *messages.Record, all sums) {
+	key := xxh3.HashString(e.aor)
 	c.eachShared(v, rec, func(i int, scope string) {
 		h := e.hash
 		if scope != "" {
@@ -105,17 +145,26 @@ func (c *Core) sum(v *view, e *entry, rec *messages.Record, all sums) {
 		if h == 0 {
 			return
 		}
-		of := all[v.nodes[i].Name]
-		if of == nil {
-			of = make([]uint64, digestBuckets)
-			all[v.nodes[i].Name] = of
+		with := all.with[v.nodes[i].Name]
+		if with == nil {
+			with = &shared{sums: make([]uint64, all.width)}
+			all.with[v.nodes[i].Name] = with
 		}
+		with.records++
 		// Mixed with the AoR: two records of one bucket must not make up for each other.
-		of[bucket(e.aor)] += score(h, xxh3.HashString(e.aor))
+		with.sums[key%uint64(all.width)] += score(h, key)
 	})
 }
 
-// fold makes fewer buckets of sums, about one for four records.
+// of are the sums of what is shared with a member, nil if that is nothing.
+func (all sums) of(name string) []uint64 {
+	if with := all.with[name]; with != nil {
+		return with.sums
+	}
+	return nil
+}
+
+// fold makes fewer buckets of sums.
 func fold(of []uint64, size int) []uint64 {
 	if len(of) <= size {
 		return of
@@ -127,44 +176,71 @@ func fold(of []uint64, size int) []uint64 {
 	return out
 }
 
-// packed are the sums to send: as many buckets as the records are worth.
-func (all sums) packed(name string) []uint64 {
-	of, used := all[name], 0
-	for _, s := range of {
-		if s != 0 {
-			used++
-		}
+// packed are the sums to send: as many buckets as the records are worth, most at most.
+func (all sums) packed(name string, most int) []uint64 {
+	with := all.with[name]
+	if with == nil {
+		return nil
 	}
-	size := 16
-	for size < used && size < digestBuckets {
-		size *= 2
-	}
-	return fold(of, size)
+	return fold(with.sums, bucketsFor(with.records, 16, min(most, all.width)))
 }
 
-// differing compares this node's sums with a peer's, in the peer's number of
+// differing compares this node's sums with a peer's, in the smaller number of
 // buckets; no sums at all are zeros.
 func differing(mine, theirs []uint64) (buckets []uint32, of int) {
-	of = len(theirs)
-	if of == 0 {
-		of = digestBuckets
+	switch {
+	case len(mine) == 0 && len(theirs) == 0:
+		return nil, digestBuckets
+	case len(theirs) == 0:
+		theirs = make([]uint64, len(mine))
+	case len(mine) == 0:
+		mine = make([]uint64, len(theirs))
 	}
-	mine = fold(mine, of)
-	at := func(s []uint64, i int) uint64 {
-		if i < len(s) {
-			return s[i]
-		}
-		return 0
-	}
+	of = min(len(mine), len(theirs))
+	mine, theirs = fold(mine, of), fold(theirs, of)
 	for i := range of {
-		if at(mine, i) != at(theirs, i) {
+		if mine[i] != theirs[i] {
 			buckets = append(buckets, uint32(i))
 		}
 	}
 	return buckets, of
 }
 
-func bucket(aor string) int { return int(xxh3.HashString(aor) % digestBuckets) }
+// parts are the sums of the parts of some buckets, as Differs has them.
+func parts(mine []uint64, buckets []uint32, of int) (sums []uint64) {
+	for _, b := range buckets {
+		for i := int(b); i < len(mine); i += of {
+			sums = append(sums, mine[i])
+		}
+	}
+	return sums
+}
+
+// differingParts compares this node's sums with a peer's parts, in the smaller
+// number of them; false if those make no sense.
+func differingParts(mine []uint64, m *messages.Differs) (buckets []uint32, of int, ok bool) {
+	coarse, fine := int(m.Of), int(m.Fine)
+	if bits.OnesCount(uint(coarse)) != 1 || bits.OnesCount(uint(fine)) != 1 || fine < coarse || fine > fineBuckets ||
+		len(m.Sums) != len(m.Buckets)*(fine/coarse) {
+		return nil, 0, false
+	}
+	of = min(fine, max(len(mine), coarse))
+	theirs := make(map[uint32]uint64)
+	for n, sum := range m.Sums {
+		i := int(m.Buckets[n/(fine/coarse)]) + n%(fine/coarse)*coarse
+		theirs[uint32(i%of)] += sum
+	}
+	if len(mine) > 0 {
+		mine = fold(mine, of)
+	}
+	for i, sum := range theirs {
+		if int(i) >= len(mine) && sum != 0 || int(i) < len(mine) && mine[i] != sum {
+			buckets = append(buckets, i)
+		}
+	}
+	slices.Sort(buckets)
+	return buckets, of, true
+}
 
 // newest is the node time of the last change of a record, as both sides see it.
 func newest(r *messages.Record) int64 {
@@ -236,34 +312,56 @@ func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
 		d.mu.Unlock()
 		return
 	}
-	mine, same := d.sums[from], m.SlotMs == d.slot && d.view == v.digest
+	mine, same := d.sums.of(from), m.SlotMs == d.slot && d.view == v.digest
 	d.mu.Unlock()
-	if !same {
+	p := v.peer(from)
+	if !same || p == nil {
 		return
 	}
-	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View}
 	buckets, of := differing(mine, m.Buckets)
-	out.Buckets, out.Of = buckets, uint32(of)
-	if p := v.peer(from); p != nil && len(out.Buckets) > 0 {
-		c.event(p, out)
-		c.offerBuckets(now, v, p, buckets, of)
+	if len(buckets) == 0 {
+		return
+	}
+	out := &messages.Differs{SlotMs: m.SlotMs, View: m.View, Buckets: buckets, Of: uint32(of)}
+	if len(mine) > of {
+		// The peer names the parts that differ, and only then is anything offered.
+		out.Fine, out.Sums = uint32(len(mine)), parts(mine, buckets, of)
+	}
+	c.event(p, out)
+	if out.Fine == 0 {
+		c.offerBuckets(now, v, p, buckets, of, m.SlotMs-digestMarginMS)
 	}
 }
 
-// onDiffers offers what is in the buckets that differ.
+// onDiffers offers what is in the buckets that differ, or first finds the parts that do.
 func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
 	v := c.view.Load()
-	if p := v.peer(from); p != nil && m.View == v.digest && m.Of > 0 {
-		c.offerBuckets(now, v, p, m.Buckets, int(m.Of))
+	p := v.peer(from)
+	if p == nil || m.View != v.digest || m.Of == 0 {
+		return
 	}
+	buckets, of := m.Buckets, int(m.Of)
+	if m.Fine != 0 {
+		d := &c.digests
+		d.mu.Lock()
+		mine, same := d.sums.of(from), m.SlotMs == d.slot && d.done && d.view == v.digest
+		d.mu.Unlock()
+		var ok bool
+		if buckets, of, ok = differingParts(mine, m); !ok || !same || len(buckets) == 0 {
+			return // the next digest shows what is left
+		}
+		c.event(p, &messages.Differs{SlotMs: m.SlotMs, View: m.View, Buckets: buckets, Of: uint32(of)})
+	}
+	c.offerBuckets(now, v, p, buckets, of, m.SlotMs-digestMarginMS)
 }
 
-// offerBuckets offers a peer all that it shares in some buckets.
-func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, of int) {
+// offerBuckets offers a peer all that it shares in some buckets and that has not
+// changed after a node time.
+func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, of int, until int64) {
 	c.stats.Differing.Add(int64(len(buckets)))
-	want := make(map[int]bool, len(buckets))
+	want := make(map[uint64]bool, len(buckets))
 	for _, b := range buckets {
-		want[int(b)] = true
+		want[uint64(b)] = true
 	}
 	var room messages.RecordRoom
 	for i := range c.shards {
@@ -271,12 +369,15 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, o
 		for some := range slices.Chunk(s.all(), scanChunk) {
 			s.mu.Lock()
 			for _, e := range some {
-				if e.gone || !want[bucket(e.aor)%of] {
+				if e.gone || !want[xxh3.HashString(e.aor)%uint64(of)] {
 					continue
 				}
-				c.eachShared(v, e.read(&room), func(i int, _ string) {
+				rec := e.read(&room)
+				if newest(rec) > until {
+					continue
+				}
+				c.eachShared(v, rec, func(i int, _ string) {
 					if v.nodes[i].peer == p {
-						s.unpack(e)
 						c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
 					}
 				})

@@ -107,7 +107,8 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		done(nil)
 		return
 	}
-	var after effects
+	var room [4]func()
+	after := effects(room[:0])
 	v := c.view.Load()
 	s := c.shard(rec.Aor)
 	s.mu.Lock()
@@ -120,13 +121,7 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		after.add(func() { done(nil) })
 	} else {
 		e.stored = true
-		kept := c.keptHere(v, e)
-		stored := func(err error) {
-			if err == nil && kept != nil {
-				kept.peer.bulk.ack(kept.item)
-			}
-			done(err)
-		}
+		stored := c.keptHere(v, e, done)
 		if c.parts.Store.Keeps() {
 			c.parts.Store.Put(part(e.rec, c.cfg.Name), stored)
 		} else {
@@ -137,22 +132,22 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 	after.run()
 }
 
-// keptAck is the word for an owner that this edge has stored its part.
-type keptAck struct {
-	peer *neighbor
-	item *messages.AckItem
-}
-
-// keptHere is what the owner is told when this edge's part of e is stored; nil
-// if the owner is here, or pushes to this node anyway. e's shard is locked.
-func (c *Core) keptHere(v *view, e *entry) *keptAck {
+// keptHere is done with a word to the owner that this edge's part of e is
+// stored; done alone if the owner is here, or pushes to this node anyway. e's
+// shard is locked.
+func (c *Core) keptHere(v *view, e *entry, done func(error)) func(error) {
 	owner, backup := v.place(e.aor)
 	if owner == none || owner == v.self || backup == v.self {
-		return nil
+		return done
 	}
-	return &keptAck{v.nodes[owner].peer, &messages.AckItem{
-		Aor: e.aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name),
-	}}
+	peer := v.nodes[owner].peer
+	item := &messages.AckItem{Aor: e.aor, Edge: c.cfg.Name, Hash: hashPart(e.rec, c.cfg.Name)}
+	return func(err error) {
+		if err == nil {
+			peer.bulk.ack(item)
+		}
+		done(err)
+	}
 }
 
 // holds tells whether all of part is in rec already, by identity: what this node
@@ -215,7 +210,12 @@ func (c *Core) Load(now int64) error {
 		defer s.mu.Unlock()
 		if e, _ := c.apply(now, v, s, rec.Aor, in, origin{keeps: true}, &after); e != nil {
 			e.stored = true
-			c.store(e, rec)
+			if !onlyVouched(rec, e.rec) {
+				c.store(e, rec)
+			}
+		}
+		if len(s.unpacked) >= unpackedRoom {
+			s.pack()
 		}
 		return nil
 	})
@@ -223,4 +223,11 @@ func (c *Core) Load(now int64) error {
 		return fmt.Errorf("cluster: load leases: %w", err)
 	}
 	return nil
+}
+
+// onlyVouched tells that loaded has what is on disk, vouched for again. That
+// need not be written: the next process vouches for what it loads anyway, with
+// an incarnation above this one.
+func onlyVouched(disk, loaded *messages.Record) bool {
+	return len(loaded.Leases) == len(disk.Leases) && len(loaded.Ended) == len(disk.Ended) && loaded.Floor == disk.Floor
 }

@@ -138,7 +138,8 @@ func (c *Core) handle(h Handler, rq *request) {
 // when it has been completed (rule 11). A stand-in's Locate need not wait: what
 // it finds counts, and if it finds nothing it completes itself then.
 func (c *Core) serve(now int64, v *view, rq *request) {
-	var after effects
+	var room [4]func()
+	after := effects(room[:0])
 	s := c.shard(rq.aor)
 	s.mu.Lock()
 	_, lookup := rq.msg.(*messages.Locate)
@@ -166,24 +167,23 @@ func (s *shard) completed(aor string, round uint64) bool {
 // execute asks the grains, and sees to the copies before it lets the reply go. s is locked.
 func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
 	e := s.entry(rq.aor)
-	rec := &messages.Record{Aor: rq.aor}
-	if e != nil {
-		rec = e.rec
-	}
 	if kind := adds(rq.msg); kind != 0 && !c.makeRoom(now, s, e, kind) {
 		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys")) })
 		return
 	}
+	var rec *messages.Record
 	if e != nil {
 		rec = e.rec
+	} else {
+		rec = &messages.Record{Aor: rq.aor}
 	}
-	incarnation := v.incarnation
+	incarnation := v.incarnationOf
 	if c.off.OldLivesCount {
 		incarnation = nil
 	}
 	a := c.parts.Grains.Answer(&Question{
 		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
-		FailedMember: len(v.failed) > 0, LiveEdge: v.live, EdgeIncarnation: incarnation,
+		FailedMember: len(v.failed) > 0, LiveEdge: v.isLive, EdgeIncarnation: incarnation,
 		AcceptedMS: func(key []byte) int64 { return s.accepted.at(s.entry(rq.aor), key) },
 		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
 	})

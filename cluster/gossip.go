@@ -96,6 +96,7 @@ type Gossip struct {
 	log      *slog.Logger
 	ml       *memberlist.Memberlist
 	self     netip.AddrPort // as others dial it
+	reach    *reach
 
 	// kick tells Run that something changed; one slot, as Run looks at everything.
 	kick chan struct{}
@@ -141,7 +142,7 @@ func NewGossip(cfg GossipConfig, onChange func([]Member), log *slog.Logger) (*Go
 			return nil, fmt.Errorf("gossip: Bind %s: %w", cfg.Bind, err)
 		}
 	}
-	g := &Gossip{cfg: cfg, onChange: onChange, log: log, kick: make(chan struct{}, 1), meta: metaOf(cfg.Self)}
+	g := &Gossip{cfg: cfg, onChange: onChange, log: log, kick: make(chan struct{}, 1), meta: metaOf(cfg.Self), reach: newReach(log)}
 	largest := proto.CloneOf(g.meta)
 	largest.Draining = true
 	if n := proto.Size(largest); n > memberlist.MetaMaxSize {
@@ -335,6 +336,41 @@ func (g *Gossip) Close() error {
 		return nil
 	}
 	return g.ml.Shutdown()
+}
+
+// GossipStats is how well a node finds the others.
+type GossipStats struct {
+	// Unreachable counts addresses of the join list through which this node
+	// cannot join, for some seconds at least, and which no live member has.
+	Unreachable int
+	// Strangers counts messages of nodes that have another secret, or none.
+	Strangers uint64
+}
+
+// Stats may be asked for at any time after Listen.
+func (g *Gossip) Stats() GossipStats {
+	g.mu.Lock()
+	live := g.ros.liveAddrs()
+	g.mu.Unlock()
+	live[g.self.String()] = true
+	var s GossipStats
+	s.Unreachable, s.Strangers = g.reach.numbers(live, time.Now())
+	return s
+}
+
+// ErrAlone is the trouble of a node that was told of others and is with none.
+var ErrAlone = errors.New("this node is alone: it cannot join")
+
+// Trouble is ErrAlone, with where and why, if that has lasted for some seconds.
+func (g *Gossip) Trouble() error {
+	g.mu.Lock()
+	live := g.ros.liveAddrs()
+	g.mu.Unlock()
+	live[g.self.String()] = true
+	if len(live) > 1 {
+		return nil
+	}
+	return g.reach.trouble(time.Now())
 }
 
 // Leave tells all members that this node goes for good, so that nobody

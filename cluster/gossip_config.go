@@ -40,7 +40,7 @@ func (g *Gossip) memberlistConfig() (*memberlist.Config, error) {
 	if g.cfg.Keys != nil && g.cfg.Keys.Secure {
 		c.SecretKey = g.cfg.Keys.Gossip
 	}
-	c.Logger = quietLogger(g.log)
+	c.Logger = quietLogger(g.log, g.reach)
 	d := &gossipDelegate{g: g}
 	c.Delegate, c.Events, c.Alive = d, d, d
 	return c, nil

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/memberlist"
 	"google.golang.org/protobuf/proto"
@@ -114,16 +116,23 @@ func (d *gossipDelegate) NotifyMsg(buf []byte) {
 func (d *gossipDelegate) GetBroadcasts(int, int) [][]byte { return nil }
 
 // quietLogger turns what memberlist says into Debug: the facts of interest
-// come as events.
-func quietLogger(l *slog.Logger) *log.Logger {
-	return log.New(slogWriter{l}, "", 0)
+// come as events, but for strangers, of whom it only speaks.
+func quietLogger(l *slog.Logger, r *reach) *log.Logger {
+	return log.New(slogWriter{l, r}, "", 0)
 }
 
-type slogWriter struct{ log *slog.Logger }
+type slogWriter struct {
+	log   *slog.Logger
+	reach *reach
+}
 
 var _ io.Writer = slogWriter{}
 
 func (w slogWriter) Write(b []byte) (int, error) {
-	w.log.Debug("memberlist", "said", string(b))
+	said := strings.TrimSpace(string(b))
+	w.log.Debug("memberlist", "said", said)
+	if what, ok := strings.CutPrefix(said, "[ERR] memberlist: "); ok && foreignSecret(what) {
+		w.reach.stranger(what, time.Now())
+	}
 	return len(b), nil
 }

@@ -45,26 +45,31 @@ func (g *Gossip) joinRound(ctx context.Context, waits map[string]*joinWait) {
 		return
 	}
 	live[g.self.String()] = true
+	alone := len(live) == 1
 	now := time.Now()
-	addrs := map[string]bool{}
+	addrs := map[string]string{} // to dial, with the entry of the join list that it is from
 	for _, m := range failed {
 		if m.Gossip != "" && !live[m.Gossip] && due(waits, m.Gossip, now) {
-			addrs[m.Gossip] = true
+			addrs[m.Gossip] = ""
 		}
 	}
 	for _, host := range g.cfg.Join {
 		if !due(waits, host, now) {
 			continue
 		}
-		for _, addr := range g.resolve(ctx, host) {
-			if !live[addr] {
-				addrs[addr] = true
+		found := g.resolve(ctx, host)
+		g.reach.resolved(host, found, alone, now)
+		for _, addr := range found {
+			if live[addr] {
+				g.reach.tried(host, addr, "", alone, now)
+			} else {
+				addrs[addr] = host
 			}
 		}
 	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, joinAtOnce) // taken before a dial, given back after it
-	for addr := range addrs {
+	for addr, host := range addrs {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -73,8 +78,12 @@ func (g *Gossip) joinRound(ctx context.Context, waits map[string]*joinWait) {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if _, err := g.ml.Join([]string{addr}); err != nil {
+			_, err := g.ml.Join([]string{addr})
+			if err != nil {
 				g.log.Debug("join", "addr", addr, "err", err)
+			}
+			if host != "" && ctx.Err() == nil {
+				g.reach.tried(host, addr, whyNot(err, addr), alone, time.Now())
 			}
 		})
 	}

@@ -222,6 +222,9 @@ func TestRule22_AboveTheCapOfAPeerRequestsAreRefusedAndItRecovers(t *testing.T) 
 	if got["FAILURE_CODE_OVERLOADED"] != 80 || got["FAILURE_CODE_RETRY"] != 20 {
 		t.Errorf("registers to silent holders: %v", got)
 	}
+	if n := w.nodes[0].core.Stats().Overloaded.Load(); n < 80 {
+		t.Errorf("%d were counted as refused, want 80", n)
+	}
 	got = w.flood(100, w.nodes[0], locate, same)
 	if n := got["FAILURE_CODE_OVERLOADED"] + got["FAILURE_CODE_RETRY"]; n != 100 || got["FAILURE_CODE_OVERLOADED"] < 60 {
 		t.Errorf("lookups of silent holders: %v", got)
@@ -272,6 +275,9 @@ func TestRule22_AboveTheCapOfTheGateWritesAreRefusedAndLookupsAreNot(t *testing.
 	w.run(1000)
 	if refused != 30 || found != 1 {
 		t.Errorf("refused %d writes, want 30; found %d, want 1", refused, found)
+	}
+	if n := owner.core.Stats().Overloaded.Load(); n < 30 { // some came again
+		t.Errorf("%d were counted as refused, want 30", n)
 	}
 	end()
 	w.run(3000)

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -66,6 +67,37 @@ func TestPeers1_6_1_BroadcastsAreBoundedWhileMembersChange(t *testing.T) {
 		t.Errorf("in the settled view %d were asked for at all nodes", n)
 	}
 	t.Logf("%d of %d lookups were asked of all nodes during the change", during, users)
+}
+
+// Where all nodes woke up nobody knows surely, and all are asked about each user;
+// above the cap lookups are refused, counted, and answered when they come again.
+func TestRule11_AboveTheCapOfBroadcastsQuestionsComeAgain(t *testing.T) {
+	w := newWorld(t, 2, 6)
+	w.cfg = func(c *cluster.Config) { c.MaxBroadcasts = 1 }
+	w.settle()
+	woken := w.nodes[0]
+	var aors []string
+	for i := 0; len(aors) < 20; i++ {
+		aor := fmt.Sprintf("sip:lost%d@example.com", i)
+		if owner, _ := w.holders(woken, aor); owner == woken {
+			aors = append(aors, aor)
+		}
+	}
+	// Nobody confirms its view for now.
+	end := w.filter(func(_, _ string, env *messages.Envelope) bool { return !strings.HasPrefix(env.Type, "hereis.Report") })
+	for _, n := range w.nodes {
+		n.core.Woke(w.now)
+	}
+	answers := 0
+	for _, aor := range aors {
+		woken.core.Ask(w.now, aor, &messages.Locate{Aor: aor}, 0, func(proto.Message, error) { answers++ })
+	}
+	w.run(500)
+	end()
+	w.runUntil(10_000, "all are answered", func() bool { return answers == len(aors) })
+	if n := woken.core.Stats().BroadcastsRefused.Load(); n == 0 {
+		t.Errorf("none of %d was counted as refused", len(aors))
+	}
 }
 
 func TestPeers1_6_3_AnOfflineUserIsANoAtOnce(t *testing.T) {

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"hereis/cluster"
@@ -253,35 +254,88 @@ func TestRule10_DigestsFindWhatSlippedThrough(t *testing.T) {
 	w.settle()
 	d := newDevice("sip:slip@example.com", "slip")
 	owner, backup := w.holders(w.nodes[0], d.aor)
-	// The owner believes the backup's acknowledgement of a copy that it never got.
-	var round uint64
-	for _, m := range owner.core.MemberStatus(w.now) {
-		if m.Name == backup.name {
-			round = m.Round
-		}
-	}
-	decide := w.net.Decide
-	w.net.Decide = func(from, to string, env *messages.Envelope) cluster.Fate {
-		if m, err := env.Open(); err == nil && to == backup.name {
-			if p, ok := m.(*messages.Push); ok {
-				ack := &messages.Ack{Incarnation: backup.inc, Round: round}
-				for _, item := range p.Items {
-					ack.Items = append(ack.Items, &messages.AckItem{Aor: item.Aor, Hash: item.Hash, Edge: item.Edge, Holder: true})
-				}
-				forged, _ := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, ack)
-				w.after(1, func() { w.node(from).core.Receive(w.now, backup.name, forged) })
-				return cluster.Fate{}
-			}
-		}
-		return decide(from, to, env)
-	}
+	slip := w.slipThrough(backup, func(string) bool { return true })
 	w.mustRegister(d, owner, 3600)
 	w.run(1000)
-	w.net.Decide = decide
+	slip()
 	if backup.core.Record(d.aor) != nil {
 		t.Fatal("the copy arrived all the same")
 	}
 	w.runUntil(65_000, "repaired", func() bool { return backup.core.Record(d.aor) != nil })
+}
+
+// With many users a few that differ are in many buckets, and yet only these
+// are offered, and few others.
+func TestRule10_DigestsOfManyUsersOfferWhatDiffers(t *testing.T) {
+	const users, lost = 16_000, 1000
+	w := newWorld(t, 1, 2)
+	w.settle()
+	missing := make(map[string]bool)
+	end := w.slipThrough(w.nodes[1], func(aor string) bool { return missing[aor] })
+	for i := range users {
+		d := newDevice(fmt.Sprintf("sip:m%d@example.com", i), "m")
+		if owner, _ := w.holders(w.nodes[0], d.aor); owner == w.nodes[0] && len(missing) < lost {
+			missing[d.aor] = true
+		}
+		w.register(d, w.nodes[0], 3600, func(bool, *messages.Failure) {})
+		if i%100 == 0 {
+			w.run(10)
+		}
+	}
+	w.run(1000)
+	end()
+	offered := func() (n int64) {
+		for _, m := range w.nodes {
+			n += m.core.Stats().Offers.Load()
+		}
+		return n
+	}
+	before, gone := offered(), 0
+	for aor := range missing {
+		if w.nodes[1].core.Record(aor) == nil {
+			gone++
+		}
+	}
+	if gone < lost/2 {
+		t.Fatalf("%d of %d copies have not arrived, want most", gone, lost)
+	}
+	w.runUntil(65_000, "repaired", func() bool {
+		for aor := range missing {
+			if w.nodes[1].core.Record(aor) == nil {
+				return false
+			}
+		}
+		return true
+	})
+	if got := offered() - before; got > 6*lost {
+		t.Errorf("%d records were offered for %d that differed, of %d", got, gone, users)
+	}
+}
+
+// slipThrough loses what is pushed of some AoRs to a node, and makes the pusher
+// believe in its acknowledgement.
+func (w *world) slipThrough(to *simNode, which func(aor string) bool) (end func()) {
+	decide := w.net.Decide
+	w.net.Decide = func(from, name string, env *messages.Envelope) cluster.Fate {
+		m, err := env.Open()
+		p, ok := m.(*messages.Push)
+		if err != nil || !ok || name != to.name || !slices.ContainsFunc(p.Items, func(i *messages.PushItem) bool { return which(i.Aor) }) {
+			return decide(from, name, env)
+		}
+		ack := &messages.Ack{Incarnation: to.inc, Batch: p.Batch}
+		for _, m := range w.node(from).core.MemberStatus(w.now) {
+			if m.Name == to.name {
+				ack.Round = m.Round
+			}
+		}
+		for _, item := range p.Items {
+			ack.Items = append(ack.Items, &messages.AckItem{Aor: item.Aor, Hash: item.Hash, Edge: item.Edge, Holder: true})
+		}
+		forged, _ := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, ack)
+		w.after(1, func() { w.node(from).core.Receive(w.now, to.name, forged) })
+		return cluster.Fate{}
+	}
+	return func() { w.net.Decide = decide }
 }
 
 func TestRule11_AFreshOwnerAsksBeforeItAnswers(t *testing.T) {

@@ -39,10 +39,10 @@ type scan struct {
 func (c *Core) beginScan(v *view) {
 	c.scan.since = append(c.scan.since, v)
 	c.scan.again = false
-	c.restartScan()
+	c.restartScan(v)
 }
 
-func (c *Core) restartScan() {
+func (c *Core) restartScan(v *view) {
 	all := 0
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -51,7 +51,7 @@ func (c *Core) restartScan() {
 		s.mu.Unlock()
 	}
 	c.scan.each = max(scanRecords, all/scanTicks)
-	c.scan.next, c.scan.rest, c.scan.active, c.scan.sums = 0, nil, true, make(sums)
+	c.scan.next, c.scan.rest, c.scan.active, c.scan.sums = 0, nil, true, c.newSums(v)
 }
 
 // sumAgain starts a walk for the sums alone, after the present one if there is one.
@@ -59,7 +59,7 @@ func (c *Core) sumAgain() {
 	if c.scan.active && c.scan.next > 0 {
 		c.scan.again = true
 	} else if !c.scan.active {
-		c.restartScan()
+		c.restartScan(c.view.Load())
 	}
 }
 

@@ -55,7 +55,7 @@ type Store interface {
 	// Keeps tells whether Put keeps anything: at the level "memory" there is
 	// nothing to wait for.
 	Keeps() bool
-	// Load calls f for every stored record, before Run.
+	// Load calls f for every stored record, before Run; from several goroutines at once, if it likes.
 	Load(f func(*messages.Record) error) error
 	// Err is the failure that keeps the store from writing, or nil.
 	Err() error

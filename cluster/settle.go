@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"hereis/messages"
@@ -88,8 +89,8 @@ func (c *Core) answerReports(now int64, v *view) {
 		if !p.compared {
 			p.compared = true
 			c.hurry(p)
-			if buckets, of := differing(c.scan.sums[p.name], p.wants.Buckets); len(buckets) > 0 {
-				c.offerBuckets(now, v, p, buckets, of)
+			if buckets, of := differing(c.scan.sums.of(p.name), p.wants.Buckets); len(buckets) > 0 {
+				c.offerBuckets(now, v, p, buckets, of, math.MaxInt64)
 			}
 		}
 		if c.owes(p) {
@@ -249,7 +250,7 @@ func (c *Core) askReports(now int64, v *view) {
 		if _, ok := st.reported[v.nodes[i].Name]; i != v.self && (!ok || len(st.reported) == len(v.nodes)-1) {
 			c.event(v.nodes[i].peer, &messages.Report{
 				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
-				Quarantines: flapping, Buckets: c.scan.sums.packed(v.nodes[i].Name),
+				Quarantines: flapping, Buckets: c.scan.sums.packed(v.nodes[i].Name, fineBuckets),
 			})
 		}
 	}

@@ -31,6 +31,9 @@ type view struct {
 	placeable []int
 	// failed are the remembered members that are not live.
 	failed []Member
+	// isLive and incarnationOf are the methods live and incarnation as values, which each question is given.
+	isLive        func(name string) bool
+	incarnationOf func(name string) uint64
 }
 
 type viewNode struct {
@@ -63,6 +66,7 @@ func newView(round uint64, self Member, list []Member, without func(name string)
 	v.self = v.index(self.Name)
 	v.placeable = placeable(v.nodes, without)
 	v.digest = v.sum()
+	v.isLive, v.incarnationOf = v.live, v.incarnation
 	return v
 }
 

@@ -572,6 +572,330 @@ func (*StateLost) Descriptor() ([]byte, []int) {
 	return file_messages_event_state_proto_rawDescGZIP(), []int{5}
 }
 
+// DialogEnded tells the node that follows a call that it is over, from one that
+// a BYE came by in its place. Reply: DialogEndedHeard, whether or not the node
+// follows such a call.
+type DialogEnded struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	CallId string                 `protobuf:"bytes,1,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// The tags of the dialog, in the order of the BYE.
+	FromTag       string `protobuf:"bytes,2,opt,name=from_tag,json=fromTag,proto3" json:"from_tag,omitempty"`
+	ToTag         string `protobuf:"bytes,3,opt,name=to_tag,json=toTag,proto3" json:"to_tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialogEnded) Reset() {
+	*x = DialogEnded{}
+	mi := &file_messages_event_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialogEnded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialogEnded) ProtoMessage() {}
+
+func (x *DialogEnded) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialogEnded.ProtoReflect.Descriptor instead.
+func (*DialogEnded) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DialogEnded) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *DialogEnded) GetFromTag() string {
+	if x != nil {
+		return x.FromTag
+	}
+	return ""
+}
+
+func (x *DialogEnded) GetToTag() string {
+	if x != nil {
+		return x.ToTag
+	}
+	return ""
+}
+
+// DialogEndedHeard answers DialogEnded.
+type DialogEndedHeard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DialogEndedHeard) Reset() {
+	*x = DialogEndedHeard{}
+	mi := &file_messages_event_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DialogEndedHeard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DialogEndedHeard) ProtoMessage() {}
+
+func (x *DialogEndedHeard) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DialogEndedHeard.ProtoReflect.Descriptor instead.
+func (*DialogEndedHeard) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{7}
+}
+
+// Watchers asks a node for the subscriptions to a user that it serves, a page
+// of them. Reply: WatchersHere.
+type Watchers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Aor   string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
+	// Those with a higher id than this, in the order of ids.
+	After         uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Watchers) Reset() {
+	*x = Watchers{}
+	mi := &file_messages_event_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Watchers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Watchers) ProtoMessage() {}
+
+func (x *Watchers) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Watchers.ProtoReflect.Descriptor instead.
+func (*Watchers) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Watchers) GetAor() string {
+	if x != nil {
+		return x.Aor
+	}
+	return ""
+}
+
+func (x *Watchers) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+// WatchersHere answers Watchers.
+type WatchersHere struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Watchers []*ServedWatcher       `protobuf:"bytes,1,rep,name=watchers,proto3" json:"watchers,omitempty"`
+	// There are more, after the last of these.
+	More          bool  `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	NowMs         int64 `protobuf:"varint,3,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchersHere) Reset() {
+	*x = WatchersHere{}
+	mi := &file_messages_event_state_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchersHere) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchersHere) ProtoMessage() {}
+
+func (x *WatchersHere) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchersHere.ProtoReflect.Descriptor instead.
+func (*WatchersHere) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchersHere) GetWatchers() []*ServedWatcher {
+	if x != nil {
+		return x.Watchers
+	}
+	return nil
+}
+
+func (x *WatchersHere) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *WatchersHere) GetNowMs() int64 {
+	if x != nil {
+		return x.NowMs
+	}
+	return 0
+}
+
+// ServedWatcher is one subscription as its node has it.
+type ServedWatcher struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Event package, as "presence".
+	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	// AoR of the watcher, empty if it is not known; authenticated: it has been shown.
+	Watcher       string `protobuf:"bytes,3,opt,name=watcher,proto3" json:"watcher,omitempty"`
+	Authenticated bool   `protobuf:"varint,4,opt,name=authenticated,proto3" json:"authenticated,omitempty"`
+	// "active", "pending", "polite-block" or, for a member of a list, "rejected".
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// Node times in ms.
+	SinceMs   int64 `protobuf:"varint,6,opt,name=since_ms,json=sinceMs,proto3" json:"since_ms,omitempty"`
+	ExpiresMs int64 `protobuf:"varint,7,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	// AoR of the resource list that the user is watched by, empty if by none.
+	List          string `protobuf:"bytes,8,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServedWatcher) Reset() {
+	*x = ServedWatcher{}
+	mi := &file_messages_event_state_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServedWatcher) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServedWatcher) ProtoMessage() {}
+
+func (x *ServedWatcher) ProtoReflect() protoreflect.Message {
+	mi := &file_messages_event_state_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServedWatcher.ProtoReflect.Descriptor instead.
+func (*ServedWatcher) Descriptor() ([]byte, []int) {
+	return file_messages_event_state_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ServedWatcher) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ServedWatcher) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *ServedWatcher) GetWatcher() string {
+	if x != nil {
+		return x.Watcher
+	}
+	return ""
+}
+
+func (x *ServedWatcher) GetAuthenticated() bool {
+	if x != nil {
+		return x.Authenticated
+	}
+	return false
+}
+
+func (x *ServedWatcher) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ServedWatcher) GetSinceMs() int64 {
+	if x != nil {
+		return x.SinceMs
+	}
+	return 0
+}
+
+func (x *ServedWatcher) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *ServedWatcher) GetList() string {
+	if x != nil {
+		return x.List
+	}
+	return ""
+}
+
 var File_messages_event_state_proto protoreflect.FileDescriptor
 
 const file_messages_event_state_proto_rawDesc = "" +
@@ -625,7 +949,29 @@ const file_messages_event_state_proto_rawDesc = "" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x15\n" +
 	"\x06now_ms\x18\x04 \x01(\x03R\x05nowMs\x12\x1a\n" +
 	"\bwatching\x18\x05 \x03(\tR\bwatching\"\v\n" +
-	"\tStateLostB\x1aZ\x18hereis/messages;messagesb\x06proto3"
+	"\tStateLost\"X\n" +
+	"\vDialogEnded\x12\x17\n" +
+	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x19\n" +
+	"\bfrom_tag\x18\x02 \x01(\tR\afromTag\x12\x15\n" +
+	"\x06to_tag\x18\x03 \x01(\tR\x05toTag\"\x12\n" +
+	"\x10DialogEndedHeard\"2\n" +
+	"\bWatchers\x12\x10\n" +
+	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\"l\n" +
+	"\fWatchersHere\x121\n" +
+	"\bwatchers\x18\x01 \x03(\v2\x15.hereis.ServedWatcherR\bwatchers\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x15\n" +
+	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\"\xd9\x01\n" +
+	"\rServedWatcher\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05event\x18\x02 \x01(\tR\x05event\x12\x18\n" +
+	"\awatcher\x18\x03 \x01(\tR\awatcher\x12$\n" +
+	"\rauthenticated\x18\x04 \x01(\bR\rauthenticated\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x19\n" +
+	"\bsince_ms\x18\x06 \x01(\x03R\asinceMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\a \x01(\x03R\texpiresMs\x12\x12\n" +
+	"\x04list\x18\b \x01(\tR\x04listB\x1aZ\x18hereis/messages;messagesb\x06proto3"
 
 var (
 	file_messages_event_state_proto_rawDescOnce sync.Once
@@ -639,31 +985,37 @@ func file_messages_event_state_proto_rawDescGZIP() []byte {
 	return file_messages_event_state_proto_rawDescData
 }
 
-var file_messages_event_state_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_messages_event_state_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_messages_event_state_proto_goTypes = []any{
-	(*Publish)(nil),      // 0: hereis.Publish
-	(*Published)(nil),    // 1: hereis.Published
-	(*Subscribe)(nil),    // 2: hereis.Subscribe
-	(*Subscribed)(nil),   // 3: hereis.Subscribed
-	(*StateChanged)(nil), // 4: hereis.StateChanged
-	(*StateLost)(nil),    // 5: hereis.StateLost
-	(*Stamp)(nil),        // 6: hereis.Stamp
-	(*Record)(nil),       // 7: hereis.Record
-	(*Interest)(nil),     // 8: hereis.Interest
+	(*Publish)(nil),          // 0: hereis.Publish
+	(*Published)(nil),        // 1: hereis.Published
+	(*Subscribe)(nil),        // 2: hereis.Subscribe
+	(*Subscribed)(nil),       // 3: hereis.Subscribed
+	(*StateChanged)(nil),     // 4: hereis.StateChanged
+	(*StateLost)(nil),        // 5: hereis.StateLost
+	(*DialogEnded)(nil),      // 6: hereis.DialogEnded
+	(*DialogEndedHeard)(nil), // 7: hereis.DialogEndedHeard
+	(*Watchers)(nil),         // 8: hereis.Watchers
+	(*WatchersHere)(nil),     // 9: hereis.WatchersHere
+	(*ServedWatcher)(nil),    // 10: hereis.ServedWatcher
+	(*Stamp)(nil),            // 11: hereis.Stamp
+	(*Record)(nil),           // 12: hereis.Record
+	(*Interest)(nil),         // 13: hereis.Interest
 }
 var file_messages_event_state_proto_depIdxs = []int32{
-	6, // 0: hereis.Publish.stamp:type_name -> hereis.Stamp
-	7, // 1: hereis.Published.writes:type_name -> hereis.Record
-	6, // 2: hereis.Subscribe.stamp:type_name -> hereis.Stamp
-	8, // 3: hereis.Subscribe.interest:type_name -> hereis.Interest
-	7, // 4: hereis.Subscribed.state:type_name -> hereis.Record
-	7, // 5: hereis.Subscribed.writes:type_name -> hereis.Record
-	7, // 6: hereis.StateChanged.delta:type_name -> hereis.Record
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	11, // 0: hereis.Publish.stamp:type_name -> hereis.Stamp
+	12, // 1: hereis.Published.writes:type_name -> hereis.Record
+	11, // 2: hereis.Subscribe.stamp:type_name -> hereis.Stamp
+	13, // 3: hereis.Subscribe.interest:type_name -> hereis.Interest
+	12, // 4: hereis.Subscribed.state:type_name -> hereis.Record
+	12, // 5: hereis.Subscribed.writes:type_name -> hereis.Record
+	12, // 6: hereis.StateChanged.delta:type_name -> hereis.Record
+	10, // 7: hereis.WatchersHere.watchers:type_name -> hereis.ServedWatcher
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_messages_event_state_proto_init() }
@@ -679,7 +1031,7 @@ func file_messages_event_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_messages_event_state_proto_rawDesc), len(file_messages_event_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

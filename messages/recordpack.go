@@ -277,6 +277,7 @@ func (r *reader) varint() (v uint64) {
 		c := r.text[i]
 		v |= uint64(c&0x7f) << (7 * i)
 		if c < 0x80 {
+			r.bad = i == 9 && c > 1 // more than 64 bits
 			r.text = r.text[i+1:]
 			return v
 		}

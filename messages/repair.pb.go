@@ -798,7 +798,12 @@ type Differs struct {
 	View    uint64                 `protobuf:"fixed64,2,opt,name=view,proto3" json:"view,omitempty"`
 	Buckets []uint32               `protobuf:"varint,3,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
 	// How many buckets there were.
-	Of            uint32 `protobuf:"varint,4,opt,name=of,proto3" json:"of,omitempty"`
+	Of uint32 `protobuf:"varint,4,opt,name=of,proto3" json:"of,omitempty"`
+	// The sums that the sender has in these buckets, each divided into fine / of:
+	// for every bucket b those of b, b + of, b + 2 of, ... The receiver names the
+	// ones among them that differ; with none, both offer what is in the buckets.
+	Fine          uint32   `protobuf:"varint,5,opt,name=fine,proto3" json:"fine,omitempty"`
+	Sums          []uint64 `protobuf:"fixed64,6,rep,packed,name=sums,proto3" json:"sums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -859,6 +864,20 @@ func (x *Differs) GetOf() uint32 {
 		return x.Of
 	}
 	return 0
+}
+
+func (x *Differs) GetFine() uint32 {
+	if x != nil {
+		return x.Fine
+	}
+	return 0
+}
+
+func (x *Differs) GetSums() []uint64 {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
 }
 
 // Relay carries an envelope between two members that have no stream to each
@@ -988,12 +1007,14 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\aDigests\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
-	"\abuckets\x18\x03 \x03(\x06R\abuckets\"`\n" +
+	"\abuckets\x18\x03 \x03(\x06R\abuckets\"\x88\x01\n" +
 	"\aDiffers\x12\x17\n" +
 	"\aslot_ms\x18\x01 \x01(\x03R\x06slotMs\x12\x12\n" +
 	"\x04view\x18\x02 \x01(\x06R\x04view\x12\x18\n" +
 	"\abuckets\x18\x03 \x03(\rR\abuckets\x12\x0e\n" +
-	"\x02of\x18\x04 \x01(\rR\x02of\"G\n" +
+	"\x02of\x18\x04 \x01(\rR\x02of\x12\x12\n" +
+	"\x04fine\x18\x05 \x01(\rR\x04fine\x12\x12\n" +
+	"\x04sums\x18\x06 \x03(\x06R\x04sums\"G\n" +
 	"\x05Relay\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x1a\n" +

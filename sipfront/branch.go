@@ -121,6 +121,10 @@ func (b *branch) found(ways []wayOut, err error) {
 			b.f.best.add(b.f.ownReply(err))
 			return
 		}
+		if u := b.now.next(); u.scheme == "sips" {
+			b.f.best.insecure = true
+			return
+		}
 		b.dead()
 	}
 }
@@ -236,6 +240,9 @@ func (b *branch) final(r reply) {
 		return
 	case b.timedOut && r.status == 487:
 		f.best.silent = true
+	case r.status == 408 && !f.invite:
+		// RFC 4320 4.2: it is not passed on, whatever else there is.
+		f.best.silent = true
 	case r.status < 400 && f.redirect(&r):
 	default:
 		f.best.add(r)
@@ -280,8 +287,8 @@ func (b *branch) failed(err error) {
 	b.skipSpare()
 	if !b.cancelled {
 		f.best.silent = true
-		if len(b.ways) > 0 || len(b.targets) > 0 {
-			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next.
+		if !b.answered && (len(b.ways) > 0 || len(b.targets) > 0) {
+			// RFC 3263 4.3, RFC 5626 5.3: silence is a reason to try the next; a 100 was none.
 			b.try()
 			return
 		}

@@ -2,47 +2,48 @@ package sipfront
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"hereis/actors"
-	"hereis/messages"
 	"hereis/sipfront/event"
 )
 
 // What a node tells of the calls that enter the cluster by it, in the event
 // package "dialog" (RFC 4235), so that lamps show them whatever the phones
 // publish themselves. Each side that is a user of ours is a publication of this
-// node's, made, changed and withdrawn as the call goes on; watchers hear of it
-// as of any other. The call itself waits for none of it.
+// node's, made, changed and withdrawn as the call goes on (dialogtell.go);
+// watchers hear of it as of any other. The call itself waits for none of it.
+// A node that a call ends at in the place of this one says so (dialogelsewhere.go).
 
 const (
-	// dialogExpires is the life of such a publication, in seconds: what a node
-	// that has died told is over after that. It is refreshed at half of it.
-	dialogExpires = 600
-	// dialogLife is how long a call is followed whose BYE never comes by here.
+	// dialogLife is how long a call is followed whose end is never heard of.
 	dialogLife = 4 * time.Hour
-	// dialogWorkers is how many publications are under way at a time.
+	// dialogWorkers is how many publications, and how many words to other nodes,
+	// are under way at a time.
 	dialogWorkers = 16
-	// dialogTick is how often refreshes are looked for.
-	dialogTick = 30 * time.Second
+	// dialogTags bounds the answers to one INVITE that count: devices that have
+	// all taken the call.
+	dialogTags = 8
 )
 
 // dialogEvents follows calls. It is nil if nobody wants that.
 type dialogEvents struct {
 	s *Server
+	// tells has a piece of work for each side, farewells one for each node that
+	// must hear of an end.
+	tells, farewells *backlog
 
+	// mu may be held while a backlog is pushed to, never the other way round.
 	mu sync.Mutex
-	// calls by Call-ID and the caller's tag; MaxDialogs at most.
+	// calls are those that last, by Call-ID and the caller's tag.
 	calls map[string]*followedCall
-	// queue has the sides with something to tell, each once.
-	queue []*dialogSide
-	// more is sent to, and never closed, when the queue has grown; one deep for
-	// each worker, as one that is awake takes all that there is.
-	more chan struct{}
+	// held counts them and those that are over and not withdrawn yet; leaving
+	// counts the farewells. Each is MaxDialogs at most.
+	held, leaving int
 }
 
 // followedCall is one call. It is guarded by dialogEvents.mu, and so are its sides.
@@ -50,29 +51,48 @@ type followedCall struct {
 	key   string
 	since time.Time
 	sides []*dialogSide
-	over  bool
+	// dialogs are those that a 2xx has made, by the callee's tag, dialogTags at most.
+	dialogs []calleeDialog
+	// over: nobody has taken it, or all that did have ended it. A 2xx that comes
+	// late may begin it again.
+	over bool
+	// held: it counts as such.
+	held bool
+}
+
+// calleeDialog is what one device that has taken a call made of it.
+type calleeDialog struct {
+	tag  string
+	over bool
 }
 
 // dialogSide is a call as one of our users has it.
 type dialogSide struct {
 	call *followedCall
 	aor  string
-	// now is the dialog as it is, told the state that has been published.
-	now  event.Dialog
-	told string
-	// toldAt is when; queued: it stands in the queue or is being published.
-	toldAt time.Time
-	queued bool
-	// tag is the entity-tag of the publication, cseq counts what was published.
-	tag  string
-	cseq uint32
+	piece
+	// now is the dialog as it is; changes counts its changes.
+	now     event.Dialog
+	changes uint32
+	publication
 }
 
 func newDialogEvents(s *Server) *dialogEvents {
-	return &dialogEvents{s: s, calls: make(map[string]*followedCall), more: make(chan struct{}, dialogWorkers)}
+	return &dialogEvents{
+		s: s, calls: make(map[string]*followedCall),
+		tells: newBacklog(dialogWorkers), farewells: newBacklog(dialogWorkers),
+	}
 }
 
 func callKey(callID, callerTag string) string { return callID + "\x00" + callerTag }
+
+// run does what there is to do until ctx ends.
+func (d *dialogEvents) run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { d.tells.run(ctx) })
+	both.Go(func() { d.farewells.run(ctx) })
+	both.Wait()
+}
 
 // begin follows a call from its INVITE on, nil if it is not to be: it is no
 // first INVITE, came from another node of ours, or none of its sides is ours.
@@ -95,18 +115,34 @@ func (d *dialogEvents) begin(r *request, p *plan) *followedCall {
 	if len(c.sides) == 0 {
 		return nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.calls[c.key] != nil || len(d.calls) >= d.s.cfg.MaxDialogs {
-		d.s.count.dialogsRefused.Add(1)
-		return nil
-	}
-	d.calls[c.key] = c
 	for i, side := range c.sides {
 		side.now.ID = strconv.FormatUint(d.s.rand(), 36) + strconv.Itoa(i)
-		d.enqueue(side)
+		side.piece = newPiece(func(ctx context.Context) time.Time { return d.tell(ctx, side) })
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.hold(c) {
+		return nil
+	}
+	for _, side := range c.sides {
+		d.changed(side)
 	}
 	return c
+}
+
+// hold begins to follow a call, or does so again; mu is held.
+func (d *dialogEvents) hold(c *followedCall) bool {
+	if d.calls[c.key] != nil || !c.held && d.held >= d.s.cfg.MaxDialogs {
+		d.s.count.dialogsRefused.Add(1)
+		return false
+	}
+	if !c.held {
+		c.held = true
+		d.held++
+	}
+	c.over = false
+	d.calls[c.key] = c
+	return true
 }
 
 // addrURI is the URI of a name-addr, or "".
@@ -124,26 +160,49 @@ func (d *dialogEvents) answered(c *followedCall, r reply) {
 	if to := r.fields("To"); len(to) > 0 {
 		tag, _ = param(addrParams(to[0]), "tag")
 	}
-	state := "proceeding"
-	switch {
-	case r.status >= 200:
-		state = "confirmed"
-	case tag != "":
-		state = "early"
-	}
+	tag = strings.Clone(tag)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	switch {
+	case r.status >= 200:
+		d.taken(c, tag)
+	case c.over || len(c.dialogs) > 0:
+	case tag != "":
+		d.set(c, "early", tag)
+	default:
+		d.set(c, "proceeding", tag)
+	}
+}
+
+// taken takes in a 2xx: the first makes the call, each further one that is no
+// repeat is of another device, and keeps the call up for as long; mu is held.
+func (d *dialogEvents) taken(c *followedCall, tag string) {
+	if len(c.dialogs) >= dialogTags || slices.ContainsFunc(c.dialogs, func(cd calleeDialog) bool { return cd.tag == tag }) {
+		return
+	}
+	if c.over && !d.hold(c) {
+		return
+	}
+	show := !slices.ContainsFunc(c.dialogs, func(cd calleeDialog) bool { return !cd.over })
+	c.dialogs = append(c.dialogs, calleeDialog{tag: tag})
+	if show {
+		d.set(c, "confirmed", tag)
+	}
+}
+
+// set makes a state that of both sides; mu is held.
+func (d *dialogEvents) set(c *followedCall, state, tag string) {
 	for _, side := range c.sides {
-		if c.over || side.now.State == "confirmed" {
-			continue
-		}
+		was := side.now
 		side.now.State = state
 		if side.now.Direction == "initiator" {
 			side.now.RemoteTag = tag
 		} else {
 			side.now.LocalTag = tag
 		}
-		d.enqueue(side)
+		if side.now != was {
+			d.changed(side)
+		}
 	}
 }
 
@@ -155,23 +214,34 @@ func (d *dialogEvents) ended(c *followedCall) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c.sides[0].now.State != "confirmed" {
+	if len(c.dialogs) == 0 {
 		d.end(c)
 	}
 }
 
-// bye takes in a BYE that comes by, from either side.
-func (d *dialogEvents) bye(r *request) {
-	if d == nil || r.method != "BYE" {
-		return
-	}
+// over takes in that a dialog has ended, whose tags come in either order. It
+// tells whether the call is followed here.
+func (d *dialogEvents) over(callID, oneTag, otherTag string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, tag := range []string{r.fromTag, r.toTag} {
-		if c := d.calls[callKey(r.callID, tag)]; c != nil {
+	for _, tags := range [2][2]string{{oneTag, otherTag}, {otherTag, oneTag}} {
+		c := d.calls[callKey(callID, tags[0])]
+		if c == nil {
+			continue
+		}
+		i := slices.IndexFunc(c.dialogs, func(cd calleeDialog) bool { return cd.tag == tags[1] })
+		if i < 0 {
+			continue
+		}
+		c.dialogs[i].over = true
+		if left := slices.IndexFunc(c.dialogs, func(cd calleeDialog) bool { return !cd.over }); left >= 0 {
+			d.set(c, "confirmed", c.dialogs[left].tag)
+		} else {
 			d.end(c)
 		}
+		return true
 	}
+	return false
 }
 
 // end has both sides of a call withdrawn; mu is held.
@@ -183,140 +253,16 @@ func (d *dialogEvents) end(c *followedCall) {
 	delete(d.calls, c.key)
 	for _, side := range c.sides {
 		side.now.State = "terminated"
-		d.enqueue(side)
+		d.changed(side)
 	}
 }
 
-// enqueue has a side told as it is when its turn comes; mu is held.
-func (d *dialogEvents) enqueue(side *dialogSide) {
-	if side.queued || side.now.State == "" {
-		return
+// changed has a side told as it is when its turn comes; mu is held.
+func (d *dialogEvents) changed(side *dialogSide) {
+	if side.now.State != "" {
+		side.changes++
 	}
-	side.queued = true
-	d.queue = append(d.queue, side)
-	select {
-	case d.more <- struct{}{}:
-	default:
-	}
-}
-
-// run publishes until ctx ends. Its workers are all that ever waits for the cluster.
-func (d *dialogEvents) run(ctx context.Context) {
-	var workers sync.WaitGroup
-	for range dialogWorkers {
-		workers.Go(func() { d.work(ctx) })
-	}
-	tick := time.NewTicker(dialogTick)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			workers.Wait()
-			return
-		case now := <-tick.C:
-			d.refresh(now)
-		}
-	}
-}
-
-// refresh has publications told again before they expire, and gives up calls
-// that have been followed for too long.
-func (d *dialogEvents) refresh(now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, c := range d.calls {
-		if now.Sub(c.since) > dialogLife {
-			d.end(c)
-			continue
-		}
-		for _, side := range c.sides {
-			if side.tag != "" && now.Sub(side.toldAt) > dialogExpires*time.Second/2 {
-				side.told = ""
-				d.enqueue(side)
-			}
-		}
-	}
-}
-
-func (d *dialogEvents) work(ctx context.Context) {
-	for {
-		side := d.next()
-		if side == nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-d.more:
-			}
-			continue
-		}
-		for d.tell(ctx, side) {
-		}
-	}
-}
-
-func (d *dialogEvents) next() *dialogSide {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.queue) == 0 {
-		d.queue = nil
-		return nil
-	}
-	side := d.queue[0]
-	d.queue[0] = nil
-	d.queue = d.queue[1:]
-	return side
-}
-
-// tell publishes a side as it is now, and tells whether it has changed meanwhile.
-func (d *dialogEvents) tell(ctx context.Context, side *dialogSide) (again bool) {
-	d.mu.Lock()
-	now, m := side.now, d.publication(side)
-	if m == nil {
-		side.queued = false
-		d.mu.Unlock()
-		return false
-	}
-	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, d.s.cfg.LookupTimeout)
-	res, err := d.s.parts.Presentities.Publish(ctx, m)
-	cancel()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case errors.Is(err, actors.ErrConditionFailed) && m.ExpiresS > 0:
-		// It has expired, or was lost: begin anew.
-		side.tag = ""
-		return true
-	case err != nil:
-		d.s.count.dialogsFailed.Add(1)
-	default:
-		d.s.count.dialogsTold.Add(1)
-		side.tag = res.GetEntityTag()
-	}
-	side.told, side.toldAt = now.State, time.Now()
-	if side.now.State != now.State {
-		return true
-	}
-	side.queued = false
-	return false
-}
-
-// publication is what there is to publish, nil for nothing; mu is held.
-func (d *dialogEvents) publication(side *dialogSide) *messages.Publish {
-	over := side.now.State == "terminated"
-	if side.now.State == side.told || over && side.tag == "" {
-		return nil
-	}
-	side.cseq++
-	m := &messages.Publish{
-		Aor: side.aor, Event: "dialog", CallId: "dialog-" + side.now.ID, Cseq: side.cseq, IfMatch: side.tag,
-		EntityTag: strconv.FormatUint(d.s.rand(), 36), Id: side.now.ID, HasExpires: true,
-	}
-	if !over {
-		doc := side.now.Document(side.aor)
-		m.ContentType, m.Body, m.ExpiresS = doc.MediaType, doc.Body, dialogExpires
-	}
-	return m
+	d.tells.push(&side.piece)
 }
 
 // following is the number of calls that are followed now.

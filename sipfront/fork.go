@@ -40,8 +40,9 @@ type fork struct {
 	// waiting are devices that no branch has been made for, best q first.
 	waiting  []device
 	branches []*branch
-	// open counts branches without a final answer.
+	// open counts branches without a final answer, of the devices with q.
 	open int
+	q    uint32
 	// asking: the cluster has been asked where the user is, and has not answered.
 	asking bool
 	// final: a final answer has been sent.
@@ -62,8 +63,10 @@ type fork struct {
 	// timerGroup ends the ringing of a group while others wait.
 	timerGroup *time.Timer
 	best       best
-	// call is the call as dialog events follow it, nil if they do not.
-	call *followedCall
+	// call is the call as dialog events follow it, nil if they do not; leaving is
+	// a BYE that they wait for the answer of.
+	call    *followedCall
+	leaving *leaving
 	// forget takes the fork out of reach of a CANCEL; nil for other methods.
 	forget func()
 	// released: nothing is left to be done but to pass a late 2xx on.
@@ -107,8 +110,7 @@ func (f *fork) release() {
 		return
 	}
 	f.released = true
-	f.s.dialogs.ended(f.call)
-	f.call = nil
+	f.s.dialogs.ended(f.call) // a late 2xx may still begin it
 	f.stopRinging()
 	if f.forget != nil {
 		f.forget()
@@ -175,55 +177,88 @@ func (f *fork) add(devices []device) {
 }
 
 // next goes on when nothing is under way: the devices of the next q, all at
-// once (RFC 3261 16.6); or late targets; or the end.
+// once (RFC 3261 16.6); or late targets; or the end. A device that there was no
+// breadth for joins those of its q when one of them has ended.
 func (f *fork) next() {
-	for f.open == 0 && !f.asking && !f.final {
-		if f.cancelled || f.sixth || len(f.waiting) == 0 {
-			if f.mayRelocate && !f.cancelled && !f.sixth {
-				f.mayRelocate, f.asking = false, true
-				f.s.count.relocated.Add(1)
-				f.locate()
-				return
-			}
+	for !f.asking && !f.final {
+		switch {
+		case f.open > 0 && !f.mayJoin():
+			return
+		case f.open > 0 || !f.cancelled && !f.sixth && len(f.waiting) > 0:
+			f.begin()
+		case f.mayRelocate && !f.cancelled && !f.sixth:
+			f.mayRelocate, f.asking = false, true
+			f.s.count.relocated.Add(1)
+			f.locate()
+		default:
 			f.end()
 			return
-		}
-		q := f.waiting[0][0].q
-		n := 0
-		for n < len(f.waiting) && f.waiting[n][0].q == q {
-			n++
-		}
-		room := f.s.cfg.MaxBranches - len(f.branches)
-		breadth := f.breadth()
-		if n > breadth {
-			f.s.count.breadthExceeded.Add(uint64(n - breadth))
-			n = breadth
-		}
-		if n > room {
-			n = max(room, 0)
-			f.s.count.branchesCut.Add(uint64(len(f.waiting) - n))
-			f.waiting = f.waiting[:n]
-		}
-		group := f.waiting[:n]
-		f.waiting = f.waiting[n:]
-		// Counted first: a branch may end while it begins.
-		f.open += len(group)
-		f.ringing()
-		for i, d := range group {
-			b := &branch{f: f, targets: d, breadth: share(breadth, n, i)}
-			f.branches = append(f.branches, b)
-			b.try()
 		}
 	}
 }
 
-// breadth is how many branches may be open at a time. Those that do not fit are
-// tried when these have ended (RFC 5393 5.3.3).
+// begin calls the first of those that wait, and all others of their q that
+// there is breadth for.
+func (f *fork) begin() {
+	joins := f.open > 0
+	f.q = f.waiting[0][0].q
+	n := 0
+	for n < len(f.waiting) && f.waiting[n][0].q == f.q {
+		n++
+	}
+	if breadth := f.breadthLeft(); n > breadth {
+		if !joins {
+			f.s.count.breadthExceeded.Add(uint64(n - breadth))
+		}
+		n = breadth
+	}
+	if room := f.s.cfg.MaxBranches - len(f.branches); n > room {
+		n = max(room, 0)
+		f.s.count.branchesCut.Add(uint64(len(f.waiting) - n))
+		f.waiting = f.waiting[:n]
+	}
+	breadth, group := f.breadthLeft(), f.waiting[:n]
+	f.waiting = f.waiting[n:]
+	// Counted first: a branch may end while it begins.
+	f.open += len(group)
+	switch {
+	case !joins:
+		f.ringing()
+	case len(f.waiting) == 0:
+		f.stopRinging()
+	}
+	first := len(f.branches)
+	for i, d := range group {
+		f.branches = append(f.branches, &branch{f: f, targets: d, breadth: share(breadth, n, i)})
+	}
+	for _, b := range f.branches[first:] {
+		b.try()
+	}
+}
+
+// mayJoin tells whether a device waits for nothing but breadth, and there is some.
+func (f *fork) mayJoin() bool {
+	return !f.cancelled && !f.sixth && len(f.waiting) > 0 && f.waiting[0][0].q == f.q && f.breadthLeft() > 0
+}
+
+// breadth is the sum of Max-Breadth that may be under way (RFC 5393 5.3.3).
 func (f *fork) breadth() int {
 	if n := f.r.maxBreadth; n >= 0 {
 		return min(n, f.s.cfg.MaxBreadth)
 	}
 	return f.s.cfg.MaxBreadth
+}
+
+// breadthLeft is what the open branches leave of it: what has ended gives its
+// share back (RFC 5393 5.3.3.1).
+func (f *fork) breadthLeft() int {
+	n := f.breadth()
+	for _, b := range f.branches {
+		if !b.done {
+			n -= b.breadth
+		}
+	}
+	return n
 }
 
 // share is what the branch i of n gets of a breadth.
@@ -289,15 +324,16 @@ func (f *fork) ended() {
 	f.next()
 }
 
-// provisional passes a 1xx on (RFC 3261 16.7 step 5): all but 100.
+// provisional passes a 1xx of an INVITE on (RFC 3261 16.7 step 5): all but 100.
+// Another request has none (RFC 4320 4.1).
 func (f *fork) provisional(r reply) {
-	if !f.final && !f.cancelled {
+	if f.invite && !f.final && !f.cancelled {
 		f.s.dialogs.answered(f.call, r)
 		f.s.send(f.tx, f.r, r.status, r.raw)
 	}
 }
 
-// trying tells the node before us that its request is in good hands.
+// trying tells the caller that its INVITE is in good hands.
 func (f *fork) trying() {
 	if !f.final {
 		f.s.send(f.tx, f.r, 100, f.s.answerBytes(f.r, answer{status: 100, reason: "Trying"}, ""))
@@ -314,7 +350,7 @@ func (f *fork) success(from *branch, r reply) {
 		}
 		return
 	}
-	f.final = true
+	f.conclude(r.status)
 	f.stopRinging()
 	f.stopMailTimer()
 	f.s.dialogs.answered(f.call, r)
@@ -383,18 +419,20 @@ func (f *fork) endAnswered() {
 	case best != nil && status == 503 && !best.own:
 		// RFC 3261 16.7 step 6: a 503 says something of that server, not of us.
 		f.finish(answer{500, "Server Internal Error", nil})
-	case best != nil && status == 408 && !f.invite, best == nil && f.best.silent && !f.invite:
+	case best == nil && f.best.silent && !f.invite:
 		// RFC 4320 4.2: nobody waits for a 408 any more, but for who sent it here.
-		f.final = true
+		f.conclude(408)
 		if f.letter {
 			_ = f.tx.RespondRaw(408, nil)
 		}
 	case best != nil:
-		f.final = true
+		f.conclude(status)
 		r := best.with(f.best.challenges(best))
 		s.send(f.tx, f.r, r.status, r.raw)
 	case f.best.silent:
 		f.finish(f.own(errTimeout))
+	case f.best.insecure && !f.best.flowGone && f.r.target.scheme != "sips":
+		f.finish(f.own(errSecure))
 	case f.best.insecure && !f.best.flowGone:
 		f.finish(f.own(errInsecure))
 	case f.best.flowGone && f.plan.marked:
@@ -411,6 +449,15 @@ func (f *fork) finish(a answer) {
 	if f.final {
 		return
 	}
-	f.final = true
+	f.conclude(a.status)
 	f.s.send(f.tx, f.r, a.status, f.s.answerBytes(f.r, a, f.tx.Tag()))
+}
+
+// conclude says that a final answer is given.
+func (f *fork) conclude(status int) {
+	f.final = true
+	if f.leaving != nil {
+		f.s.dialogs.left(f.leaving, status)
+		f.leaving = nil
+	}
 }

@@ -40,7 +40,7 @@ func TestRFC4320_4_1_SlowDeviceAtAnotherEdge(t *testing.T) {
 			m.pump()
 			time.Sleep(100 * time.Millisecond)
 		}
-		m.expect(alice, "")
+		m.expect(alice, "SIP/2.0 100 Trying")
 		n2.answer(bob, "200", "")
 		m.expect(alice, "SIP/2.0 200 Whatever")
 
@@ -49,7 +49,7 @@ func TestRFC4320_4_1_SlowDeviceAtAnotherEdge(t *testing.T) {
 		n1.recv(alice, invite("MESSAGE", "sip:bob@example.com", "dead"))
 		m.pump()
 		time.Sleep(4100 * time.Millisecond)
-		m.expect(alice, "SIP/2.0 480 Temporarily Unavailable")
+		m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 480 Temporarily Unavailable")
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"sort"
-	"time"
 
 	"hereis/actors"
 	"hereis/messages"
@@ -44,10 +43,6 @@ const (
 	viaNode
 )
 
-// trying is when the timer E of a client reaches T2: no 100 may be sent to a
-// request other than INVITE before that (RFC 4320 4.1).
-const trying = 3500 * time.Millisecond
-
 // device is one UA instance: its flows are alternatives, tried in turn (RFC 5626 5.3).
 type device []*target
 
@@ -70,7 +65,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 		f.waitToKeep()
 	}
 	f.call = s.dialogs.begin(r, p)
-	s.dialogs.bye(r)
+	f.leaving = s.dialogs.leave(r, p)
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()
@@ -80,10 +75,6 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 			stop()
 			s.forks.Delete(tx)
 		}
-	}
-	if !f.invite && s.parts.Cluster.IsNode(r.msg.Flow.Remote()) {
-		// The node before us must know that we live, if nothing else comes.
-		time.AfterFunc(trying, func() { f.do(f.trying) })
 	}
 	if p.way == wayUser {
 		f.locate()
@@ -134,6 +125,9 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
 	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
+		if next := t.next(); p.target.scheme == "sips" && !secure(next.transportOr("udp")) {
+			return nil, errInsecure
+		}
 		return t, nil
 	}
 	out := p.token.out(r)

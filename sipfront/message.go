@@ -39,6 +39,8 @@ type request struct {
 	maxBreadth int
 	// routes are the Route values, topmost first.
 	routes []string
+	// plain is what a plain request stands in, nil for others.
+	plain *plain
 }
 
 // parseRequest reads a request from the bytes as received: the parser's model

@@ -70,3 +70,31 @@ func TestRFC7616_3_4_5_ReplayIsRefused(t *testing.T) {
 		expectStatus(t, "nc 3, late", m.status(n, alice), "200 OK")
 	})
 }
+
+// The oldest nonce gives way when too many are in use. It is stale then, and its client
+// comes again with a new one.
+func TestRFC7616_3_4_5_NoncesAreBounded(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.guarded()
+		var uas []*ua
+		for i := range 3 {
+			n.recv(alice, registration("alice", "nb", 2*i+1))
+			m.status(n, alice)
+			uas = append(uas, newUA().challenged(t, n.lastRes[alice]))
+			n.recv(alice, registration("alice", "nb", 2*i+2, uas[i].header("Authorization", "REGISTER", "sip:example.com")))
+			expectStatus(t, "with a nonce of its own", m.status(n, alice), "200 OK")
+			time.Sleep(time.Second)
+		}
+		if st := n.srv.Stats(); st.DigestNonces != 2 || st.DigestNoncesEvicted != 1 {
+			t.Errorf("%d nonces, %d evicted", st.DigestNonces, st.DigestNoncesEvicted)
+		}
+		n.recv(alice, registration("alice", "nb", 7, uas[0].header("Authorization", "REGISTER", "sip:example.com")))
+		expectStatus(t, "with the first nonce", m.status(n, alice), "401 Unauthorized")
+		if !strings.Contains(n.lastRes[alice], "stale=true") {
+			t.Errorf("not stale:\n%s", n.lastRes[alice])
+		}
+		u := uas[0].challenged(t, n.lastRes[alice])
+		n.recv(alice, registration("alice", "nb", 8, u.header("Authorization", "REGISTER", "sip:example.com")))
+		expectStatus(t, "with a new one", m.status(n, alice), "200 OK")
+	}, func(c *Config) { c.MaxNonces = 2 })
+}

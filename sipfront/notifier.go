@@ -69,6 +69,10 @@ type notifier struct {
 	ready []*watched
 	// virtual counts the virtual subscriptions to members of lists.
 	virtual int
+	// fetches counts those that have not been told yet.
+	fetches int
+	// stale counts the timers of subscriptions and users that are gone.
+	stale int
 	// inflight counts NOTIFYs without an answer.
 	inflight int
 	// asking counts questions to owners that are under way, toAsk are those that wait.
@@ -178,6 +182,26 @@ func (t *timers) Pop() any {
 
 func (n *notifier) at(t timer) { heap.Push(&n.timers, t) }
 
+// outdated says that up to count timers are of nobody any more. They hold what
+// they are of, for hours: with half of all, they are taken out.
+func (n *notifier) outdated(count int) {
+	n.stale += count
+	if n.stale <= len(n.timers)/2 || n.stale < minStale {
+		return
+	}
+	n.stale = 0
+	n.timers = slices.DeleteFunc(n.timers, func(t timer) bool {
+		if t.sub != nil {
+			return t.sub.gone
+		}
+		return n.users[t.user.aor] != t.user
+	})
+	heap.Init(&n.timers)
+}
+
+// minStale is how many outdated timers are borne with.
+const minStale = 256
+
 // poke makes run look.
 func (n *notifier) poke() {
 	select {
@@ -242,6 +266,10 @@ func (n *notifier) load() error {
 		n.attach(sub)
 		n.attachMembers(sub)
 		n.ask(sub.user)
+		if sub.verdict == event.Block {
+			// The rules have changed while this node was away.
+			n.end(sub, "rejected", n.nowMS())
+		}
 		return nil
 	})
 }
@@ -359,7 +387,7 @@ func (n *notifier) drain(on bool) {
 	n.poke()
 }
 
-// idle tells whether nothing waits to be sent or answered.
+// idle tells whether nothing waits to be sent or answered: who waits for a share has NOTIFYs without an answer.
 func (n *notifier) idle() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -399,6 +427,7 @@ func (n *notifier) detach(sub *subscription) {
 	n.leaveStream(sub)
 	n.detachMembers(sub)
 	n.ask(sub.user)
+	n.outdated(2)
 }
 
 func (n *notifier) leaveStream(sub *subscription) {

@@ -49,13 +49,11 @@ func (n *notifier) send() {
 // turn takes some of what is due: that of the user who has waited longest. It
 // is nil if there is nothing, or no room.
 func (n *notifier) turn() []*notification {
-	room := n.s.cfg.MaxNotifies - n.inflight
-	if len(n.ready) == 0 || room <= 0 {
+	u := n.first()
+	if u == nil {
 		return nil
 	}
-	u := n.ready[0]
-	n.ready[0] = nil
-	n.ready = n.ready[1:]
+	room := min(n.s.cfg.MaxNotifies-n.inflight, n.share()-u.inflight)
 	now := n.nowMS()
 	turn := make([]*notification, 0, min(turnSize, len(u.waiting)))
 	for len(u.waiting) > 0 && len(turn) < min(turnSize, room) {
@@ -66,6 +64,7 @@ func (n *notifier) turn() []*notification {
 		if o := n.make(sub, now); o != nil {
 			sub.busy = true
 			n.inflight++
+			u.inflight++
 			turn = append(turn, o)
 		}
 	}
@@ -77,6 +76,25 @@ func (n *notifier) turn() []*notification {
 	}
 	return turn
 }
+
+// first takes the user whose turn it is; nil: there is none, or no room. One whose
+// watchers are silent waits for them, out of the way of others.
+func (n *notifier) first() *watched {
+	for len(n.ready) > 0 && n.inflight < n.s.cfg.MaxNotifies {
+		u := n.ready[0]
+		n.ready[0] = nil
+		n.ready = n.ready[1:]
+		if u.inflight < n.share() {
+			return u
+		}
+		u.inReady = false // finish brings it back
+	}
+	return nil
+}
+
+// share is how many NOTIFYs of one user may be without an answer: ten thousand
+// watchers who have all gone would take the places of everybody for minutes.
+func (n *notifier) share() int { return max(n.s.cfg.MaxNotifies/4, min(n.s.cfg.MaxNotifies, turnSize)) }
 
 // make is the next NOTIFY of a subscription, nil if there is nothing to tell now.
 func (n *notifier) make(sub *subscription, now int64) *notification {
@@ -114,7 +132,7 @@ func (n *notifier) anyNews(sub *subscription) bool {
 
 // shown is the state that a subscription's watcher is shown.
 func (n *notifier) shown(sub *subscription) *event.State {
-	if sub.verdict == event.PoliteBlock {
+	if sub.verdict != event.Allow {
 		return nothingOf(sub.of.state)
 	}
 	return sub.of.state
@@ -298,6 +316,15 @@ func endsUsage(status int) bool {
 // maxNotifyFails is how many failures of a kind that may pass a subscription survives.
 const maxNotifyFails = 5
 
+// room says that a NOTIFY of a user has its answer.
+func (n *notifier) room(u *watched) {
+	u.inflight--
+	if len(u.waiting) > 0 && !u.inReady {
+		u.inReady = true
+		n.ready = append(n.ready, u)
+	}
+}
+
 // failed says that a NOTIFY has no answer: nobody is there (RFC 6665 4.2.2).
 func (n *notifier) failed(o *notification, err error) {
 	n.s.log.Debug("NOTIFY not answered", "call_id", o.p.CallId, "aor", o.p.Aor, "err", err)
@@ -311,6 +338,8 @@ func (n *notifier) finish(o *notification, status int, afterS int64) {
 	defer n.poke()
 	sub, now := o.sub, n.nowMS()
 	n.inflight--
+	n.room(sub.user)
+	n.fetched(sub)
 	sub.busy = false
 	if status < 300 {
 		sub.fails = 0

@@ -1,6 +1,8 @@
 package sipfront
 
 import (
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"hereis/sipfront/transaction"
@@ -27,25 +29,45 @@ func (s *Server) Plain(m *transport.Message) bool {
 		s.plain == nil || s.digest != nil || s.debug || s.draining.Load() {
 		return false
 	}
-	x := plain{text: string(m.Raw)}
-	x.req.headers = x.room[:0]
-	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
-		return false
+	x, ok := s.plains.Get().(*plain)
+	if !ok {
+		x = &plain{}
 	}
 	r := &x.req
-	p := plan{target: r.target}
-	if s.planTarget(&p) != nil || p.way != wayNode {
-		return false
-	}
-	tx := s.plain.Begin(x.branch, x.host, int(x.sentPort), r.method, m.Flow)
+	x.text, r.headers, r.plain = string(m.Raw), x.room[:0], x
+	tx := s.beginPlain(x, m)
 	if tx == nil {
+		s.release(r)
 		return false
 	}
 	s.count.requests.Add(1)
-	r.msg = &transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At}
-	r.vias = append(x.vias[:0], stampVia(x.via, m.Flow.Remote()))
-	s.register(tx, r, &p)
+	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At}
+	r.msg = &x.msg
+	r.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
+	s.register(tx, r, &x.plan)
 	return true
+}
+
+// beginPlain reads a request and begins its transaction; nil: it is not plain,
+// or not to be taken so.
+func (s *Server) beginPlain(x *plain, m *transport.Message) *transaction.Plain {
+	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
+		return nil
+	}
+	x.plan.target = x.req.target
+	if s.planTarget(&x.plan) != nil || x.plan.way != wayNode {
+		return nil
+	}
+	return s.plain.Begin(x.branch, x.host, int(x.sentPort), x.req.method, m.Flow)
+}
+
+// release gives back what a plain request stood in, after its answer; of others
+// there is nothing to give back. The strings of the request outlive it.
+func (s *Server) release(r *request) {
+	if x := r.plain; x != nil {
+		*x = plain{}
+		s.plains.Put(x)
+	}
 }
 
 const plainStart = "REGISTER sip:"
@@ -54,6 +76,8 @@ const plainStart = "REGISTER sip:"
 type plain struct {
 	text string
 	req  request
+	plan plan
+	msg  transport.Message
 	room [plainHeaders]header
 	vias [1]string
 
@@ -61,6 +85,35 @@ type plain struct {
 	sentPort          uint16
 	rport             bool
 	seen              uint
+}
+
+// stampedVia is stampVia of the Via.
+func (x *plain) stampedVia(from netip.AddrPort) string {
+	if !from.IsValid() {
+		return x.via
+	}
+	var room [64]byte
+	addr := from.Addr().Unmap().AppendTo(room[:0])
+	// Of an IPv4 address there is one spelling.
+	same := string(addr) == x.host
+	if same && !x.rport {
+		return x.via
+	}
+	var space [512]byte
+	head, _, _ := strings.Cut(x.via, ";")
+	b := append(space[:0], strings.TrimRight(head, " ")...)
+	for params := x.via[len(head):]; params != ""; {
+		var p string
+		p, params = params[1:], ""
+		if i := strings.IndexByte(p, ';'); i >= 0 {
+			p, params = p[:i], p[i:]
+		}
+		b = append(append(b, ';'), p...)
+		if p == "rport" {
+			b = strconv.AppendUint(append(b, '='), uint64(from.Port()), 10)
+		}
+	}
+	return string(append(append(b, ";received="...), addr...))
 }
 
 // port is where sent-by says that answers go.

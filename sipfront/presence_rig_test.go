@@ -231,13 +231,18 @@ func inPresence(t *testing.T, f func(t *testing.T, p *presenceRig), change ...fu
 }
 
 func newPresence(t testing.TB, owner *memOwner, disk *memDisk, composed *int, change ...func(*Config)) *presenceRig {
+	return newPresenceWith(t, owner, disk, composed, nil, change...)
+}
+
+// newPresenceWith is newPresence with rules of its own.
+func newPresenceWith(t testing.TB, owner *memOwner, disk *memDisk, composed *int, auth Authorizer, change ...func(*Config)) *presenceRig {
 	p := &presenceRig{owner: owner, disk: disk, inbox: map[string][]string{}, status: map[string]string{}}
 	p.rig = newNodeWith(t, "n1", addr1, func(r *rig, parts *Parts) {
 		if p.owner == nil {
 			p.owner = newOwner(r.zone)
 		}
 		parts.Presentities, parts.Subscriptions = memPresentities{p.owner, "n1"}, disk
-		parts.Packages = append(event.Packages(), notePackage{composed})
+		parts.Packages, parts.Authorizer = append(event.Packages(), notePackage{composed}), auth
 	}, change...)
 	p.owner.mu.Lock()
 	p.owner.nodes["n1"] = p.srv

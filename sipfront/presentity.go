@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
+	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/event"
 )
@@ -27,6 +28,12 @@ func stateOf(pkg string, rec *messages.Record, nowMS int64) *event.State {
 	slices.SortFunc(leases, func(a, b *messages.Lease) int { return bytes.Compare(a.Key, b.Key) })
 	for _, l := range leases {
 		if !rec.Alive(l, nowMS-expiryGraceMS) {
+			if pkg == "reg" && deactivated(rec, l) {
+				if st.Removed == nil {
+					st.Removed = map[string]bool{}
+				}
+				st.Removed[leaseID(l)] = true
+			}
 			continue
 		}
 		switch l.Kind {
@@ -46,6 +53,19 @@ func stateOf(pkg string, rec *messages.Record, nowMS int64) *event.State {
 	}
 	slices.SortStableFunc(st.Publications, func(a, b event.Publication) int { return cmp.Compare(a.StampMS, b.StampMS) })
 	return st
+}
+
+// deactivated tells whether a binding that counts no more was ended by an
+// operator, or by the end of its flow.
+func deactivated(rec *messages.Record, l *messages.Lease) bool {
+	if l.GetKind() > messages.LeaseKind_LEASE_KIND_BINDING {
+		return false
+	}
+	if l.Dead {
+		return actors.ByOperator(l.CallId)
+	}
+	f := rec.GetFloor()
+	return f != nil && l.GetStamp().Compare(f.Stamp) <= 0 && actors.ByOperator(f.CallId) || rec.HasEnded(l.Edge, l.Flow)
 }
 
 func deviceOf(l *messages.Lease) (event.Device, bool) {

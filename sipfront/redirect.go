@@ -39,14 +39,15 @@ func (f *fork) redirect(r *reply) bool {
 	return len(left) == 0
 }
 
-// redirected reads one Contact of a 3xx. A sips request goes on as sips alone.
+// redirected reads one Contact of a 3xx. A sips request goes on as sips alone,
+// and no other is turned into one (RFC 5630 5.3).
 func (f *fork) redirected(value string) (*target, bool) {
 	c, err := parseContact(value)
 	if err != nil {
 		return nil, false
 	}
 	u, err := parseURI(c.Uri)
-	if err != nil || f.r.target.scheme == "sips" && u.scheme != "sips" {
+	if err != nil || (f.r.target.scheme == "sips") != (u.scheme == "sips") {
 		return nil, false
 	}
 	hop, ok := f.s.mayRedirect(f.r, u)

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/transport"
@@ -20,17 +18,18 @@ import (
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
+	if err == nil && !s.begin() {
+		err = actors.ErrOverloaded
+	}
 	if err != nil {
 		s.refuse(tx, r, err)
-		return
-	}
-	if !s.begin() {
-		s.refuse(tx, r, actors.ErrOverloaded)
+		s.release(r)
 		return
 	}
 	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
+		defer s.release(r)
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -70,8 +69,11 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		// RFC 3261 10.3 step 6.
 		return nil, errContact
 	}
-	if lacksOutbound(r, q) {
-		return nil, errFirstHop
+	if err := checkFlows(r, q); err != nil {
+		return nil, err
+	}
+	if !secureThroughout(r, q) {
+		return nil, errContact
 	}
 	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
 		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
@@ -121,11 +123,11 @@ func (s *Server) checkRequire(r *request) error {
 	return nil
 }
 
-// supported lists the option tags that are true for a flow. Outbound needs a
-// connection: over UDP it would need STUN on the SIP port (RFC 5626 5.4, 8).
+// supported lists the option tags that are true for a request. Outbound is not
+// where a proxy stands between that does not keep the flow (RFC 5626 6).
 func (s *Server) supported(r *request) string {
 	tags := "path"
-	if f := r.msg.Flow; f != nil && f.Reliable() || throughEdge(r) {
+	if keepsFlow(r) {
 		tags += ", outbound"
 	}
 	if s.parts.Presentities != nil && r.method != "REGISTER" {
@@ -141,7 +143,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 	for _, l := range res.GetBindings() {
 		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
 		var b messages.Binding
-		if l.GetDead() || left <= 0 || proto.Unmarshal(l.GetPayload(), &b) != nil {
+		if l.GetDead() || left <= 0 || b.Unpack(l.GetPayload()) != nil {
 			continue
 		}
 		hs = append(hs, header{"Contact", contactValue(&b, left)})
@@ -157,15 +159,11 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 		hs = append(hs, header{"Require", "outbound"})
 	}
 	hs = append(hs, header{"Supported", s.supported(r)})
-	now := time.UnixMilli(s.parts.Cluster.NowMS()).UTC()
-	return append(hs, header{"Date", now.Format("Mon, 02 Jan 2006 15:04:05 GMT")})
+	return append(hs, header{"Date", s.date.at(s.parts.Cluster.NowMS())})
 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
-	if f := r.msg.Flow; (f == nil || !f.Reliable()) && !throughEdge(r) {
-		return false
-	}
-	return hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
+	return keepsFlow(r) && hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
 }
 
 // throughEdge tells whether the first proxy that a REGISTER came to holds the
@@ -181,11 +179,63 @@ func throughEdge(r *request) bool {
 	})
 }
 
-// lacksOutbound tells whether a device wants its flow to be used and a proxy
-// stands between that does not keep it (RFC 5626 6): 439, so that the device
-// registers without, and is not called by a flow that nobody has.
-func lacksOutbound(r *request, q *messages.Register) bool {
-	return len(r.vias) > 1 && hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID) && !throughEdge(r)
+// checkFlows is the check of the Contacts in RFC 5626 6. Where a proxy stands
+// between that does not keep the flow, a device that wants it used is told so,
+// 439, and registers without; the reg-id of another means nothing. A flow is
+// one device's: a reg-id beside another new Contact is an error.
+func checkFlows(r *request, q *messages.Register) error {
+	if !slices.ContainsFunc(q.GetContacts(), hasRegID) {
+		return nil
+	}
+	if !keepsFlow(r) {
+		if hasToken(r.values("Supported"), "outbound") {
+			return errFirstHop
+		}
+		for _, c := range q.GetContacts() {
+			c.RegId = 0
+		}
+		return nil
+	}
+	kept := 0
+	for _, c := range q.GetContacts() {
+		if lasts(q, c) {
+			kept++
+		}
+	}
+	if kept > 1 {
+		return errContact
+	}
+	return nil
+}
+
+// keepsFlow tells whether somebody holds the flow of the device itself: this
+// node, or the first proxy.
+func keepsFlow(r *request) bool { return len(r.vias) == 1 || throughEdge(r) }
+
+// lasts tells whether a Contact is registered, and not taken away.
+func lasts(q *messages.Register, c *messages.RegisterContact) bool {
+	if c.GetHasExpires() {
+		return c.GetExpiresS() > 0
+	}
+	return !q.GetHasExpires() || q.GetExpiresS() > 0
+}
+
+// secureThroughout is RFC 5630 5.2: a sips Contact is bound by a sips request
+// on a sips Path alone.
+func secureThroughout(r *request, q *messages.Register) bool {
+	insecure := r.target.scheme != "sips" || slices.ContainsFunc(q.GetPath(), func(v string) bool {
+		u, err := routeURI(v)
+		return err != nil || u.scheme != "sips"
+	})
+	return !insecure || !slices.ContainsFunc(q.GetContacts(), func(c *messages.RegisterContact) bool {
+		return lasts(q, c) && strings.EqualFold(scheme(c.GetUri()), "sips")
+	})
+}
+
+// scheme is all before the first colon of a URI.
+func scheme(text string) string {
+	s, _, _ := strings.Cut(text, ":")
+	return s
 }
 
 func contactValue(b *messages.Binding, left int64) string {

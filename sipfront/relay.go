@@ -11,7 +11,7 @@ import (
 // answer, and a repeated 2xx brings a new one.
 func (s *Server) ack(msg *transport.Message) {
 	r, err := parseRequest(msg)
-	if err != nil || s.validate(r) != nil || r.maxForwards == 0 {
+	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || r.maxBreadth == 0 {
 		s.count.dropped.Add(1)
 		return
 	}
@@ -36,6 +36,7 @@ func (s *Server) ack(msg *transport.Message) {
 			}
 			devices, _ := s.devices(res, r)
 			for _, d := range devices {
+				d[0].breadth = f.breadth()
 				s.pass(f, d[0])
 			}
 		})
@@ -46,6 +47,7 @@ func (s *Server) ack(msg *transport.Message) {
 		s.count.dropped.Add(1)
 		return
 	}
+	t.breadth = f.breadth()
 	s.pass(f, t)
 }
 

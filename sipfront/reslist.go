@@ -52,6 +52,8 @@ func (s *Server) readList(r *request, p *messages.Subscription) error {
 			return errNoDialog // the list is not configured any more
 		}
 		return nil
+	case r.toTag != "" && !p.List:
+		return fmt.Errorf("%w: a list for what is none", errMessage)
 	case len(members) > s.cfg.MaxListMembers:
 		s.count.subscriptionsRefused.Add(1)
 		return errMembers
@@ -168,7 +170,9 @@ func (n *notifier) detachMembers(sub *subscription) {
 // for longer.
 func (n *notifier) renewMembers(sub *subscription) {
 	same := slices.EqualFunc(sub.members, sub.p.Members, func(a *listMember, b *messages.ListMember) bool { return a.m.Instance == b.Instance })
-	if !same {
+	// Whoever had too many watchers may have room by now.
+	later := slices.ContainsFunc(sub.members, func(lm *listMember) bool { return lm.reason == "probation" })
+	if !same || later {
 		n.detachMembers(sub)
 		sub.members = nil
 		n.attachMembers(sub)

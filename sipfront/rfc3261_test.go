@@ -224,7 +224,7 @@ func TestRFC4320_4_2_No408ForNonInvite(t *testing.T) {
 		n.bobAt(here(phone1, 1000))
 		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "silent1"))
 		time.Sleep(40 * time.Second)
-		m.expect(alice, "")
+		m.expect(alice, "SIP/2.0 100 Trying")
 		n.recv(alice, invite("INVITE", "sip:bob@example.com", "silent2"))
 		time.Sleep(33 * time.Second)
 		if got := m.got(alice); !strings.HasPrefix(got, "SIP/2.0 100 Trying\nSIP/2.0 408 Request Timeout") {

@@ -61,7 +61,20 @@ func TestRFC3263_4_3_ServersShareTheTimeOfANonInvite(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		m.expect(phone2, "MESSAGE sip:bob@gw.example.net SIP/2.0")
 		n.answer(phone2, "200", "")
-		m.expect(alice, "SIP/2.0 200 Whatever")
+		m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever")
+	})
+}
+
+// 4.3: a server that has said anything has not failed, if only 100.
+func TestRFC3263_4_3_AServerThatSaid100IsTheOne(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.srv.parts.Resolver = names{"gw.example.net": phone1 + " " + phone2}
+		n.bobAt(named("gw.example.net", "1000"))
+		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "said"))
+		m.pump()
+		n.answer(phone1, "100", "")
+		time.Sleep(40 * time.Second)
+		m.expect(phone2, "")
 	})
 }
 

@@ -188,7 +188,7 @@ func TestRFC3428_7_SilentDevice(t *testing.T) {
 			n.recv(alice, text("silent", "hello"))
 			m.expect(alice, "")
 			time.Sleep(8 * time.Second)
-			m.expect(alice, "SIP/2.0 202 Accepted")
+			m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 202 Accepted")
 			if late {
 				n.answer(phone1, "200", "")
 			}

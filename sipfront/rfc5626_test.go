@@ -1,9 +1,11 @@
 package sipfront
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // outboundVia is a REGISTER for alice of one of her flows, through a proxy in front.
@@ -30,6 +32,10 @@ func TestRFC5626_6_FirstHopWithoutOutboundIs439(t *testing.T) {
 		expectStatus(t, "without the wish", m.status(n, edgeProxy), "200 OK")
 		if strings.Contains(n.lastRes[edgeProxy], "Require: outbound") {
 			t.Errorf("outbound that was not asked for:\n%s", n.lastRes[edgeProxy])
+		}
+		// The reg-id is ignored: what is kept is a Contact like any other.
+		if c := n.reg.last.Contacts[0]; c.RegId != 0 || strings.Contains(n.lastRes[edgeProxy], "reg-id") {
+			t.Errorf("%v\n%s", c, n.lastRes[edgeProxy])
 		}
 	})
 }
@@ -80,6 +86,116 @@ func TestRFC3327_5_4_PathBecomesRoute(t *testing.T) {
 		m.expect(edgeProxy, "INVITE sip:bob@10.0.0.5:5060 SIP/2.0")
 		if got, want := values(n.lastReq[edgeProxy], "Route"), []string{"<sip:192.0.2.50;lr>", "<sip:p2.example.net;lr>"}; !slices.Equal(got, want) {
 			t.Errorf("Route %q, want %q", got, want)
+		}
+	})
+}
+
+// outboundDirect is a REGISTER for alice of one of her flows, without a proxy in front.
+func outboundDirect(callID, contact string, lines ...string) string {
+	return strings.Replace(registration("alice", callID, 1, lines...), "Contact: <sip:alice@192.0.2.10:5060>", "Contact: "+contact, 1)
+}
+
+const instance1 = `;+sip.instance="<urn:uuid:1>"`
+
+// 6: a direct flow is kept and its use is confirmed, over UDP as over TCP; only
+// to a device that has asked for it, with an instance and a reg-id.
+func TestRFC5626_6_DirectFlowsAreUsed(t *testing.T) {
+	for i, c := range []struct {
+		contact, supported string
+		bound, required    bool
+	}{
+		{"<sip:alice@192.0.2.10:5060>;reg-id=1" + instance1, "path, outbound", true, true},
+		{"<sip:alice@192.0.2.10:5060>;reg-id=1" + instance1, "path", true, false},
+		{"<sip:alice@192.0.2.10:5060>;reg-id=1", "path, outbound", false, false},
+		{"<sip:alice@192.0.2.10:5060>" + instance1, "path, outbound", false, false},
+	} {
+		for _, network := range []string{"udp", "tcp"} {
+			alone(t, func(t *testing.T, m *mesh, n *rig) {
+				req := outboundDirect("d", c.contact, "Supported: "+c.supported)
+				n.recvOver(network, alice, strings.Replace(req, "SIP/2.0/UDP", "SIP/2.0/"+strings.ToUpper(network), 1))
+				expectStatus(t, c.contact, m.status(n, alice), "200 OK")
+				if got := slices.Contains(values(n.lastRes[alice], "Require"), "outbound"); got != c.required {
+					t.Errorf("row %d over %s: Require: outbound is %v, want %v", i, network, got, c.required)
+				}
+				if got := n.reg.last.Contacts[0].FlowBound; got != c.bound {
+					t.Errorf("row %d over %s: bound %v, want %v", i, network, got, c.bound)
+				}
+			})
+		}
+	}
+}
+
+// 6: a flow is one device's: a reg-id beside another Contact that stays is 400,
+// beside one that goes it is not.
+func TestRFC5626_6_OneFlowForOneContact(t *testing.T) {
+	flow := "<sip:alice@192.0.2.10:5060>;reg-id=1" + instance1
+	for contacts, want := range map[string]string{
+		flow + ", <sip:alice@192.0.2.11>":                            "400 Bad Contact",
+		flow + ", <sip:alice@192.0.2.11>;expires=0":                  "200 OK",
+		flow + ";expires=0, <sip:alice@192.0.2.11>":                  "200 OK",
+		"<sip:alice@192.0.2.11>, <sip:alice@192.0.2.12>" + instance1: "200 OK",
+		"<sip:alice@192.0.2.11>;reg-id=1, <sip:alice@192.0.2.12>":    "200 OK",
+	} {
+		alone(t, func(t *testing.T, m *mesh, n *rig) {
+			n.recv(alice, outboundDirect("of", contacts, "Supported: outbound"))
+			expectStatus(t, contacts, m.status(n, alice), want)
+		})
+	}
+}
+
+// 5.3.1: a token that somebody has tampered with is 403; one whose flow is gone
+// is 430 to the proxy that knows what to do with it.
+func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
+	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
+		tok := token{kind: tokenHop, edge: "n2", sides: []side{{transport: "udp", remote: mustAddr(bob), bound: true}}}
+		sealed := []byte(tok.seal(testKeys().FlowToken, ""))
+		forged := byte('A')
+		if sealed[len(sealed)-4] == forged {
+			forged = 'B'
+		}
+		r := &request{method: "MESSAGE", callID: "tt", cseq: 1, fromTag: "a1"}
+		good := markHeader + ": " + mark(testKeys().Mark, "n1", n2.zone.NowMS(), r)
+		sealed[len(sealed)-4] = forged
+		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(sealed)+"@192.0.2.2:5060;lr;ob>", good))
+		synctest.Wait()
+		n2.take()
+		if got := n2.lastRes[alice]; !strings.HasPrefix(got, "SIP/2.0 403 ") {
+			if got = n2.lastRes[addr1]; !strings.HasPrefix(got, "SIP/2.0 403 ") {
+				t.Errorf("tampered: %q", got)
+			}
+		}
+		m.expect(bob, "")
+		f := n2.net.stream(mustAddr(bob))
+		id := f.ID()
+		f.closed = true
+		tok.sides[0] = side{flow: id, transport: "tcp", remote: mustAddr(bob), bound: true}
+		n2.recv(addr1, strings.ReplaceAll(invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(tok.seal(testKeys().FlowToken, ""))+"@192.0.2.2:5060;lr;ob>", good), "branch=z9hG4bK", "branch=z9hG4bKgone"))
+		synctest.Wait()
+		n2.take()
+		if got := n2.lastRes[addr1]; !strings.HasPrefix(got, "SIP/2.0 430 Flow Failed") {
+			t.Errorf("gone: %q", got)
+		}
+	})
+}
+
+// 7: the answer of an instance is its answer: but for 430, its other flows are
+// not tried after it.
+func TestRFC5626_7_TheInstanceHasAnswered(t *testing.T) {
+	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
+		n1.loc.set("sip:bob@example.com", `{"targets":[`+flowTarget(bob, 1, 1)+`,`+flowTarget(bob2, 2, 2)+`],"final":true}`, t)
+		for i, status := range []string{"404", "480", "486", "500", "503"} {
+			call := fmt.Sprint("ia", i)
+			n1.recv(alice, invite("MESSAGE", "sip:bob@example.com", call))
+			m.expect(bob, "MESSAGE sip:bob@10.0.0.5:5060 SIP/2.0")
+			n2.answer(bob, status, "")
+			want := status
+			if status == "503" {
+				want = "500"
+			}
+			if got := m.got(alice); !strings.HasPrefix(got, "SIP/2.0 "+want) {
+				t.Errorf("%s: alice got %q", status, got)
+			}
+			m.expect(bob2, "")
 		}
 	})
 }

@@ -103,6 +103,9 @@ type Parts struct {
 	// Owner is the node that a user's state is asked for now, and Round changes with the view; either may be nil.
 	Owner func(aor string) string
 	Round func() uint64
+	// EndDialog tells a node that a dialog is over which it may follow (Config.DialogEvents),
+	// and returns when it has heard; nil: nobody is told.
+	EndDialog func(ctx context.Context, node string, m *messages.DialogEnded) error
 	// Credentials are those of the users; nil if anybody may register and call.
 	Credentials Credentials
 	// Mailbox keeps messages for users who are offline; nil: nobody does.
@@ -126,8 +129,11 @@ type Server struct {
 	layer layer
 	// plain is nil if the layer has nothing for plain requests.
 	plain plainLayer
-	rand  func() uint64
-	log   *slog.Logger
+	// plains has *plain that are free.
+	plains sync.Pool
+	date   dateText
+	rand   func() uint64
+	log    *slog.Logger
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool
@@ -347,11 +353,24 @@ func (s *Server) request(tx serverTx) {
 		s.subscribe(tx, r, p)
 	case r.method == "REGISTER" && (p.way == wayNode || p.way == wayUser):
 		s.register(tx, r, p)
+	case (p.way == wayNode || p.way == wayDialog) && !known(r.method):
+		s.refuse(tx, r, errMethod)
 	case p.way == wayNode, p.way == wayDialog:
 		s.refuse(tx, r, errNoMethod)
 	default:
 		s.proxy(tx, r, p)
 	}
+}
+
+// known tells a method that a server may refuse from one that it does not
+// recognise (RFC 3261 21.4.6, 21.5.2).
+func known(method string) bool {
+	switch method {
+	case "INVITE", "ACK", "CANCEL", "BYE", "REGISTER", "OPTIONS", "PRACK", "UPDATE", "INFO",
+		"REFER", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH":
+		return true
+	}
+	return false
 }
 
 // publishes tells whether a request publishes state of a user of ours.

@@ -21,8 +21,10 @@ type Stats struct {
 	BreadthExceeded, RedirectsCut uint64
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
-	// Overloaded questions: more than MaxLookups.
-	Overloaded uint64
+	// Overloaded questions: more than MaxLookups. IdleWorkers are goroutines that
+	// have answered questions and wait for more, 64 at most.
+	Overloaded  uint64
+	IdleWorkers int
 	// Relocated counts second questions for late targets (CONSISTENCY rule 13).
 	Relocated uint64
 	// BadMarks are requests with a mark that is not a node's.
@@ -117,7 +119,7 @@ func (s *Server) Stats() Stats {
 	st.StateChanges, st.StateGaps, st.StatePulls = c.stateChanges.Load(), c.stateGaps.Load(), c.statePulls.Load()
 	st.ComposeErrors = c.composeErrors.Load()
 	st.DialogsTold, st.DialogsFailed, st.DialogsRefused = c.dialogsTold.Load(), c.dialogsFailed.Load(), c.dialogsRefused.Load()
-	st.Dialogs = s.dialogs.following()
+	st.Dialogs, st.IdleWorkers = s.dialogs.following(), int(min(s.idling.Load(), maxIdle))
 	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {
 		st.Answers[i] = c.answers[i].Load()

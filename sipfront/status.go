@@ -22,8 +22,10 @@ var (
 	errCancelled = errors.New("cancelled by the caller")
 	errTimeout   = errors.New("no answer in time")
 	errNoMethod  = errors.New("method not allowed")
+	errMethod    = errors.New("unknown method")
 	errBreadth   = errors.New("no breadth left")
 	errInsecure  = errors.New("no secure way for a sips URI")
+	errSecure    = errors.New("the device is reached by sips alone")
 	errNoDialog  = errors.New("no such subscription")
 	errEvent     = errors.New("event package is not served")
 	errAccept    = errors.New("no acceptable media type")
@@ -91,6 +93,7 @@ func rows() []row {
 		{errFlowGone, 430, "Flow Failed", false},
 		{actors.ErrUnavailable, 480, "Temporarily Unavailable", false},
 		{errInsecure, 480, "Temporarily Unavailable", false},
+		{errSecure, 480, "Temporarily Unavailable", false},
 		{errFirstHop, 439, "First Hop Lacks Outbound Support", false},
 		{errBreadth, 440, "Max-Breadth Exceeded", false},
 		{errNoDialog, 481, "Subscription Does Not Exist", false},
@@ -108,6 +111,7 @@ func rows() []row {
 		{context.DeadlineExceeded, 503, "Service Unavailable", true},
 		{context.Canceled, 503, "Service Unavailable", true},
 		{errEvent, 489, "Bad Event", false},
+		{errMethod, 501, "Not Implemented", false},
 		{errVersion, 505, "Version Not Supported", false},
 		{actors.ErrUnknownType, 500, "Server Internal Error", false},
 		{actors.ErrInternal, 500, "Server Internal Error", false},
@@ -139,9 +143,12 @@ func status(err error, retryAfter uint32) answer {
 	} else if retry {
 		a.headers = append(a.headers, header{"Retry-After", strconv.FormatUint(uint64(retryAfter), 10)})
 	}
-	if errors.Is(err, errInsecure) {
-		// RFC 5630 7.
+	// RFC 5630 5.3.
+	switch {
+	case errors.Is(err, errInsecure):
 		a.headers = append(a.headers, header{"Warning", `380 hereis "SIPS Not Allowed"`})
+	case errors.Is(err, errSecure):
+		a.headers = append(a.headers, header{"Warning", `381 hereis "SIPS Required"`})
 	}
 	if bad := (eventError{}); errors.As(err, &bad) {
 		// RFC 6665 8.2.2, RFC 3903 6 step 3.
@@ -153,7 +160,7 @@ func status(err error, retryAfter uint32) answer {
 	if a.status == 421 {
 		a.headers = append(a.headers, header{"Require", tagEventlist}) // RFC 4662 4.1
 	}
-	if a.status == 405 {
+	if a.status == 405 || a.status == 501 {
 		a.headers = append(a.headers, header{"Allow", allow})
 	}
 	return a

@@ -50,6 +50,8 @@ type subscription struct {
 	busy, again bool
 	// reserving: more CSeqs are on their way to the disk.
 	reserving bool
+	// fetch: it is one NOTIFY and no more (RFC 6665 4.4.3).
+	fetch bool
 	// gone: it is no subscription any more; silent: nor is there a last NOTIFY.
 	gone, silent bool
 }
@@ -65,18 +67,24 @@ var errDisk = errors.New("subscription not stored")
 func (n *notifier) begin(sub *subscription, fetch bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if fetch {
+	// Under the mutex: rules that change from now on find the subscription.
+	sub.verdict = n.verdictOf(sub.p)
+	u := n.users[sub.p.Aor]
+	switch {
+	case sub.verdict == event.Block:
+		return errWatcher
+	case n.served()+len(sub.p.Members) >= n.s.cfg.MaxSubscriptions:
+		return actors.ErrOverloaded
+	case fetch:
+		n.fetches++
+		sub.fetch = true
 		sub.user = n.user(sub.p.Aor)
 		sub.of = sub.user.package_(sub.pkg)
 		n.attachMembers(sub)
 		return nil
-	}
-	switch u := n.user(sub.p.Aor); {
 	case n.draining:
 		return n.s.drainingError()
-	case len(n.usages)+n.virtual+len(sub.p.Members) >= n.s.cfg.MaxSubscriptions:
-		return actors.ErrOverloaded
-	case u.subs() >= n.s.cfg.MaxWatchers:
+	case u != nil && u.subs() >= n.s.cfg.MaxWatchers:
 		return errWatchers
 	}
 	n.attach(sub)
@@ -84,11 +92,23 @@ func (n *notifier) begin(sub *subscription, fetch bool) error {
 	return nil
 }
 
+// served counts what MaxSubscriptions bounds.
+func (n *notifier) served() int { return len(n.usages) + n.virtual + n.fetches }
+
+// fetched says that a fetch is over.
+func (n *notifier) fetched(sub *subscription) {
+	if sub.fetch {
+		sub.fetch = false
+		n.fetches--
+	}
+}
+
 // giveUp takes back a begin whose SUBSCRIBE is refused.
 func (n *notifier) giveUp(sub *subscription) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	sub.silent = true
+	n.fetched(sub)
 	if sub.accepted || n.usages[usageOf(sub.p)] != sub {
 		sub.gone = true
 		n.detachMembers(sub)
@@ -144,6 +164,11 @@ func (n *notifier) refresh(sub *subscription, p *messages.Subscription, expiresS
 	if p.RemoteCseq <= sub.p.RemoteCseq {
 		n.mu.Unlock()
 		return actors.ErrStaleCSeq
+	}
+	if more := len(p.Members) - len(sub.p.Members); more > 0 && n.served()+more > n.s.cfg.MaxSubscriptions {
+		n.mu.Unlock()
+		n.s.count.subscriptionsRefused.Add(1)
+		return actors.ErrOverloaded
 	}
 	n.leaveStream(sub)
 	p.Reserved = sub.p.Reserved

@@ -85,7 +85,7 @@ func TestRFC4320_4_1_SlowAnswerWithinADialog(t *testing.T) {
 			time.Sleep(250 * time.Millisecond)
 		}
 		n2.answer(bob, "200", "")
-		if got := m.got(alice); got != "SIP/2.0 200 Whatever" {
+		if got := m.got(alice); got != "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever" {
 			t.Errorf("alice got %q", got)
 		}
 	})

@@ -55,7 +55,24 @@ func parseURI(text string) (uri, error) {
 	}
 	rest, u.headers, _ = strings.Cut(rest, "?")
 	rest, u.params, _ = strings.Cut(rest, ";")
+	if strings.HasPrefix(rest, "[") && strings.Contains(rest, ":::") {
+		return u.mended(rest)
+	}
 	return u, u.parseHostPort(rest)
+}
+
+// mended is a URI whose IPv6 reference has the colon too many that RFC 3261's
+// grammar puts before an IPv4 part: it goes on without (RFC 5118 4.10).
+func (u *uri) mended(hostPort string) (uri, error) {
+	at := len(u.scheme) + 1
+	if u.user != "" {
+		at += len(u.user) + 1
+	}
+	good := strings.Replace(hostPort, ":::", "::", 1)
+	if strings.Contains(good, ":::") {
+		return *u, errURI
+	}
+	return parseURI(u.text[:at] + good + u.text[at+len(hostPort):])
 }
 
 func (u *uri) parseHostPort(s string) error {
@@ -72,6 +89,7 @@ func parseHostPort(s string) (host string, port uint16, err error) {
 		if host, s, ok = strings.Cut(s[1:], "]"); !ok {
 			return "", 0, errURI
 		}
+		host = strings.Replace(host, ":::", "::", 1) // RFC 5118 4.10
 		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() || a.Zone() != "" {
 			return "", 0, errURI
 		}

@@ -26,6 +26,8 @@ type watched struct {
 	// waiting are subscriptions that are due; the user stands in notifier.ready while there are any.
 	waiting []*subscription
 	inReady bool
+	// inflight counts NOTIFYs without an answer.
+	inflight int
 
 	// told is the Interest that the owner knows, and lives until untilMS; owner is who it was.
 	told    []byte
@@ -269,6 +271,9 @@ func (n *notifier) answered(u *watched, err error) {
 func (n *notifier) tidy(u *watched) {
 	if u.subs() == 0 && len(u.waiting) == 0 && u.untilMS == 0 && !u.asking && !u.queued && n.users[u.aor] == u {
 		delete(n.users, u.aor)
+		if u.lookMS != 0 {
+			n.outdated(1)
+		}
 	}
 }
 

@@ -166,6 +166,9 @@ func (s *Server) resolve(ctx context.Context, u uri, large bool) ([]wayOut, erro
 	if err != nil {
 		return nil, err
 	}
+	if u.scheme == "sips" && slices.ContainsFunc(hops, func(h resolve.Hop) bool { return !secure(h.Transport) }) {
+		return nil, errInsecure
+	}
 	others := slices.DeleteFunc(slices.Clone(hops), func(h resolve.Hop) bool { return s.isSelf(h.Addr) })
 	if len(others) == 0 {
 		return nil, errLoop

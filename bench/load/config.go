@@ -95,6 +95,9 @@ type Config struct {
 	Admins []string
 	// Bind is the local address; its port is not used.
 	Bind netip.Addr
+	// Devices gives each user an address of their own on loopback, as a phone behind
+	// a NAT has one, instead of the sockets' few. Over UDP, for Register, Refresh and Storm.
+	Devices bool
 	// Run tells Call-IDs of one run from those of others; empty: random.
 	Run string
 	// PIDs are the target processes to measure, by a name for the report.
@@ -140,6 +143,8 @@ func (c *Config) Validate() error {
 		return errors.New("transport: is neither udp nor tcp")
 	case c.Workers < 1 || c.Worker < 0 || c.Worker >= c.Workers:
 		return errors.New("worker: is none of 0 to workers-1")
+	case c.Devices && (c.Transport != UDP || !slices.Contains([]string{Register, Refresh, Storm}, c.Scenario)):
+		return errors.New("devices: are for register, refresh and storm over udp")
 	case c.T1 <= 0 || c.T2 < c.T1 || c.Timeout <= 0:
 		return errors.New("t1, t2, timeout: must be above 0, and t2 not below t1")
 	case !c.Bind.IsValid():

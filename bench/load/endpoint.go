@@ -30,9 +30,11 @@ type endpoint struct {
 	index int // among those of all processes
 	line  line
 	addr  string // of the line, as text
-	units []unit
-	free  []int
-	live  int // units under way
+	// device makes what is written next come from a user's own address; nil: all have the line's.
+	device func(user uint64)
+	units  []unit
+	free   []int
+	live   int // units under way
 	// later are units that a server told to come again (503 with Retry-After).
 	later postponed
 	work  *work
@@ -53,16 +55,23 @@ type endpoint struct {
 func newEndpoint(cfg *Config, index int, t *tally) (*endpoint, error) {
 	var l line
 	var err error
-	if cfg.Transport == TCP {
+	var device func(uint64)
+	switch {
+	case cfg.Transport == TCP:
 		l, err = newTCPLine(cfg.Bind)
-	} else {
+	case cfg.Devices:
+		var udp *udpLine
+		if udp, err = newUDPLine(netip.IPv4Unspecified()); err == nil {
+			l, device = udp, udp.from
+		}
+	default:
 		l, err = newUDPLine(cfg.Bind)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return &endpoint{
-		cfg: cfg, index: cfg.Worker*cfg.Sockets + index, line: l, addr: l.local().String(),
+		cfg: cfg, index: cfg.Worker*cfg.Sockets + index, line: l, device: device, addr: l.local().String(),
 		calls: map[string]*answered{}, watching: map[uint64]int{}, phase: newPhase(""), tally: t,
 	}, nil
 }

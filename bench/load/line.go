@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Transports.
@@ -39,10 +41,26 @@ type udpLine struct {
 	conn     *net.UDPConn
 	buf      []byte
 	deadline time.Time // as last set on the socket
+	// source is the control message that names the address to send from; empty: the socket's.
+	source []byte
+}
+
+// devices is how many loopback addresses devices have: 127.1.0.0 to
+// 127.31.255.255, below those of servers that bench starts.
+const devices = 31 << 16
+
+// from makes all that is written from now on come from a device's own address.
+func (l *udpLine) from(device uint64) {
+	n := uint32(device%devices) + 1<<16
+	l.source = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{127, byte(n >> 16), byte(n >> 8), byte(n)}})
 }
 
 func newUDPLine(bind netip.Addr) (*udpLine, error) {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(bind, 0)))
+	network := "udp"
+	if bind.Is4() {
+		network = "udp4" // 0.0.0.0 would take IPv6 as well
+	}
+	conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(bind, 0)))
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +72,12 @@ func newUDPLine(bind netip.Addr) (*udpLine, error) {
 
 // write: a full send buffer is loss; the retransmission deals with it.
 func (l *udpLine) write(b []byte, to netip.AddrPort) {
-	_, _ = l.conn.WriteToUDPAddrPort(b, to) // lost datagrams are what timers are for
+	// Lost datagrams are what timers are for.
+	if l.source == nil {
+		_, _ = l.conn.WriteToUDPAddrPort(b, to)
+		return
+	}
+	_, _, _ = l.conn.WriteMsgUDPAddrPort(b, l.source, to)
 }
 
 func (l *udpLine) read(until time.Time) ([]byte, netip.AddrPort, error) {
@@ -74,8 +97,16 @@ func (l *udpLine) read(until time.Time) ([]byte, netip.AddrPort, error) {
 	return l.buf[:n], unmap(from), err
 }
 
-func (l *udpLine) local() netip.AddrPort { return unmap(l.conn.LocalAddr().(*net.UDPAddr).AddrPort()) }
-func (l *udpLine) Close() error          { return l.conn.Close() }
+// local is what devices believe their address to be, where each has one of its own: they are behind a NAT.
+func (l *udpLine) local() netip.AddrPort {
+	at := unmap(l.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	if at.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	return at
+}
+
+func (l *udpLine) Close() error { return l.conn.Close() }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 

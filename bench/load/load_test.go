@@ -336,3 +336,18 @@ func TestValidate(t *testing.T) {
 		t.Errorf("got %v, want the field target named", err)
 	}
 }
+
+func TestDevicesHaveAddressesOfTheirOwn(t *testing.T) {
+	s := startServer(t, &server{drop: func(n uint64) bool { return n == 3 }})
+	cfg := config(Register, s)
+	cfg.Devices = true
+	allOK(t, mustRun(t, cfg), 200)
+	s.stop()
+	if len(s.sources) != 200 {
+		t.Errorf("got REGISTERs from %d addresses, want one for each of 200 users", len(s.sources))
+	}
+	cfg.Scenario = Call
+	if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), "devices:") {
+		t.Errorf("got %v, want calls of devices refused", err)
+	}
+}

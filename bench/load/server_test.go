@@ -21,6 +21,8 @@ type server struct {
 	addr     netip.AddrPort
 	stop     func()
 	contacts map[string]string
+	// sources are the addresses that anything came from.
+	sources  map[netip.Addr]bool
 	received atomic.Uint64
 	// drop says which datagrams (counted from 1) are ignored; stall, before which it sleeps.
 	drop  func(n uint64) bool
@@ -53,6 +55,7 @@ func startServer(t *testing.T, s *server) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.sources = map[netip.Addr]bool{}
 	s.contacts, s.watchers, s.published = map[string]string{}, map[string]watcher{}, map[string]bool{}
 	s.addr = s.line.local()
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -77,6 +80,7 @@ func (s *server) serve(stop chan struct{}) {
 			continue
 		}
 		nth := s.received.Add(1)
+		s.sources[from.Addr()] = true
 		if s.stall != nil {
 			time.Sleep(s.stall(nth)) // the stall is what the test is about
 		}

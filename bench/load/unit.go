@@ -50,8 +50,15 @@ type unit struct {
 func (e *endpoint) send(u *unit, now time.Time) {
 	u.sent, u.waiting, u.provisional = now, true, false
 	u.interval = e.cfg.T1
-	e.write(u.req.Bytes(), u.dst)
+	e.writeRequest(u)
 	e.after(u, now.Add(u.interval))
+}
+
+func (e *endpoint) writeRequest(u *unit) {
+	if e.device != nil {
+		e.device(u.user)
+	}
+	e.write(u.req.Bytes(), u.dst)
 }
 
 // branch names the transaction; parseBranch finds it again in an answer.
@@ -293,7 +300,7 @@ func (e *endpoint) retransmit(u *unit, now time.Time) {
 	if !(invite && u.provisional) {
 		e.phase.Retransmissions++
 		e.tally.retransmissions.Add(1)
-		e.write(u.req.Bytes(), u.dst)
+		e.writeRequest(u)
 	}
 	switch {
 	case invite: // timer A doubles without bound (17.1.1.2)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"time"
 
 	"hereis/bench/load"
@@ -30,6 +32,8 @@ type Filling struct {
 	ProbeTime time.Duration
 	// Settle is how long the cluster is left alone before its memory is read.
 	Settle time.Duration
+	// Idle is how long it is left alone then, to measure what it does without load.
+	Idle time.Duration
 	// Restart kills the last node in the end and starts it again.
 	Restart bool
 }
@@ -42,6 +46,12 @@ type Filled struct {
 	// it had its Own registrations again; zero without a restart.
 	Back, Whole time.Duration
 	Own         float64
+	// Answered is when it had told where each of a sample of them is, and
+	// Unanswered how often it could not tell until then.
+	Answered time.Duration
+	// WholeCPU is the node's own CPU time until Whole: what is left of it where other work waits for the same cores.
+	WholeCPU   time.Duration
+	Unanswered int
 	// Failed is units of all loads.
 	Failed uint64
 }
@@ -90,6 +100,7 @@ func (f *Filled) level(ctx context.Context, s *Stand, users uint64, progress fun
 	if users > s.next {
 		cfg := s.Config(load.Register, users-s.next)
 		cfg.Sockets, cfg.Window, cfg.Retry, cfg.Expires = f.Filling.Shape.Sockets, f.Filling.Shape.Window, true, 7200
+		cfg.Devices = f.Filling.Shape.Devices
 		r, err := swarm.Run(ctx, cfg, f.Filling.Processes, progress)
 		if err != nil {
 			return nil, err
@@ -100,7 +111,7 @@ func (f *Filled) level(ctx context.Context, s *Stand, users uint64, progress fun
 	if err := pause(ctx, f.Filling.Settle); err != nil {
 		return nil, err
 	}
-	if err := s.measureIdle(ctx); err != nil {
+	if err := s.measureIdle(ctx, f.Filling.Idle); err != nil {
 		return nil, err
 	}
 	l.Idle, l.IdleBytes = s.Idle, s.IdleBytes
@@ -115,7 +126,7 @@ func (f *Filled) level(ctx context.Context, s *Stand, users uint64, progress fun
 	}
 	l.Heap, l.GCPause = counters[metrics.HeapBytes], counters[metrics.GCPauses]
 	cfg := s.Config(load.Register, uint64(f.Filling.ProbeRate*f.Filling.ProbeTime.Seconds()))
-	cfg.Sockets, cfg.Rate = f.Filling.Shape.Sockets, f.Filling.ProbeRate
+	cfg.Sockets, cfg.Rate, cfg.Devices = f.Filling.Shape.Sockets, f.Filling.ProbeRate, f.Filling.Shape.Devices
 	r, err := load.Run(ctx, cfg, progress)
 	if err != nil {
 		return nil, err
@@ -149,15 +160,65 @@ func (f *Filled) restart(ctx context.Context, s *Stand) error {
 	}
 	f.Back = time.Since(start)
 	for time.Since(start) < convergeTimeout {
+		asked := time.Now()
 		if now, err := metrics.Read(ctx, []string{n.Admin()}); err == nil && now[ownTable] >= f.Own {
 			f.Whole = time.Since(start)
-			return nil
+			use, _ := proc.Snapshot().Tree(n.PID())
+			f.WholeCPU = use.CPU
+			return f.answers(ctx, s, start)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		// Counting costs the node a look at all that it has: most of its time is to be its own.
+		if err := pause(ctx, max(50*time.Millisecond, 2*time.Since(asked))); err != nil {
 			return err
 		}
 	}
 	return errors.New("a restarted node did not get its registrations back")
+}
+
+// sample is how many of the users of a restarted node it is asked for.
+const sample = 1000
+
+// answers asks the restarted node, the last one, for users who registered at
+// it, spread over all of them, until it has told of each where it is.
+func (f *Filled) answers(ctx context.Context, s *Stand, start time.Time) error {
+	nodes := uint64(len(s.Cluster.Nodes))
+	admin := s.Cluster.Nodes[nodes-1].Admin()
+	mine := f.Levels[len(f.Levels)-1].Users / nodes
+	for i := range min(sample, mine) {
+		user := i*(mine/min(sample, mine))*nodes + nodes - 1 // user u registers at node u mod N
+		for {
+			ok, err := located(ctx, admin, fmt.Sprintf("sip:u%d@%s", user, s.Cluster.Spec.Domain))
+			if err != nil {
+				return err
+			}
+			if ok {
+				break
+			}
+			f.Unanswered++
+			if time.Since(start) > convergeTimeout {
+				return fmt.Errorf("a restarted node does not know where user %d is", user)
+			}
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return err
+			}
+		}
+	}
+	f.Answered = time.Since(start)
+	return nil
+}
+
+// located asks a node where a user is.
+func located(ctx context.Context, admin, aor string) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/v1/where/"+aor, nil)
+	if err != nil {
+		return false, err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	_, err = io.Copy(io.Discard, res.Body) // so that the connection is used again
+	return res.StatusCode == http.StatusOK, errors.Join(err, res.Body.Close())
 }
 
 // Err tells what failed.
@@ -181,7 +242,7 @@ func (f *Filled) Report(facts []report.Fact) *report.Document {
 	}
 	t := report.Table{
 		Columns: []string{"users", "resident MB", "heap MB", "B per contact", "B per contact and copy", "filled at per second", "p50 ms", "p99 ms", "failed", "longest GC stop ms", "idle % of a core", "idle B/s between nodes"},
-		Note: fmt.Sprintf("Bytes per contact are the slope of resident memory, all nodes together, from the row above. Latency is of new users at %g/s, counted from when each was due. Go's default GC setting unless the command says otherwise.",
+		Note: fmt.Sprintf("Bytes per contact are the slope of resident memory, all nodes together, from the row above. Latency is of new users at %g/s, counted from when each was due. The GC is as the node sets it.",
 			f.Filling.ProbeRate),
 	}
 	memory := report.Series{Name: "resident"}
@@ -202,8 +263,8 @@ func (f *Filled) Report(facts []report.Fact) *report.Document {
 	}
 	d.Tables = []report.Table{t}
 	if f.Whole > 0 {
-		r := report.Table{Title: "Restart of a node after kill -9", Columns: []string{"its own registrations", "answers SIP after s", "has them all after s"}}
-		r.Add(f.Own, f.Back.Seconds(), f.Whole.Seconds())
+		r := report.Table{Title: "Restart of a node after kill -9", Columns: []string{"its own registrations", "answers SIP after s", "has them all after s", "CPU s until then", fmt.Sprintf("has answered for %d of them after s", sample), "times it could not"}}
+		r.Add(f.Own, f.Back.Seconds(), f.Whole.Seconds(), f.WholeCPU.Seconds(), f.Answered.Seconds(), f.Unanswered)
 		d.Tables = append(d.Tables, r)
 	}
 	d.Charts = []report.Chart{{Title: "Resident memory of all nodes", X: "users", Y: "MB", Series: []report.Series{memory}}}

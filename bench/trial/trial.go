@@ -70,7 +70,7 @@ func (s *Stand) prepare(ctx context.Context) error {
 	} else if r.Measured.Failed > 0 {
 		return fmt.Errorf("%s: warm-up: %v", s.Cluster.Spec.Name(), r.Measured.Codes)
 	}
-	return s.measureIdle(ctx)
+	return s.measureIdle(ctx, idleTime)
 }
 
 // Converge waits until users who register now are found at every node.
@@ -111,7 +111,8 @@ func (s *Stand) Take(users uint64) (first uint64) {
 	return first
 }
 
-func (s *Stand) measureIdle(ctx context.Context) error {
+// measureIdle watches the quiet cluster for a time.
+func (s *Stand) measureIdle(ctx context.Context, during time.Duration) error {
 	// What the warm-up left behind is no idle load.
 	select {
 	case <-ctx.Done():
@@ -130,7 +131,7 @@ func (s *Stand) measureIdle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(idleTime):
+	case <-time.After(during):
 	}
 	var cpu time.Duration
 	for _, u := range m.Read() {

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	mrand "math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
@@ -226,15 +229,54 @@ func (s *Store) SaveMember(m *messages.RememberedMember) error {
 // DropMember forgets a member.
 func (s *Store) DropMember(name string) error { return s.write(memberKey(name), nil) }
 
-// Load calls f for every stored Record, in the order of keys.
+// loadBatch is about how many bytes of records one of Load's goroutines is given at a time.
+const loadBatch = 64 << 10
+
+// Load calls f for every stored Record, from as many goroutines as there are
+// processors: a node with a million of them is to be back soon.
 func (s *Store) Load(f func(*messages.Record) error) error {
-	return s.each(prefixRecord, func(v []byte) error {
+	var g errgroup.Group
+	// The reader sends and closes it; short, as there are as many to receive.
+	batches := make(chan [][]byte, runtime.GOMAXPROCS(0))
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() (err error) {
+			for batch := range batches {
+				if err == nil { // after an error the rest is only taken from the reader
+					err = loadRecords(batch, f)
+				}
+			}
+			return err
+		})
+	}
+	g.Go(func() error {
+		defer close(batches)
+		var batch [][]byte
+		size := 0
+		err := s.each(prefixRecord, func(v []byte) error {
+			batch, size = append(batch, bytes.Clone(v)), size+len(v)
+			if size >= loadBatch {
+				batches <- batch
+				batch, size = nil, 0
+			}
+			return nil
+		})
+		batches <- batch
+		return err
+	})
+	return g.Wait()
+}
+
+func loadRecords(batch [][]byte, f func(*messages.Record) error) error {
+	for _, v := range batch {
 		rec := &messages.Record{}
 		if err := proto.Unmarshal(v, rec); err != nil {
+			return fmt.Errorf("store: a record cannot be read: %w", err)
+		}
+		if err := f(rec); err != nil {
 			return err
 		}
-		return f(rec)
-	})
+	}
+	return nil
 }
 
 // LoadSubscriptions calls f for every stored Subscription.

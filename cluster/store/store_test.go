@@ -88,7 +88,13 @@ func putAll(t *testing.T, s *Store, recs ...*messages.Record) {
 func load(t *testing.T, s *Store) map[string]*messages.Record {
 	t.Helper()
 	got := map[string]*messages.Record{}
-	if err := s.Load(func(r *messages.Record) error { got[r.Aor] = r; return nil }); err != nil {
+	var mu sync.Mutex
+	if err := s.Load(func(r *messages.Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		got[r.Aor] = r
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return got

@@ -172,6 +172,19 @@ func (a api) Count(ctx context.Context, pattern string) ([]admin.NodeCount, erro
 	return counts, nil
 }
 
+// Watchers implements admin.Node.
+func (a api) Watchers(ctx context.Context, text string, limit int) (string, []admin.NodeWatchers, error) {
+	aor, err := a.node.ParseAoR(text)
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: %w", admin.ErrBadRequest, err)
+	}
+	var nodes []admin.NodeWatchers
+	for _, w := range a.node.Watchers(ctx, aor, limit) {
+		nodes = append(nodes, admin.NodeWatchers(w))
+	}
+	return string(aor), nodes, nil
+}
+
 // Remove implements admin.Node.
 func (a api) Remove(ctx context.Context, text, binding string) (*messages.Removed, error) {
 	aor, err := a.node.ParseAoR(text)

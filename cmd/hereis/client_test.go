@@ -50,6 +50,11 @@ func TestClientCommands(t *testing.T) {
 		{"aor-list-unsettled", []string{"aor", "list", "@unsettled"}, exitPartial, "some may be missing"},
 		{"aor-list-broken", []string{"aor", "list", "@broken"}, exitPartial, "the list was cut off: boom"},
 		{"aor-list-refused", []string{"aor", "list", "@refused"}, exitError, "bad request"},
+		{"watchers", []string{"watchers", "alice"}, exitOK, ""},
+		{"watchers-more", []string{"watchers", "alice", "--limit", "1"}, exitOK, ""},
+		{"watchers-partial", []string{"watchers", "partial-alice"}, exitPartial, "2 watchers; without an answer: node2 (no answer)"},
+		{"watchers-nobody", []string{"watchers", "bob"}, exitNotFound, "nobody watches sip:bob@localhost"},
+		{"watchers-refused", []string{"watchers", "alice", "--limit", "0"}, exitError, "limit"},
 		{"aor-show", []string{"aor", "show", "alice"}, exitOK, ""},
 		{"aor-show-nobody", []string{"aor", "show", "bob@localhost"}, exitNotFound, "nothing is known of sip:bob@localhost"},
 		{"aor-show-unsettled", []string{"aor", "show", "unsettled"}, exitPartial, "something may be missing"},
@@ -82,7 +87,7 @@ func TestClientCommands(t *testing.T) {
 }
 
 func TestClientWithoutNode(t *testing.T) {
-	for _, args := range [][]string{{"where", "alice"}, {"aor", "list"}, {"aor", "count"}, {"aor", "show", "a"}, {"aor", "rm", "a"}, {"members"}, {"send", "--to", "all", "Ping"}, {"watch"}, {"version"}} {
+	for _, args := range [][]string{{"where", "alice"}, {"watchers", "alice"}, {"aor", "list"}, {"aor", "count"}, {"aor", "show", "a"}, {"aor", "rm", "a"}, {"members"}, {"send", "--to", "all", "Ping"}, {"watch"}, {"version"}} {
 		code, _, errs := call(t, nil, append(args, "--admin", "127.0.0.1:1")...)
 		if code != exitError || !strings.Contains(errs, "no node answers at http://127.0.0.1:1") {
 			t.Errorf("%v: %d %s", args, code, errs)
@@ -138,4 +143,13 @@ func TestUsageErrors(t *testing.T) {
 			t.Errorf("%v: %d %s", args, code, errs)
 		}
 	}
+}
+
+func TestWatchersHelp(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	code, out, _ := call(t, nil, "watchers", "--help")
+	if code != exitOK {
+		t.Errorf("%d", code)
+	}
+	golden(t, "watchers-help.txt", out)
 }

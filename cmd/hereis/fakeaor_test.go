@@ -47,6 +47,26 @@ func (f *fakeNode) Count(_ context.Context, pattern string) ([]admin.NodeCount, 
 	return counts, nil
 }
 
+// Watchers implements admin.Node.
+func (f *fakeNode) Watchers(_ context.Context, aor string, limit int) (string, []admin.NodeWatchers, error) {
+	if !strings.Contains(aor, "alice") {
+		return "sip:" + aor + "@localhost", nil, nil
+	}
+	nodes := []admin.NodeWatchers{{Node: "node1", NowMS: 1_700_000_040_000, Watchers: []*messages.ServedWatcher{
+		{Id: 7, Event: "presence", Watcher: "sip:bob@localhost", Authenticated: true, State: "active", SinceMs: 1_700_000_000_000, ExpiresMs: 1_700_000_100_000},
+		{Id: 9, Event: "dialog", Watcher: "sip:carol@elsewhere.example", State: "pending", SinceMs: 1_700_000_030_000, ExpiresMs: 1_700_003_600_000},
+	}}, {Node: "node2", NowMS: 1_700_000_040_100, Watchers: []*messages.ServedWatcher{
+		{Id: 3, Event: "presence", State: "polite-block", SinceMs: 1_700_000_040_000, ExpiresMs: 1_700_000_640_100, List: "sip:friends@localhost"},
+	}}}
+	if limit == 1 {
+		nodes[0].Watchers, nodes[0].More = nodes[0].Watchers[:1], true
+	}
+	if strings.Contains(aor, "partial") {
+		nodes[1] = admin.NodeWatchers{Node: "node2", Err: errors.New("no answer")}
+	}
+	return "sip:alice@localhost", nodes, nil
+}
+
 // Remove implements admin.Node.
 func (f *fakeNode) Remove(_ context.Context, aor, binding string) (*messages.Removed, error) {
 	if !strings.Contains(aor, "alice") || binding == "sip:nope" {

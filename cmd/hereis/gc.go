@@ -15,7 +15,7 @@ const (
 	// gcRoom is how many bytes a node with little state may allocate between two collections.
 	gcRoom = 128 << 20
 	// gcLeast and gcMost bound the percentage (GOGC) that comes of it.
-	gcLeast, gcMost = 25, 1600
+	gcLeast, gcMost = 50, 1600
 	// gcLook is how often the live heap is looked at.
 	gcLook = 2 * time.Second
 )

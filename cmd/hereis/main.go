@@ -28,18 +28,19 @@ const (
 type cli struct {
 	Output string `short:"o" enum:"table,json" default:"table" env:"HEREIS_OUTPUT" help:"Form of results: table or json (${env})."`
 
-	Node    nodeCmd    `cmd:"" help:"Run one node."`
-	Dev     devCmd     `cmd:"" help:"Run a cluster of nodes on this host, for development."`
-	Where   whereCmd   `cmd:"" help:"Show where a user is: owner, backup and every lease."`
-	AoR     aorCmd     `cmd:"" name:"aor" help:"List, show, count and remove the users who are online."`
-	Members membersCmd `cmd:"" help:"List the nodes of the cluster."`
-	Drain   drainCmd   `cmd:"" help:"Make a node hand over what it holds and take nothing new."`
-	Forget  forgetCmd  `cmd:"" help:"Forget a failed node that will not come back."`
-	Send    sendCmd    `cmd:"" help:"Send a message of any registered type and print the replies."`
-	Watch   watchCmd   `cmd:"" help:"Print users going online and offline, until stopped."`
-	Allow   allowCmd   `cmd:"" help:"Say in a rules file who may watch whom."`
-	User    userCmd    `cmd:"" help:"Add, change, remove and list the users of a users file."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Node     nodeCmd     `cmd:"" help:"Run one node."`
+	Dev      devCmd      `cmd:"" help:"Run a cluster of nodes on this host, for development."`
+	Where    whereCmd    `cmd:"" help:"Show where a user is: owner, backup and every lease."`
+	Watchers watchersCmd `cmd:"" help:"Show who watches a user: package, watcher, state, node and expiry."`
+	AoR      aorCmd      `cmd:"" name:"aor" help:"List, show, count and remove the users who are online."`
+	Members  membersCmd  `cmd:"" help:"List the nodes of the cluster."`
+	Drain    drainCmd    `cmd:"" help:"Make a node hand over what it holds and take nothing new."`
+	Forget   forgetCmd   `cmd:"" help:"Forget a failed node that will not come back."`
+	Send     sendCmd     `cmd:"" help:"Send a message of any registered type and print the replies."`
+	Watch    watchCmd    `cmd:"" help:"Print users going online and offline, until stopped."`
+	Allow    allowCmd    `cmd:"" help:"Say in a rules file who may watch whom."`
+	User     userCmd     `cmd:"" help:"Add, change, remove and list the users of a users file."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 // app is what commands know of the world around them; tests make their own.

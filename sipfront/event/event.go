@@ -72,6 +72,10 @@ type State struct {
 	NowMS int64
 	// Devices are the live bindings.
 	Devices []Device
+	// Removed are the IDs of bindings that something other than their devices and
+	// time has ended: an operator, or the loss of the connection that alone led
+	// there. Only the package "reg" is given them.
+	Removed map[string]bool
 	// Publications are the live ones of the composed package, oldest first.
 	Publications []Publication
 	// Watchers are the subscriptions to this user in the package that a winfo

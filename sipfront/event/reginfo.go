@@ -58,7 +58,7 @@ func (Reg) Compose(c *Composition) (Document, error) {
 	if c.Told != nil {
 		for i := range c.Told.Devices {
 			if d := &c.Told.Devices[i]; deviceOf(c.State, d.ID) == nil {
-				addContact(reg, d, "terminated", endedBy(d, c.State.NowMS), c.State.NowMS)
+				addContact(reg, d, "terminated", endedBy(c.State, d), c.State.NowMS)
 			}
 		}
 	}
@@ -90,9 +90,13 @@ func contactEvent(c *Composition, d, before *Device) string {
 	return "refreshed"
 }
 
-// endedBy tells an expiry from a removal.
-func endedBy(d *Device, nowMS int64) string {
-	if d.ExpiresMS <= nowMS {
+// endedBy tells an expiry from a removal, and a removal by the device from one by
+// the network, after which the device should register again (RFC 3680 5.1).
+func endedBy(now *State, d *Device) string {
+	switch {
+	case now.Removed[d.ID]:
+		return "deactivated"
+	case d.ExpiresMS <= now.NowMS:
 		return "expired"
 	}
 	return "unregistered"

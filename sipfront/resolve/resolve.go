@@ -105,21 +105,31 @@ func (r *Resolver) Resolve(ctx context.Context, t Target) ([]Hop, error) {
 
 // lookup is RFC 3263 4.1 and 4.2.
 func (r *Resolver) lookup(ctx context.Context, t Target) ([]Hop, error) {
+	chosen := ""
 	if t.Port == 0 && len(r.hosts.lookup(t.Host)) == 0 {
-		services, err := r.services(ctx, t)
+		services, offered, err := r.services(ctx, t)
 		if err != nil {
 			return nil, err
 		}
-		hops, err := r.servers(ctx, services, t.Large)
+		if offered {
+			chosen = services[0].transport
+		}
+		hops, found, err := r.servers(ctx, services, t.Large)
 		if err != nil || len(hops) > 0 {
 			return hops, err
 		}
+		if found {
+			// RFC 2782: the host's own address is for where there are no SRV records.
+			return nil, fmt.Errorf("servers of %s: %w", t.Host, ErrNotFound)
+		}
 	}
-	transport, err := r.transport(t)
-	if err != nil {
-		return nil, err
+	if chosen == "" {
+		var err error
+		if chosen, err = r.transport(t); err != nil {
+			return nil, err
+		}
 	}
-	return r.addresses(ctx, t.Host, transport, portOr(t.Port, transport))
+	return r.addresses(ctx, t.Host, chosen, portOr(t.Port, chosen))
 }
 
 // service is a transport and the name of its SRV records.
@@ -127,37 +137,36 @@ type service struct{ transport, name string }
 
 // services are the SRV names to ask for, the preferred first: of the transport
 // that the URI names, else those that NAPTR records offer, else all that we speak.
-func (r *Resolver) services(ctx context.Context, t Target) ([]service, error) {
+func (r *Resolver) services(ctx context.Context, t Target) (list []service, offered bool, err error) {
 	if t.Transport != "" {
 		transport, err := r.transport(t)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		return r.guess(t, transport), nil
+		return r.guess(t, transport), false, nil
 	}
 	records, err := r.ask(ctx, t.Host, dns.TypeNAPTR)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	offered := naptrs(records)
-	var list []service
-	for _, n := range offered {
+	offers := naptrs(records)
+	for _, n := range offers {
 		s := sipService(n.Service)
 		// RFC 3263 4.1: flag "s" and no regular expression.
 		if strings.EqualFold(n.Flags, "s") && n.Regexp == "" && r.speaks(s.transport, t.Secure) {
 			list = append(list, service{s.transport, n.Replacement})
 		}
 	}
-	if len(list) == 0 {
-		if len(offered) > 0 {
-			return nil, fmt.Errorf("%s: %w", t.Host, ErrTransport)
+	if offered = len(list) > 0; !offered {
+		if len(offers) > 0 {
+			return nil, false, fmt.Errorf("%s: %w", t.Host, ErrTransport)
 		}
 		list = r.guess(t, r.cfg.Transports...)
 	}
 	if t.Large {
 		slices.SortStableFunc(list, func(a, b service) int { return cmp.Compare(datagram(a.transport), datagram(b.transport)) })
 	}
-	return list, nil
+	return list, offered, nil
 }
 
 // guess are the SRV names of a host without NAPTR records.
@@ -175,23 +184,24 @@ func (r *Resolver) speaks(transport string, secure bool) bool {
 }
 
 // servers are the hops of the first service that has any; of all of them for
-// what is large, so that UDP is left where nothing else goes.
-func (r *Resolver) servers(ctx context.Context, services []service, all bool) ([]Hop, error) {
-	var hops []Hop
+// what is large, so that UDP is left where nothing else goes. found: there are
+// SRV records, if only to say that nothing is there.
+func (r *Resolver) servers(ctx context.Context, services []service, all bool) (hops []Hop, found bool, err error) {
 	for _, s := range services {
 		records, err := r.ask(ctx, s.name, dns.TypeSRV)
 		if err != nil {
-			return nil, err
+			return nil, found, err
 		}
+		found = found || len(records) > 0
 		more, err := r.records(ctx, records, s.transport)
 		if err != nil && len(hops) == 0 {
-			return nil, err
+			return nil, found, err
 		}
 		if hops = append(hops, more...); len(hops) > 0 && !all {
 			break
 		}
 	}
-	return hops, nil
+	return hops, found, nil
 }
 
 // maxRecords bounds the names that one SRV answer makes us ask for.

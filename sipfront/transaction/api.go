@@ -7,7 +7,8 @@ import "hereis/sipfront/transport"
 // must not wait.
 type User interface {
 	// Request begins a server transaction. For an INVITE the layer sends 100
-	// by itself if nothing was sent within 200 ms (17.2.1).
+	// by itself if nothing was sent within 200 ms (17.2.1), for another request
+	// after 3.5 s (RFC 4320 4.1); its user sends it no provisional response.
 	Request(tx *Server)
 	// Cancel says that a CANCEL matched tx, an INVITE without a final answer;
 	// the layer has answered the CANCEL with 200 already. A CANCEL that

@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -11,13 +12,12 @@ import (
 
 // Client is a client transaction.
 type Client struct {
-	l      *Layer
-	shard  *shard
-	key    string
-	branch string
-	flow   transport.Flow
-	f      Responses // nil for the layer's own CANCEL
-	timer  timerNode
+	l     *Layer
+	shard *shard
+	key   string
+	flow  transport.Flow
+	f     Responses // nil for the layer's own CANCEL
+	timer timerNode
 
 	mu sync.Mutex
 	m  clientMachine
@@ -28,10 +28,9 @@ type Client struct {
 	gone   bool   // the user wants to hear no more
 }
 
-func newClient(l *Layer, branch string, method sip.RequestMethod, flow transport.Flow, f Responses) *Client {
-	key := appendClientKey(make([]byte, 0, 64), branch, string(method))
+func newClient(l *Layer, key string, method sip.RequestMethod, flow transport.Flow, f Responses) *Client {
 	c := &Client{
-		l: l, shard: l.shard(key), key: string(key), branch: branch, flow: flow, f: f,
+		l: l, shard: l.shard([]byte(key)), key: key, flow: flow, f: f,
 		m: newClientMachine(method == sip.INVITE, flow.Reliable(), &l.times),
 	}
 	c.timer.owner = c
@@ -204,7 +203,7 @@ func (c *Client) sendCancel(invite []byte) {
 		lines = "Reason: " + c.reason + "\r\n"
 	}
 	c.mu.Unlock()
-	x := newClient(c.l, c.branch, sip.CANCEL, c.flow, nil)
+	x := newClient(c.l, strings.TrimSuffix(c.key, "INVITE")+"CANCEL", sip.CANCEL, c.flow, nil)
 	x.raw = appendFollower(make([]byte, 0, 512), invite, "CANCEL", nil, lines)
 	c.l.active.Add(1)
 	_ = x.begin() // the INVITE's own limit ends it

@@ -280,6 +280,26 @@ func TestRFC3261_17_1_3_MatchedByBranchAndMethod(t *testing.T) {
 	})
 }
 
+// 18.1.2: a response whose sent-by is not ours was meant for somebody else; one
+// without a port, or by another connection, may be ours.
+func TestRFC3261_18_1_2_SentByMustBeOurs(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.begin("INVITE", branch)
+		res := func(sentBy string) *transport.Message {
+			return withFlow(parse(t, "SIP/2.0 200 OK\nVia: SIP/2.0/UDP "+sentBy+";branch="+branch+
+				"\nFrom: <sip:a@example.com>;tag=a\nTo: <sip:bob@example.com>;tag=b\nCall-ID: call1\nCSeq: 7 INVITE\nContent-Length: 0\n\n"), &fakeFlow{reliable: true, epoch: r.flow.epoch})
+		}
+		for _, other := range []string{"192.0.2.2:5060", "192.0.2.1:5061", "example.com:5060", "[2001:db8::1]:5060"} {
+			r.Receive(res(other))
+		}
+		r.toldUser()
+		r.heard("stray 200", "stray 200", "stray 200", "stray 200")
+		r.Receive(res("192.0.2.1"))
+		r.toldUser("200")
+		r.active(1)
+	})
+}
+
 // A user that acts from within the call must neither deadlock nor be called twice at once.
 func TestResponsesMayCallBack(t *testing.T) {
 	bubble(t, nil, func(r *rig) {

@@ -64,8 +64,16 @@ func appendLower(b []byte, s string) []byte {
 }
 
 // appendClientKey appends what 17.1.3 matches a response by: the branch of the
-// top Via and the method of CSeq.
-func appendClientKey(b []byte, branch, method string) []byte {
-	b = append(append(b, branch...), 0)
-	return append(b, method...)
+// top Via and the method of CSeq; and its sent-by, because a response to
+// another one than ours is not for us (18.1.2).
+func appendClientKey(b []byte, via *sip.ViaHeader, method string) []byte {
+	branch, _ := via.Params.Get("branch")
+	port := via.Port
+	if port == 0 {
+		if port = 5060; strings.EqualFold(via.Transport, "tls") {
+			port = 5061
+		}
+	}
+	host := strings.TrimSuffix(strings.TrimPrefix(via.Host, "["), "]")
+	return appendBranchKey(b, branch, host, port, method)
 }

@@ -214,12 +214,13 @@ func (l *Layer) full() bool {
 // refuse answers 503 without state; the tag is the same for every repeat (8.2.7).
 func (l *Layer) refuse(msg *transport.Message, key []byte) {
 	retry := "Retry-After: " + strconv.Itoa(int(l.cfg.RetryAfter/time.Second)) + "\r\n"
-	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(key), retry))
+	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(string(key)), retry))
 }
 
 // tag makes the To tag of the layer's own final responses to a request.
-func (l *Layer) tag(key []byte) string {
-	return transport.TagPrefix + strconv.FormatUint(xxh3.HashSeed(key, l.cfg.Seed), 36)
+func (l *Layer) tag(key string) string {
+	var room [32]byte
+	return string(strconv.AppendUint(append(room[:0], transport.TagPrefix...), xxh3.HashStringSeed(key, l.cfg.Seed), 36))
 }
 
 // ack gives an ACK to the transaction of its INVITE, or to the user.
@@ -265,7 +266,7 @@ func (l *Layer) cancel(msg *transport.Message) {
 		status, reason = 481, "Call/Transaction Does Not Exist"
 	}
 	// The tag of the INVITE's own answers, as 9.2 wishes.
-	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(invite), "")
+	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(string(invite)), "")
 	l.keep(s, string(key), raw, reply(msg))
 	_ = reply(msg).Send(raw)
 	if tx != nil && tx.undecided() {
@@ -285,8 +286,7 @@ func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 
 func (l *Layer) response(msg *transport.Message) {
 	var buf [256]byte
-	branch, _ := msg.Response.Via().Params.Get("branch")
-	key := appendClientKey(buf[:0], branch, string(msg.Response.CSeq().MethodName))
+	key := appendClientKey(buf[:0], msg.Response.Via(), string(msg.Response.CSeq().MethodName))
 	s := l.shard(key)
 	s.mu.Lock()
 	c := s.clients[string(key)]
@@ -308,15 +308,15 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 	if via == nil || cseq == nil || req.Method == sip.ACK {
 		return nil, ErrRequest
 	}
-	branch, ok := via.Params.Get("branch")
-	if !ok || branch == "" {
+	if branch, ok := via.Params.Get("branch"); !ok || branch == "" {
 		return nil, ErrRequest
 	}
 	if l.full() {
 		l.count.overloads.Add(1)
 		return nil, ErrOverloaded
 	}
-	c := newClient(l, branch, req.Method, flow, f)
+	var buf [256]byte
+	c := newClient(l, string(appendClientKey(buf[:0], via, string(req.Method))), req.Method, flow, f)
 	c.raw = appendRequest(make([]byte, 0, 1024), req)
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)

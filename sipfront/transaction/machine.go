@@ -41,7 +41,7 @@ const (
 // The timers of RFC 3261 table 4. A machine runs three at most, so they share
 // three places: one for repeating, one for giving up, one for lingering.
 const (
-	timerRetransmit = iota // A, E, G; and the 200 ms before 100 (17.2.1)
+	timerRetransmit = iota // A, E, G; and the time before 100 (17.2.1, RFC 4320 4.1)
 	timerLimit             // B, F, H; and 64*T1 after a CANCEL (9.1)
 	timerLinger            // D, I, K, L, M
 	timerCount
@@ -56,7 +56,7 @@ const (
 	doSendCancel                     // client INVITE: start a CANCEL
 	doSend                           // server: send and keep the response at hand
 	doResend                         // server: send the kept response again
-	doTrying                         // server INVITE: send 100
+	doTrying                         // server: send 100
 	doDeliver                        // give the event's message to the user
 	doStray                          // give it to the user as belonging to no transaction
 	doTimeout                        // tell the user that nobody answered
@@ -107,6 +107,15 @@ type timing struct {
 
 // patience is 64*T1: timers B, F, H, J, L and M, and the wait after a CANCEL.
 func (t *timing) patience() time.Duration { return 64 * t.t1 }
+
+// late is when a client's timer E has been reset to T2: a request other than
+// INVITE that has no answer by then gets a 100, and none before (RFC 4320 4.1).
+func (t *timing) late() (at time.Duration) {
+	for wait := t.t1; wait < t.t2; wait *= 2 {
+		at += wait
+	}
+	return at
+}
 
 // timerD is at least 32 s over UDP (17.1.1.2).
 func (t *timing) timerD() time.Duration { return max(t.patience(), 32*time.Second) }

@@ -65,6 +65,7 @@ func (m *serverMachine) start(now time.Duration) effect {
 	if m.invite {
 		m.due.set(timerRetransmit, now+m.times.trying)
 	} else {
+		m.due.set(timerRetransmit, now+m.times.late())
 		m.due.set(timerLimit, now+m.times.patience())
 	}
 	return doDeliver
@@ -123,11 +124,11 @@ func (m *serverMachine) inviteRespond(status int, now time.Duration) effect {
 	return doSend
 }
 
-// retransmit is timer G, or the 200 ms after which an INVITE gets its 100.
+// retransmit is timer G, or the time after which a request gets its 100.
 func (m *serverMachine) retransmit(now time.Duration) effect {
 	switch m.state {
-	case stateProceeding:
-		m.sent = true
+	case stateTrying, stateProceeding:
+		m.state, m.sent = stateProceeding, true
 		return doTrying
 	case stateCompleted:
 		m.wait = min(2*m.wait, m.times.t2)
@@ -144,6 +145,7 @@ func (m *serverMachine) respond(status int) effect {
 		return doRefuse
 	case status < 200:
 		m.state, m.sent = stateProceeding, true
+		m.due.stop(timerRetransmit)
 		return doSend
 	}
 	return m.end(doSend)

@@ -12,7 +12,7 @@ import (
 type Plain struct {
 	l     *Layer
 	shard *shard
-	a     *answer
+	a     answer
 }
 
 // Begin begins a transaction for a request with an RFC 3261 branch that is
@@ -30,13 +30,13 @@ func (l *Layer) Begin(branch, host string, port int, method string, reply transp
 	}
 	l.pending.Add(1)
 	l.count.servers.Add(1)
-	a := &answer{key: string(key), reply: reply}
-	s.answers.byKey[a.key] = a
-	return &Plain{l: l, shard: s, a: a}
+	p := &Plain{l: l, shard: s, a: answer{key: string(key), reply: reply}}
+	s.answers.byKey[p.a.key] = &p.a
+	return p
 }
 
 // Tag is a To tag for the node's own final responses to this request.
-func (p *Plain) Tag() string { return p.l.tag([]byte(p.a.key)) }
+func (p *Plain) Tag() string { return p.l.tag(p.a.key) }
 
 // RespondRaw sends the final response, which is the layer's from now on, and
 // keeps it for repeats. It is called once. An error is the transport's.
@@ -46,7 +46,7 @@ func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	expires := time.Since(p.l.epoch) + p.l.times.patience()
 	p.shard.mu.Lock()
 	p.a.raw, p.a.expires = raw, expires
-	p.shard.answers.add(p.a)
+	p.shard.answers.add(&p.a)
 	p.shard.mu.Unlock()
-	return p.a.reply.Send(raw)
+	return transport.SendSoon(p.a.reply, raw)
 }

@@ -66,7 +66,7 @@ func (s *Server) Message() *transport.Message {
 
 // Tag is a To tag for the node's own final responses to this request; it is
 // the one that the answer to its CANCEL carries.
-func (s *Server) Tag() string { return s.l.tag([]byte(s.key)) }
+func (s *Server) Tag() string { return s.l.tag(s.key) }
 
 // Respond serialises res and sends it by RFC 3261 18.2.2. ErrFinalSent if the
 // machine discards it: a final went before, and this is not a 2xx after a 2xx.

@@ -198,7 +198,7 @@ func TestRFC4320_4_1_AnUnansweredNonInviteEndsWithTimerF(t *testing.T) {
 		if ctx.Err() == nil {
 			t.Error("the context lives on")
 		}
-		r.sent()
+		r.sent("3.5 100") // no 408 (4.2)
 	})
 }
 

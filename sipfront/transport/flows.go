@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"container/list"
 	"hash/maphash"
 	"net/netip"
 	"sync"
@@ -15,13 +14,23 @@ import (
 // with its eviction of the least recently named is only a second line.
 //
 // An evicted UDP flow is no loss: whoever stored its addresses restores it.
+//
+// Every phone is a flow, and nearly all are at rest: a UDP flow in here is its
+// addresses and its id in a slot of an array, and two numbers that lead to it.
+// The Flow is made for whoever asks.
 type flowTable struct {
 	seed   maphash.Seed
 	max    int
-	shards [64]flowShard
-	ids    [64]idShard
+	shards [flowShards]flowShard
+	ids    [flowShards]idShard
 	onDrop func()
 }
+
+const (
+	flowShards = 64
+	// noSlot ends a list of slots.
+	noSlot = ^uint32(0)
+)
 
 type tuple struct{ local, remote netip.AddrPort }
 
@@ -31,103 +40,189 @@ func keyOf(id *messages.FlowID) flowKey {
 	return flowKey{id.GetIncarnation(), id.GetCounter()}
 }
 
-// flowShard orders its flows by last use, the newest at the front.
+// flowShard orders its UDP flows by last use.
 type flowShard struct {
-	mu    sync.Mutex
-	byTo  map[tuple]*list.Element // of *udpFlow
-	order list.List
+	mu sync.Mutex
+	// byTo has the slot of a 4-tuple by its hash. Of two tuples with one hash the
+	// later one is in here.
+	byTo           map[uint64]uint32
+	slots          []pinnedFlow
+	newest, oldest uint32
+	// free is the first slot without a flow; older leads to the next.
+	free uint32
 }
 
+// pinnedFlow is a UDP flow that has an id, or a free slot.
+type pinnedFlow struct {
+	socket       *udpSocket
+	remote       netip.AddrPort
+	id           flowKey
+	newer, older uint32
+}
+
+// idShard has connections themselves, and of UDP flows where they are.
 type idShard struct {
-	mu   sync.RWMutex
-	byID map[flowKey]Flow
+	mu      sync.RWMutex
+	streams map[flowKey]Flow
+	pinned  map[flowKey]place
+}
+
+// place is a slot of a shard.
+type place struct {
+	shard uint8
+	slot  uint32
 }
 
 func newFlowTable(maxUDP int, onDrop func()) *flowTable {
-	t := &flowTable{seed: maphash.MakeSeed(), max: max(1, maxUDP/64), onDrop: onDrop}
+	t := &flowTable{seed: maphash.MakeSeed(), max: max(1, maxUDP/flowShards), onDrop: onDrop}
 	for i := range t.shards {
-		t.shards[i].byTo = make(map[tuple]*list.Element)
-		t.ids[i].byID = make(map[flowKey]Flow)
+		s := &t.shards[i]
+		s.byTo, s.newest, s.oldest, s.free = make(map[uint64]uint32), noSlot, noSlot, noSlot
+		t.ids[i].streams = make(map[flowKey]Flow)
+		t.ids[i].pinned = make(map[flowKey]place)
 	}
 	return t
 }
 
-func (t *flowTable) shard(k tuple) *flowShard {
-	return &t.shards[maphash.Comparable(t.seed, k)%uint64(len(t.shards))]
-}
-
 func (t *flowTable) idShard(k flowKey) *idShard {
-	return &t.ids[(k.counter^k.incarnation)%uint64(len(t.ids))]
-}
-
-// lookup returns the pinned UDP flow of a 4-tuple.
-func (t *flowTable) lookup(k tuple) (*udpFlow, bool) {
-	s := t.shard(k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e, ok := s.byTo[k]; ok {
-		return e.Value.(*udpFlow), true
-	}
-	return nil, false
+	return &t.ids[(k.counter^k.incarnation)%flowShards]
 }
 
 // pin returns the id that f's 4-tuple has, or gives it the one that makeID returns.
 func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.FlowID {
-	k := f.tuple()
-	s := t.shard(k)
+	hash := maphash.Comparable(t.seed, f.tuple())
+	n := hash % flowShards
+	s := &t.shards[n]
 	s.mu.Lock()
-	if e, ok := s.byTo[k]; ok {
-		s.order.MoveToFront(e)
-		id := e.Value.(*udpFlow).id.Load()
+	slot, known := s.byTo[hash]
+	if known && s.slots[slot].is(f) {
+		s.unlink(slot)
+		s.link(slot)
+		id := s.slots[slot].id.message()
 		s.mu.Unlock()
 		return id
 	}
+	var victim flowKey
+	switch full := len(s.byTo) >= t.max; {
+	case known:
+		victim = s.remove(slot, hash)
+	case full:
+		victim = s.remove(s.oldest, maphash.Comparable(t.seed, s.slots[s.oldest].tuple()))
+	}
 	id := makeID()
-	f.id.Store(id)
-	s.byTo[k] = s.order.PushFront(f)
-	victim := s.evict(t.max)
+	slot = s.add(hash, pinnedFlow{socket: f.socket, remote: f.remote, id: keyOf(id)})
 	s.mu.Unlock()
-	t.put(id, f)
-	if victim != nil {
-		t.drop(victim.id.Load())
+	t.putPlace(keyOf(id), place{uint8(n), slot})
+	if victim != (flowKey{}) {
+		t.drop(victim)
 		t.onDrop()
 	}
 	return id
 }
 
-func (s *flowShard) evict(limit int) *udpFlow {
-	if s.order.Len() <= limit {
-		return nil
-	}
-	e := s.order.Back()
-	f := s.order.Remove(e).(*udpFlow)
-	delete(s.byTo, f.tuple())
-	return f
+func (p *pinnedFlow) is(f *udpFlow) bool { return p.socket.l == f.socket.l && p.remote == f.remote }
+func (p *pinnedFlow) tuple() tuple       { return tuple{p.socket.l.addr, p.remote} }
+
+func (k flowKey) message() *messages.FlowID {
+	return &messages.FlowID{Incarnation: k.incarnation, Counter: k.counter}
 }
 
+// add puts a flow into a free slot, as the newest. s is locked, as below.
+func (s *flowShard) add(hash uint64, f pinnedFlow) uint32 {
+	slot := s.free
+	if slot == noSlot {
+		slot = uint32(len(s.slots))
+		s.slots = append(s.slots, f)
+	} else {
+		s.free = s.slots[slot].older
+		s.slots[slot] = f
+	}
+	s.byTo[hash] = slot
+	s.link(slot)
+	return slot
+}
+
+// remove empties a slot, and tells whose it was.
+func (s *flowShard) remove(slot uint32, hash uint64) flowKey {
+	id := s.slots[slot].id
+	delete(s.byTo, hash)
+	s.unlink(slot)
+	s.slots[slot] = pinnedFlow{older: s.free}
+	s.free = slot
+	return id
+}
+
+// link makes a slot the newest one.
+func (s *flowShard) link(slot uint32) {
+	f := &s.slots[slot]
+	f.newer, f.older = noSlot, s.newest
+	if s.newest == noSlot {
+		s.oldest = slot
+	} else {
+		s.slots[s.newest].newer = slot
+	}
+	s.newest = slot
+}
+
+func (s *flowShard) unlink(slot uint32) {
+	f := &s.slots[slot]
+	if f.newer == noSlot {
+		s.newest = f.older
+	} else {
+		s.slots[f.newer].older = f.older
+	}
+	if f.older == noSlot {
+		s.oldest = f.newer
+	} else {
+		s.slots[f.older].newer = f.newer
+	}
+}
+
+// put makes a connection findable by its id.
 func (t *flowTable) put(id *messages.FlowID, f Flow) {
 	k := keyOf(id)
 	s := t.idShard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.byID[k] = f
+	s.streams[k] = f
 }
 
-func (t *flowTable) drop(id *messages.FlowID) {
-	k := keyOf(id)
+func (t *flowTable) putPlace(k flowKey, p place) {
 	s := t.idShard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.byID, k)
+	s.pinned[k] = p
 }
 
+func (t *flowTable) drop(k flowKey) {
+	s := t.idShard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, k)
+	delete(s.pinned, k)
+}
+
+// byID finds the flow of an id.
 func (t *flowTable) byID(id *messages.FlowID) (Flow, bool) {
 	k := keyOf(id)
 	s := t.idShard(k)
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	f, ok := s.byID[k]
-	return f, ok
+	stream, isStream := s.streams[k]
+	at, isPinned := s.pinned[k]
+	s.mu.RUnlock()
+	if isStream || !isPinned {
+		return stream, isStream
+	}
+	of := &t.shards[at.shard]
+	of.mu.Lock()
+	p := of.slots[at.slot]
+	of.mu.Unlock()
+	if p.id != k { // it has just been evicted, and its slot may be another's
+		return nil, false
+	}
+	f := &udpFlow{socket: p.socket, remote: p.remote}
+	f.id.Store(k.message())
+	return f, true
 }
 
 func (t *flowTable) len() int {
@@ -135,7 +230,7 @@ func (t *flowTable) len() int {
 	for i := range t.ids {
 		s := &t.ids[i]
 		s.mu.RLock()
-		n += len(s.byID)
+		n += len(s.streams) + len(s.pinned)
 		s.mu.RUnlock()
 	}
 	return n

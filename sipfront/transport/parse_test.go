@@ -179,32 +179,26 @@ func TestRFC3261_18_3_Body(t *testing.T) {
 	}
 }
 
+// 18.3: a datagram that ends before its body is an error: 400 for a request,
+// nothing for a response.
+func TestRFC3261_18_3_ADatagramThatEndsTooSoon(t *testing.T) {
+	raw := request("l: 100") + "body"
+	if m, answer := receiveRaw(t, []byte(raw)); m != nil || !strings.HasPrefix(answer, "SIP/2.0 400 ") {
+		t.Errorf("got %v %q, want 400", m, answer)
+	}
+	res := "SIP/2.0 200 OK" + raw[strings.Index(raw, "\r\n"):]
+	if m, answer := receiveRaw(t, []byte(res)); m != nil || answer != "" {
+		t.Errorf("got %v %q, want silence", m, answer)
+	}
+	if m, _ := receiveRaw(t, []byte(strings.Replace(res, "100", "4", 1))); m == nil {
+		t.Error("the whole response is refused")
+	}
+}
+
 func TestRFC3261_7_3_1_MethodIsCaseSensitive(t *testing.T) {
 	raw := strings.Replace(request("CSeq: 1 register"), "REGISTER sip", "register sip", 1)
 	if got := mustParse(t, raw).Method; got != "register" {
 		t.Errorf("got %q, want it as it came", got)
-	}
-}
-
-func TestRFC3581_4_ReceivedAndRport(t *testing.T) {
-	for _, tt := range []struct{ name, via, want string }{
-		{"rport asked for", "192.0.2.1;rport;branch=z9hG4bK1", "192.0.2.1;rport=40000;branch=z9hG4bK1;received=192.0.2.200"},
-		{"rport asked for by the source itself", "192.0.2.200;rport;branch=1", "192.0.2.200;rport=40000;branch=1;received=192.0.2.200"},
-		{"a name in sent-by", "host.example;branch=1", "host.example;branch=1;received=192.0.2.200"},
-		{"another address in sent-by", "192.0.2.1;branch=1", "192.0.2.1;branch=1;received=192.0.2.200"},
-		{"the same address", "192.0.2.200;branch=1", "192.0.2.200;branch=1"},
-		{"forged", "192.0.2.1;received=198.51.100.1;rport=9;branch=1", "192.0.2.1;received=192.0.2.200;rport=40000;branch=1"},
-		{"forged, own address", "192.0.2.200;received=198.51.100.1;branch=1", "192.0.2.200;branch=1"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			m, _ := receiveRaw(t, []byte(request("Via: SIP/2.0/UDP "+tt.via)))
-			if m == nil {
-				t.Fatal("refused")
-			}
-			if got := strings.TrimPrefix(m.Request.Via().Value(), "SIP/2.0/UDP "); got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
-			}
-		})
 	}
 }
 
@@ -245,27 +239,37 @@ func TestRFC3261_21_5_7_TooLong(t *testing.T) {
 	}
 }
 
-// One datagram must not cost more than its bytes: parameters are compared pairwise.
+// One datagram must not cost more than its bytes: parameters are compared
+// pairwise. It is measured against one of the same size without parameters,
+// in turn, and the quickest of each counts, so that a busy machine is no matter.
 func TestParseCostIsBounded(t *testing.T) {
-	var b strings.Builder
-	for i := 0; b.Len() < 7000; i++ {
-		fmt.Fprintf(&b, "Contact: <sip:a@h>")
+	var dear, cheap strings.Builder
+	for i := 0; dear.Len() < 7000; i++ {
+		dear.WriteString("Contact: <sip:a@h>")
 		for j := range 64 {
-			fmt.Fprintf(&b, ";%x", j)
+			fmt.Fprintf(&dear, ";%x", j)
 		}
-		b.WriteString("\r\n")
+		dear.WriteString("\r\n")
 	}
-	raw := []byte(request(strings.TrimSuffix(b.String(), "\r\n")))
+	for cheap.Len() < dear.Len() {
+		cheap.WriteString("Contact: <sip:a@" + strings.Repeat("h", 100) + ">\r\n")
+	}
 	p := NewParser(DefaultLimits())
-	start := time.Now()
-	const rounds = 50
-	for range rounds {
+	parse := func(lines string) time.Duration {
+		raw := []byte(request(strings.TrimSuffix(lines, "\r\n")))
+		start := time.Now()
 		if _, _, err := p.Parse(raw); err != nil {
 			t.Fatal(err)
 		}
+		return time.Since(start)
 	}
-	if took := time.Since(start) / rounds; took > 20*time.Millisecond {
-		t.Errorf("%v for one datagram of %d bytes", took, len(raw))
+	most, least := time.Hour, time.Hour
+	for range 50 {
+		most, least = min(most, parse(dear.String())), min(least, parse(cheap.String()))
+	}
+	t.Logf("%v for parameters, %v without", most, least)
+	if most > 60*least {
+		t.Errorf("%v for a datagram of %d bytes with parameters, %v without", most, dear.Len(), least)
 	}
 }
 

@@ -184,7 +184,7 @@ func (f *streamFlow) close() {
 		_ = conn.Close() // it is over either way
 	}
 	if id != nil {
-		f.t.flows.drop(id)
+		f.t.flows.drop(keyOf(id))
 	}
 	f.t.conns.remove(f)
 	if f.t.cfg.OnClose != nil {
@@ -254,6 +254,7 @@ func (f *streamFlow) read() error {
 type framing struct {
 	crlfs int // CRLFs since the last message or ping
 	need  int // length of the message at hand, once its head is read: else 0
+	seen  int // how much of the head at hand has been looked through for its end
 }
 
 // take handles what stands at the start of buf: a keep-alive or a whole message.
@@ -263,6 +264,7 @@ func (f *streamFlow) take(buf []byte, at *framing) (int, error) {
 		return 0, nil
 	}
 	if bytes.HasPrefix(buf, []byte("\r\n")) {
+		at.seen = 0
 		// RFC 5626 4.4.1: a double CRLF is a ping, also in two segments.
 		if at.crlfs++; at.crlfs == 2 {
 			at.crlfs = 0
@@ -271,13 +273,18 @@ func (f *streamFlow) take(buf []byte, at *framing) (int, error) {
 		}
 		return 2, nil
 	}
-	end := bytes.Index(buf, []byte("\r\n\r\n"))
+	// A head that comes byte by byte is not searched from its start each time.
+	from := max(at.seen-3, 0)
+	end := bytes.Index(buf[from:], []byte("\r\n\r\n"))
 	if end < 0 {
+		at.seen = len(buf)
 		if len(buf) >= f.t.cfg.Streams.Message {
 			return 0, f.lost(buf, &head{}, &Malformed{Status: 513, Reason: "head too long"})
 		}
 		return 0, nil
 	}
+	end += from
+	at.seen = end // it is found again when the body is there
 	var h head
 	if err := f.t.parser.guard(buf[:end+4], &h); err != nil {
 		return 0, f.lost(buf[:end+4], &h, err)

@@ -102,7 +102,8 @@ func TestRFC3261_18_3_FramesByContentLength(t *testing.T) {
 	}
 }
 
-func TestRFC5626_4_4_1_PingAlsoInPieces(t *testing.T) {
+// 5.4: a double CRLF between messages is answered at once, with one.
+func TestRFC5626_5_4_PingAlsoInPieces(t *testing.T) {
 	n, _ := startTCP(t, nil)
 	c := connect(t, n)
 	for _, piece := range []string{"\r", "\n\r", "\n"} {
@@ -115,6 +116,30 @@ func TestRFC5626_4_4_1_PingAlsoInPieces(t *testing.T) {
 	write(t, c, "\r\n\r\n"+request("l: 0"))
 	if got := read(t, c, 2); got != "\r\n" {
 		t.Errorf("got %q", got)
+	}
+	n.next(t)
+}
+
+// The node has read each piece before the next is sent, wherever head and body are cut.
+func TestRFC3261_18_3_PiecesThatAreReadOneByOne(t *testing.T) {
+	n, _ := startTCP(t, nil)
+	c := connect(t, n)
+	text := request("l: 40") + strings.Repeat("1234\r\n\r\n", 5)
+	sent := uint64(0)
+	piece := func(s string) {
+		write(t, c, s)
+		sent += uint64(len(s))
+		eventually(t, "a piece is read", func() bool { return n.Stats().BytesIn == sent })
+	}
+	for cut := 1; cut < len(text); cut++ {
+		piece(text[:cut])
+		piece(text[cut:])
+		if got := string(n.next(t).Request.Body()); len(got) != 40 {
+			t.Fatalf("cut at %d: got body %q", cut, got)
+		}
+	}
+	for i := range text {
+		piece(text[i : i+1])
 	}
 	n.next(t)
 }

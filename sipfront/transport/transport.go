@@ -165,10 +165,8 @@ func (t *Transport) Restore(id *messages.FlowID, transport string, local, remote
 	for _, l := range t.udp {
 		if l.addr == local && l.reaches(remote) {
 			f := &udpFlow{socket: l.socket(remote), remote: remote}
-			if got := t.flows.pin(f, func() *messages.FlowID { return id }); keyOf(got) == keyOf(id) {
-				return f, nil
-			}
-			// The 4-tuple has a newer id already; the old one leads the same way.
+			t.flows.pin(f, func() *messages.FlowID { return id })
+			// If the 4-tuple has a newer id already, the old one leads the same way.
 			f.id.Store(id)
 			return f, nil
 		}

@@ -26,6 +26,10 @@ type udpListener struct {
 type udpSocket struct {
 	l    *udpListener
 	conn *net.UDPConn
+	raw  syscall.RawConn // conn's
+	out  udpOutbox
+	// outgoing is the room for what out sends; it is made when it is needed.
+	outgoing *batch
 }
 
 func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
@@ -55,7 +59,13 @@ func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
 			// The system may grant less; a smaller buffer only drops sooner.
 			_ = conn.SetReadBuffer(t.cfg.ReadBuffer)
 		}
-		l.sockets = append(l.sockets, &udpSocket{l: l, conn: conn})
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			_ = conn.Close() // nothing was sent by it
+			l.close()
+			return nil, err
+		}
+		l.sockets = append(l.sockets, &udpSocket{l: l, conn: conn, raw: raw})
 	}
 	return l, nil
 }
@@ -104,11 +114,8 @@ func (l *udpListener) socket(remote netip.AddrPort) *udpSocket {
 	return l.sockets[int(remote.Port())%len(l.sockets)]
 }
 
-// flow returns the flow to remote, the known one if it has an id.
+// flow returns the flow to remote.
 func (l *udpListener) flow(remote netip.AddrPort) *udpFlow {
-	if f, ok := l.t.flows.lookup(tuple{l.addr, remote}); ok {
-		return f
-	}
 	return &udpFlow{socket: l.socket(remote), remote: remote}
 }
 
@@ -116,10 +123,10 @@ func (l *udpListener) flow(remote netip.AddrPort) *udpFlow {
 func (s *udpSocket) read(ctx context.Context) error {
 	t := s.l.t
 	// One byte more than any datagram that we take, to see that it was longer.
-	buf := make([]byte, t.cfg.Limits.Datagram+1)
+	in := newBatch(t.cfg.Limits.Datagram + 1)
 	var pause time.Duration
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		n, err := s.readAll(in)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -135,8 +142,20 @@ func (s *udpSocket) read(ctx context.Context) error {
 			continue
 		}
 		pause = 0
-		t.count.bytesIn.Add(uint64(n))
-		s.datagram(buf[:n], unmap(from), time.Now())
+		s.takeIn(in, n, time.Now())
+	}
+}
+
+// takeIn handles what came at once, and sends the answers to it at once.
+func (s *udpSocket) takeIn(in *batch, n int, at time.Time) {
+	if n > 1 {
+		s.out.begin()
+		defer s.flush()
+	}
+	for i := range n {
+		b, from := in.at(i)
+		s.l.t.count.bytesIn.Add(uint64(len(b)))
+		s.datagram(b, from, at)
 	}
 }
 
@@ -193,18 +212,12 @@ func isBlank(b []byte) bool {
 }
 
 func (s *udpSocket) write(b []byte, to netip.AddrPort) error {
-	t := s.l.t
 	n, err := s.conn.WriteToUDPAddrPort(b, to)
-	if err != nil {
-		t.count.sendErrors.Add(1)
-		if errors.Is(err, net.ErrClosed) {
-			return ErrFlowClosed
-		}
-		return err
+	s.sent(n, err)
+	if errors.Is(err, net.ErrClosed) {
+		return ErrFlowClosed
 	}
-	t.count.messagesOut.Add(1)
-	t.count.bytesOut.Add(uint64(n))
-	return nil
+	return err
 }
 
 // udpFlow is a 4-tuple. Several values may stand for one: they share the id.
@@ -223,9 +236,7 @@ func (f *udpFlow) ID() *messages.FlowID {
 		return id
 	}
 	t := f.socket.l.t
-	// The table has a value of its own: this one lives with its message.
-	entry := &udpFlow{socket: f.socket, remote: f.remote}
-	id := t.flows.pin(entry, func() *messages.FlowID { return t.makeID(false) })
+	id := t.flows.pin(f, func() *messages.FlowID { return t.makeID(false) })
 	f.id.CompareAndSwap(nil, id)
 	return f.id.Load()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -142,6 +143,42 @@ func TestRFC3261_18_2_2_WithoutRportToTheSentByPort(t *testing.T) {
 	}
 }
 
+// 18.2.1: received says where the packet came from, whatever sent-by claims, also
+// where that is a name; 18.2.2: that is where the response goes, at sent-by's port.
+func TestRFC3261_18_2_1_ReceivedIsTheSource(t *testing.T) {
+	n := startNode(t, nil)
+	c := dial(t)
+	port := c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	for _, host := range []string{"phone.example", "192.0.2.1", "[2001:db8::1]", "127.0.0.2"} {
+		send(t, c, n.addr(), request(fmt.Sprintf("Via: SIP/2.0/UDP %s:%d;branch=z9hG4bK1;received=198.51.100.1", host, port)))
+		m := n.next(t)
+		if got, _ := m.Request.Via().Params.Get("received"); got != "127.0.0.1" {
+			t.Errorf("%s: received=%s", host, got)
+		}
+		if err := m.Reply.Send([]byte(host)); err != nil {
+			t.Fatal(err)
+		}
+		if got := receive(t, c); got != host {
+			t.Errorf("got %q, want %q", got, host)
+		}
+	}
+	send(t, c, n.addr(), request(fmt.Sprintf("Via: SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK2", port)))
+	if via := n.next(t).Request.Via(); via.Params.Has("received") {
+		t.Errorf("needless: %s", via.Value())
+	}
+}
+
+// 18.1.1: a datagram of the largest size is taken, if the limit is set so.
+func TestRFC3261_18_1_1_TheLargestDatagram(t *testing.T) {
+	n := startNode(t, func(c *Config) { c.Limits.Datagram, c.Limits.Body = 65535, 65535 })
+	c := dial(t)
+	head := request("Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1")
+	send(t, c, n.addr(), head+strings.Repeat("x", 65507-len(head)))
+	if m := n.next(t); len(m.Raw) != 65507 {
+		t.Errorf("got %d bytes", len(m.Raw))
+	}
+}
+
 // 7.5: CRLF before the start line is no part of the message, nor of its bytes.
 func TestRFC3261_7_5_LeadingCRLF(t *testing.T) {
 	n := startNode(t, nil)
@@ -164,7 +201,8 @@ func TestMalformedRequestIsAnswered400AndCounted(t *testing.T) {
 	}
 }
 
-func TestRFC5626_4_4_KeepAlive(t *testing.T) {
+// 5.4, 8: STUN on the SIP port, and a ping of CRLFs, as some send over UDP too.
+func TestRFC5626_5_4_KeepAlivesOverUDP(t *testing.T) {
 	n := startNode(t, nil)
 	c := dial(t)
 	send(t, c, n.addr(), "\r\n") // a pong, or a NAT kept open: no answer

@@ -80,10 +80,14 @@ func isScheme(s string) bool {
 func hostPort(s string, host *string, port *int) error {
 	if strings.HasPrefix(s, "[") {
 		i := strings.IndexByte(s, ']')
-		if i < 0 || !isIPv6(s[1:i]) {
+		if i < 0 {
 			return errURI
 		}
-		*host, s = s[:i+1], s[i+1:]
+		// RFC 5118 4.10: RFC 3261's grammar has a colon too many before an IPv4 part.
+		*host, s = strings.Replace(s[:i+1], ":::", "::", 1), s[i+1:]
+		if !isIPv6((*host)[1 : len(*host)-1]) {
+			return errURI
+		}
 	} else {
 		i := strings.IndexByte(s, ':')
 		if i < 0 {

@@ -1,0 +1,180 @@
+package transport
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batch is the room for one recvmmsg or sendmmsg. It is used by one goroutine
+// at a time and stays where it is: the kernel is given addresses within it.
+type batch struct {
+	heads [batchSize]mmsghdr
+	iovs  [batchSize]unix.Iovec
+	// names have room for addresses of either family.
+	names [batchSize]unix.RawSockaddrInet6
+	rooms [batchSize][]byte
+	zones map[uint32]string
+
+	// from and to are the datagrams of this call; did and errno what came of it.
+	from, to int
+	did      int
+	errno    syscall.Errno
+	// receive and send are the calls as the poller wants them, made once.
+	receive, send func(fd uintptr) (done bool)
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2); the compiler pads it as C does.
+type mmsghdr struct {
+	head unix.Msghdr
+	n    uint32
+}
+
+// newBatch makes a batch with room for datagrams of size bytes; 0: for sending.
+func newBatch(size int) *batch {
+	b := &batch{zones: make(map[uint32]string)}
+	for i := range b.heads {
+		h := &b.heads[i].head
+		h.Name = (*byte)(unsafe.Pointer(&b.names[i]))
+		h.Iov = &b.iovs[i]
+		h.SetIovlen(1)
+		if size > 0 {
+			b.rooms[i] = make([]byte, size)
+			b.iovs[i].Base = &b.rooms[i][0]
+			b.iovs[i].SetLen(size)
+		}
+	}
+	b.receive = func(fd uintptr) bool { return b.call(unix.SYS_RECVMMSG, fd) }
+	b.send = func(fd uintptr) bool { return b.call(unix.SYS_SENDMMSG, fd) }
+	return b
+}
+
+// call makes one system call without waiting; false: there is nothing to be done yet.
+func (b *batch) call(trap, fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&b.heads[b.from])), uintptr(b.to-b.from), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		b.did, b.errno = int(n), errno
+		return true
+	}
+}
+
+// readAll waits for datagrams and takes in those that are there, of which it
+// returns how many.
+func (s *udpSocket) readAll(b *batch) (int, error) {
+	for i := range b.heads {
+		b.heads[i].head.Namelen = unix.SizeofSockaddrInet6
+	}
+	b.from, b.to, b.did, b.errno = 0, batchSize, 0, 0
+	if err := s.raw.Read(b.receive); err != nil {
+		return 0, err
+	}
+	if b.errno != 0 {
+		return 0, os.NewSyscallError("recvmmsg", b.errno)
+	}
+	return b.did, nil
+}
+
+// at is the datagram i of those read; it is the batch's until the next read.
+func (b *batch) at(i int) ([]byte, netip.AddrPort) {
+	return b.rooms[i][:b.heads[i].n], b.source(&b.names[i])
+}
+
+// source reads a socket address; it is not valid if it is of neither family.
+func (b *batch) source(name *unix.RawSockaddrInet6) netip.AddrPort {
+	switch name.Family {
+	case unix.AF_INET:
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), hostOrder(v4.Port))
+	case unix.AF_INET6:
+		addr := netip.AddrFrom16(name.Addr).Unmap()
+		if name.Scope_id != 0 {
+			addr = addr.WithZone(b.zone(name.Scope_id))
+		}
+		return netip.AddrPortFrom(addr, hostOrder(name.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// zone is the name of the interface that a link-local address belongs to.
+func (b *batch) zone(index uint32) string {
+	name, ok := b.zones[index]
+	if !ok {
+		name = strconv.Itoa(int(index))
+		if i, err := net.InterfaceByIndex(int(index)); err == nil {
+			name = i.Name
+		}
+		b.zones[index] = name
+	}
+	return name
+}
+
+// hostOrder turns the bytes of a port in network order around, where need be,
+// and so does it back.
+func hostOrder(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// writeAll sends datagrams, batchSize at most, by one system call where none fails.
+// It belongs to the socket's goroutine.
+func (s *udpSocket) writeAll(out []datagram) {
+	if s.outgoing == nil {
+		s.outgoing = newBatch(0)
+	}
+	b, v4, n := s.outgoing, s.l.addr.Addr().Is4(), 0
+	for i := range out {
+		if to := out[i].to.Addr(); to.Zone() != "" || v4 && !to.Unmap().Is4() {
+			_ = s.write(out[i].b, out[i].to) // counted there
+			continue
+		}
+		b.iovs[n].Base = unsafe.SliceData(out[i].b)
+		b.iovs[n].SetLen(len(out[i].b))
+		b.heads[n].head.Namelen = b.setName(n, out[i].to, v4)
+		n++
+	}
+	for b.from, b.to = 0, n; b.from < b.to; {
+		b.did, b.errno = 0, 0
+		err := s.raw.Write(b.send)
+		if err == nil && b.errno != 0 {
+			err = b.errno
+		}
+		if err != nil {
+			// The first of them was refused, alone.
+			s.sent(0, err)
+			b.from++
+			continue
+		}
+		for range b.did {
+			s.sent(int(b.heads[b.from].n), nil)
+			b.from++
+		}
+	}
+	for i := range n {
+		b.iovs[i].Base = nil // nothing of the messages is held
+	}
+}
+
+// setName writes an address for a socket of one family, and returns its length.
+func (b *batch) setName(i int, to netip.AddrPort, v4 bool) uint32 {
+	port := hostOrder(to.Port())
+	if v4 {
+		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&b.names[i]))
+		*name = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: to.Addr().Unmap().As4()}
+		return unix.SizeofSockaddrInet4
+	}
+	b.names[i] = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: to.Addr().As16()}
+	return unix.SizeofSockaddrInet6
+}

@@ -1,0 +1,32 @@
+//go:build !linux
+
+package transport
+
+import "net/netip"
+
+// batch is the room for one datagram, as the system takes one at a time.
+type batch struct {
+	room []byte
+	n    int
+	from netip.AddrPort
+}
+
+func newBatch(size int) *batch { return &batch{room: make([]byte, size)} }
+
+// readAll waits for a datagram.
+func (s *udpSocket) readAll(b *batch) (n int, err error) {
+	if b.n, b.from, err = s.conn.ReadFromUDPAddrPort(b.room); err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// at is the datagram that was read; it is the batch's until the next read.
+func (b *batch) at(int) ([]byte, netip.AddrPort) { return b.room[:b.n], unmap(b.from) }
+
+// writeAll sends datagrams one after the other.
+func (s *udpSocket) writeAll(out []datagram) {
+	for _, d := range out {
+		_ = s.write(d.b, d.to) // counted there
+	}
+}
