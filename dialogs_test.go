@@ -85,6 +85,7 @@ func (c *callee) await(start, cseq string, send func()) arrived {
 				found = a
 			}
 		}
+		came := len(c.came)
 		c.mu.Unlock()
 		if found.msg != "" {
 			return nil
@@ -93,7 +94,7 @@ func (c *callee) await(start, cseq string, send func()) arrived {
 			last = time.Now()
 			send()
 		}
-		return fmt.Errorf("%d messages", len(c.came))
+		return fmt.Errorf("%d messages", came)
 	})
 	return found
 }
