@@ -67,6 +67,8 @@ type notifier struct {
 	timers  timers
 	// ready are users with subscriptions that are due; each has its turn.
 	ready []*watched
+	// loading: who is watched now was watched before this node restarted.
+	loading bool
 	// virtual counts the virtual subscriptions to members of lists.
 	virtual int
 	// fetches counts those that have not been told yet.
@@ -255,6 +257,8 @@ func (n *notifier) load() error {
 	return n.s.parts.Subscriptions.LoadSubscriptions(func(p *messages.Subscription) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		n.loading = true
+		defer func() { n.loading = false }()
 		pkg := n.packages[p.Event]
 		lost := p.FlowBound && p.GetFlow().GetStream()
 		if pkg == nil || p.ExpiresMs <= n.nowMS() || lost {

@@ -36,8 +36,8 @@ type memOwner struct {
 	counter uint32
 	nodes   map[string]*Server
 	deaf    bool
-	// down: no question is answered.
-	down bool
+	// down: no question is answered; unsettled: it does not know all yet.
+	down, unsettled bool
 	// questions that were asked, and changes that were told.
 	asked, told int
 }
@@ -62,7 +62,7 @@ func (m *memOwner) ask(aor string, msg proto.Message) proto.Message {
 	}
 	now := m.zone.NowMS()
 	a := m.user.Answer(&actors.Question{
-		Message: msg, Record: rec, NowMS: now, Settled: true,
+		Message: msg, Record: rec, NowMS: now, Settled: !m.unsettled,
 		LiveEdge: func(string) bool { return true }, NewStamp: m.stamp,
 	})
 	if a.Writes.Empty() {

@@ -3,6 +3,7 @@ package sipfront
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -21,7 +22,9 @@ type watched struct {
 	// so that an older word never undoes a newer one.
 	rec *messages.Record
 	// asked: the owner has answered once.
-	asked    bool
+	asked bool
+	// resumed: watchers were shown the user's state before this node restarted.
+	resumed  bool
 	packages []*packageState
 	// waiting are subscriptions that are due; the user stands in notifier.ready while there are any.
 	waiting []*subscription
@@ -66,7 +69,7 @@ const maxWatcherInfos = 100
 func (n *notifier) user(aor string) *watched {
 	u := n.users[aor]
 	if u == nil {
-		u = &watched{aor: aor, rec: &messages.Record{Aor: aor}}
+		u = &watched{aor: aor, rec: &messages.Record{Aor: aor}, resumed: n.loading}
 		n.users[aor] = u
 	}
 	return u
@@ -297,13 +300,24 @@ func (n *notifier) askOwner(ctx context.Context, u *watched) error {
 		}
 	}
 	u.owner = owner
-	u.asked = true
 	u.rec.Merge(res.GetState())
+	if u.resumed && !u.asked && !res.GetSettled() && u.tries < resumeTries {
+		// It may know less than watchers were shown before, which would be an
+		// older state after a newer one (rule 23).
+		return errUnsettledOwner
+	}
+	u.asked = true
 	prune(u.rec, n.nowMS())
 	n.changed(u)
 	n.poke()
 	return nil
 }
+
+// resumeTries is how often an owner that has not settled is asked again, for
+// about seven seconds in all, before its word is taken after a restart.
+const resumeTries = 4
+
+var errUnsettledOwner = errors.New("the owner has not settled")
 
 // question is what the owner is asked, with the interest in it as it stands in the lease.
 func (n *notifier) question(u *watched) (*messages.Subscribe, []byte) {
