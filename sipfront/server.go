@@ -152,6 +152,8 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
+	// pace bounds the REGISTERs among them.
+	pace *pace
 	// workers are the goroutines of questions. Those that have none wait at idle,
 	// which ask sends to, unbuffered and never closed, until Run closes stop.
 	workers sync.WaitGroup
@@ -214,6 +216,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		ports:   map[uint16]bool{},
 		lookups: make(chan struct{}, cfg.MaxLookups),
 		idle:    make(chan question), stop: make(chan struct{}),
+		pace: newPace(&cfg),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64
