@@ -70,6 +70,10 @@ func (c *Core) noteDeaf(name string) {
 // tickDeaf tells nodes whose queue was full that they have missed something.
 func (c *Core) tickDeaf() {
 	c.deaf.mu.Lock()
+	if len(c.deaf.nodes) == 0 {
+		c.deaf.mu.Unlock()
+		return
+	}
 	names := slices.Sorted(maps.Keys(c.deaf.nodes))
 	c.deaf.nodes = nil
 	c.deaf.mu.Unlock()
