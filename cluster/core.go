@@ -377,15 +377,7 @@ func (c *Core) Tables(now int64) Tables {
 	var t Tables
 	var room messages.RecordRoom
 	v := c.view.Load()
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.each(func(g glance) bool {
-			c.countRecord(now, v, g.extra(), g.read(&room), &t)
-			return true
-		})
-		s.mu.Unlock()
-	}
+	c.walk(func(_ *shard, g glance) { c.countRecord(now, v, g.extra(), g.read(&room), &t) })
 	return t
 }
 
@@ -431,22 +423,16 @@ func (c *Core) Record(aor string) *messages.Record {
 func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
 	own := make(map[string]int)
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.each(func(g glance) bool {
-			rec, n := g.read(&room), 0
-			for _, l := range rec.Leases {
-				if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
-					n++
-				}
+	c.walk(func(_ *shard, g glance) {
+		rec, n := g.read(&room), 0
+		for _, l := range rec.Leases {
+			if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
+				n++
 			}
-			if n > 0 {
-				own[strings.Clone(rec.Aor)] = n
-			}
-			return true
-		})
-		s.mu.Unlock()
-	}
+		}
+		if n > 0 {
+			own[strings.Clone(rec.Aor)] = n
+		}
+	})
 	return own
 }

@@ -366,27 +366,17 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, o
 		want[uint64(b)] = true
 	}
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		for some := range slices.Chunk(s.all(), scanChunk) {
-			s.mu.Lock()
-			for _, id := range some {
-				if !want[id%uint64(of)] {
-					continue
-				}
-				s.at(id, func(g glance) {
-					rec := g.read(&room)
-					if newest(rec) > until {
-						return
-					}
-					offer := false
-					c.eachShared(v, rec, func(i int, _ string) { offer = offer || v.nodes[i].peer == p })
-					if offer {
-						c.addTarget(now, s, s.hold(g), target{peer: p, light: true}, origin{bulk: true})
-					}
-				})
-			}
-			s.mu.Unlock()
+	c.walk(func(s *shard, g glance) {
+		if !want[g.id%uint64(of)] {
+			return
 		}
-	}
+		rec, offer := g.read(&room), false
+		if newest(rec) > until {
+			return
+		}
+		c.eachShared(v, rec, func(i int, _ string) { offer = offer || v.nodes[i].peer == p })
+		if offer {
+			c.addTarget(now, s, s.hold(g), target{peer: p, light: true}, origin{bulk: true})
+		}
+	})
 }

@@ -197,7 +197,15 @@ func (t *table) find(id uint64, aor string) *entry {
 }
 
 // awaken is the entry of what is seen, with its record.
-func (t *table) awaken(g glance) *entry { return t.unpack(t.hold(g)) }
+func (t *table) awaken(g glance) *entry {
+	if g.e != nil {
+		return t.unpack(g.e)
+	}
+	text, n := strings.Clone(textOf(g.at[packedAoR:])), g.at.begin()-packedAoR
+	e := t.link(g, text[:n])
+	e.rec = unpack(text[n:], e.aor, nil)
+	return t.unpack(e)
+}
 
 // hold is the entry of what is seen, for somebody who wants no more than its
 // extra: without it, it would never go to rest.
@@ -205,16 +213,21 @@ func (t *table) hold(g glance) *entry {
 	if g.e != nil {
 		return g.e
 	}
+	return t.link(g, strings.Clone(g.at.aor()))
+}
+
+// link makes the entry of a cell that has none.
+func (t *table) link(g glance, aor string) *entry {
 	e := &entry{
-		aor: strings.Clone(g.at.aor()), id: g.id, hash: g.at.hash(), due: g.at.due(), counted: g.at.counted(),
+		aor: aor, id: g.id, hash: g.at.hash(), due: g.at.due(), counted: g.at.counted(),
 		stored: g.at[packedFlags]&flagStored != 0, celled: true,
 	}
 	g.at[packedFlags] |= flagAwake
-	t.link(e)
+	t.insert(e)
 	return e
 }
 
-func (t *table) link(e *entry) {
+func (t *table) insert(e *entry) {
 	if t.awake == nil {
 		t.awake = make(map[uint64]*entry)
 	}
@@ -256,7 +269,7 @@ func (t *table) add(aor string, rec *messages.Record) *entry {
 func (t *table) addAs(id uint64, aor string, rec *messages.Record) *entry {
 	// The AoR may be a part of a whole request.
 	e := &entry{aor: strings.Clone(aor), id: id, rec: rec}
-	t.link(e)
+	t.insert(e)
 	t.n++
 	return t.unpack(e)
 }

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"hereis/messages"
 )
 
@@ -106,6 +108,21 @@ func (s *shard) all() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ids()
+}
+
+// walk calls f for all that this node has, with its shard locked, which is given
+// back again and again: requests need it.
+func (c *Core) walk(f func(s *shard, g glance)) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		for some := range slices.Chunk(s.all(), scanChunk) {
+			s.mu.Lock()
+			for _, id := range some {
+				s.at(id, func(g glance) { f(s, g) })
+			}
+			s.mu.Unlock()
+		}
+	}
 }
 
 // scanSome looks at some entries of a shard. What has come to it since its

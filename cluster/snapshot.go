@@ -103,28 +103,22 @@ func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 	v := c.view.Load()
 	out := &messages.Counted{}
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.each(func(g glance) bool {
-			if aor := g.aor(); q.Pattern != "" && !matches(q.Pattern, aor) || !ownedBy(v, aor) {
-				return true
+	c.walk(func(_ *shard, g glance) {
+		if aor := g.aor(); q.Pattern != "" && !matches(q.Pattern, aor) || !ownedBy(v, aor) {
+			return
+		}
+		live := uint64(0)
+		rec := g.read(&room)
+		for _, l := range rec.Leases {
+			if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
+				live++
 			}
-			live := uint64(0)
-			rec := g.read(&room)
-			for _, l := range rec.Leases {
-				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
-					live++
-				}
-			}
-			if live > 0 {
-				out.Users++
-				out.Bindings += live
-			}
-			return true
-		})
-		s.mu.Unlock()
-	}
+		}
+		if live > 0 {
+			out.Users++
+			out.Bindings += live
+		}
+	})
 	return out
 }
 
