@@ -30,11 +30,16 @@ func (w *world) streamIs(n, m *simNode) {
 	broken := w.severed[pair(n.name, m.name)]
 	n.noStream[m.name] = broken
 	switch {
-	case !n.up || n.asleep:
+	case !n.up:
+	case n.asleep:
+		n.inbox = append(n.inbox, func() { w.streamIs(n, m) })
 	case broken:
 		n.core.PeerDown(w.now+n.skew, m.name)
 	case m.up:
 		n.core.PeerUp(w.now+n.skew, &messages.Hello{Name: m.name, Incarnation: m.inc})
+		if w.streamUp != nil {
+			w.streamUp(n, m.name)
+		}
 	}
 }
 

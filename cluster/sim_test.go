@@ -98,7 +98,9 @@ type world struct {
 	// born is told of a node's new life before it begins, ticked of each of its ticks.
 	born   func(n *simNode, core *cluster.Core, lost bool)
 	ticked func(n *simNode)
-	off    cluster.Rules
+	// streamUp is told that a node's stream to another is usable again.
+	streamUp func(n *simNode, name string)
+	off      cluster.Rules
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool
