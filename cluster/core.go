@@ -331,9 +331,11 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	v := c.view.Load()
 	c.settling.waitMS = 0
 	c.askReports(now, v)
+	// It may be out of the view for now, and comes back as it is.
+	p := c.peers[hello.GetName()]
 	c.viewMu.Unlock()
 	c.hearAgain(hello.GetName())
-	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+	if p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		p.aloneMS.Store(0)
 		c.hurry(p)
@@ -345,7 +347,10 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
 	c.streams.Store(name, false)
-	if p := c.view.Load().peer(name); p != nil {
+	c.viewMu.Lock()
+	p := c.peers[name]
+	c.viewMu.Unlock()
+	if p != nil {
 		p.down.Store(true)
 		p.aloneMS.Store(now)
 		for i := range c.shards {
