@@ -44,6 +44,13 @@ func (s *Server) forwarded(r *request) []header {
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
+	d := s.draftFor(f, t, w)
+	d.via = s.viaFor(w.flow, f)
+	return d
+}
+
+// draftFor is draft without our Via.
+func (s *Server) draftFor(f *fork, t *target, w wayOut) *draft {
 	r := f.r
 	d := &draft{method: r.method, target: t.uri, vias: r.vias, routes: t.routes, headers: f.base, body: r.body}
 	s.route(d)
@@ -56,7 +63,6 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if w.node && f.plan.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
-	d.via = s.viaFor(w.flow, f)
 	return d
 }
 
@@ -250,37 +256,40 @@ func (s *Server) loopHash(r *request, p *plan) string {
 func (s *Server) looped(r *request, p *plan) bool {
 	hash := ""
 	for _, v := range r.vias {
-		loop, _, ok := s.ownBranch(v)
+		b, ok := s.ownBranch(v)
 		if !ok {
 			continue
 		}
 		if hash == "" {
 			hash = s.loopHash(r, p)
 		}
-		if loop == hash {
+		if b.loop == hash {
 			return true
 		}
 	}
 	return false
 }
 
+// branchParts are what a branch of ours consists of.
+type branchParts struct{ nonce, loop, mac string }
+
 // ownBranch takes a branch of a Via apart that names this node.
-func (s *Server) ownBranch(value string) (loop, nonce string, ok bool) {
+func (s *Server) ownBranch(value string) (parts branchParts, ok bool) {
 	if !strings.Contains(value, magic) {
-		return "", "", false
+		return parts, false
 	}
 	v, err := parseVia(value)
 	if err != nil {
-		return "", "", false
+		return parts, false
 	}
 	a, err := netip.ParseAddr(v.host)
 	if err != nil || !s.isSelf(netip.AddrPortFrom(a.Unmap(), portOr(v.port, v.transport))) {
-		return "", "", false
+		return parts, false
 	}
 	b, _ := param(v.params, "branch")
 	nonce, rest, ok := strings.Cut(strings.TrimPrefix(b, magic), ".")
 	if !ok || len(rest) != 16 {
-		return "", "", false
+		return parts, false
 	}
-	return rest[:8], nonce, true
+	return branchParts{nonce, rest[:8], rest[8:]}, true
 }

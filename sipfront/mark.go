@@ -12,7 +12,11 @@ import (
 // markHeader says, between nodes of the cluster, that a request comes from a
 // node that has accepted it already. It is taken off every request that is
 // sent anywhere else, and believed only with a fresh MAC.
-const markHeader = "X-Hereis-Mark"
+const markHeader = MarkHeader
+
+// MarkHeader is the name of that header field: an ACK and a CANCEL have that of
+// their INVITE (transaction.Config's Carry).
+const MarkHeader = "X-Hereis-Mark"
 
 // markLifeMS is how old, in milliseconds of node time, a mark may be: as long
 // as a request may be retransmitted (timers B and F, 64*T1), and the skew.
@@ -25,7 +29,8 @@ func mark(key []byte, node string, nowMS int64, r *request) string {
 }
 
 // marked tells whether a request has a mark of a node of ours. The MAC is over
-// Call-ID, CSeq, From tag and time, so that it is worth nothing for another request.
+// Call-ID, CSeq, From tag and time, so that it is worth nothing for another
+// request, but for the ACK and the CANCEL that belong to it.
 func marked(key []byte, nowMS int64, r *request) bool {
 	v, ok := r.value(markHeader)
 	if !ok {
@@ -49,8 +54,12 @@ func marked(key []byte, nowMS int64, r *request) bool {
 }
 
 func markMAC(key []byte, node, at string, r *request) string {
+	method := r.method
+	if method == "ACK" || method == "CANCEL" {
+		method = "INVITE"
+	}
 	h := hmac.New(sha256.New, key)
-	for _, s := range []string{node, at, r.callID, strconv.FormatUint(uint64(r.cseq), 10), r.method, r.fromTag} {
+	for _, s := range []string{node, at, r.callID, strconv.FormatUint(uint64(r.cseq), 10), method, r.fromTag} {
 		h.Write([]byte(strconv.Itoa(len(s))))
 		h.Write([]byte{':'})
 		h.Write([]byte(s))

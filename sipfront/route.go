@@ -45,11 +45,16 @@ type plan struct {
 // plan does RFC 3261 16.4 and the first part of 16.5. A token of ours is
 // looked at before any domain test.
 func (s *Server) plan(r *request) (*plan, error) {
-	p := &plan{target: r.target, routes: r.routes}
-	p.marked = marked(s.parts.Keys.Mark, s.parts.Cluster.NowMS(), r)
-	if _, has := r.value(markHeader); has && !p.marked {
+	is := marked(s.parts.Keys.Mark, s.parts.Cluster.NowMS(), r)
+	if _, has := r.value(markHeader); has && !is {
 		s.count.badMarks.Add(1)
 	}
+	return s.planMarked(r, is)
+}
+
+// planMarked is plan for a request whose mark has been looked at.
+func (s *Server) planMarked(r *request, is bool) (*plan, error) {
+	p := &plan{target: r.target, routes: r.routes, marked: is}
 	if err := s.unstrict(p, r); err != nil {
 		return nil, err
 	}
