@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -61,7 +60,7 @@ func (s *Server) draftFor(f *fork, t *target, w wayOut) *draft {
 		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
 	if w.node && f.plan.accepted() {
-		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
+		d.first = append(d.first, header{markHeader, mark(s.markKey, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	return d
 }
@@ -122,7 +121,7 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 	}
 	tok := token{kind: tokenDialog, edge: s.parts.Cluster.Self(), caller: hashTag(r.fromTag)}
 	tok.sides = []side{s.sideOf(in, s.callerBound(r)), s.sideOf(w.flow, t.via == viaSide && t.side.bound)}
-	user := string(tok.seal(s.parts.Keys.FlowToken, r.callID))
+	user := string(tok.seal(s.flowKey, r.callID))
 	hs := []header{{"Record-Route", s.recordValue(user, r, w.flow)}}
 	if w.flow.Transport() != in.Transport() {
 		hs = append(hs, header{"Record-Route", s.recordValue(user, r, in)})
@@ -212,13 +211,16 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
-	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
-	h.Write([]byte("branch\x00" + nonce + "\x00" + callID + "\x00"))
+	var room [256]byte
+	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
+	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
 		to, _ := v.source()
-		h.Write([]byte(v.transport + " " + to.String()))
+		b = append(append(b, v.transport...), ' ')
+		b = append(b, to.String()...)
 	}
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+	var sum [sha256.Size]byte
+	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(sum[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393

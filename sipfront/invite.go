@@ -299,7 +299,7 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	if hop.Transport != "udp" {
 		params = ";transport=" + hop.Transport + ";lr;ob"
 	}
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + params + ">"
+	route := "<sip:" + string(tok.seal(s.flowKey, "")) + "@" + hop.Addr.String() + params + ">"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }

@@ -308,7 +308,7 @@ func TestPeers1_6_12_ClientCannotForgeTheMark(t *testing.T) {
 func TestPeers1_6_13_NodeAddressAloneIsNoProof(t *testing.T) {
 	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
 		tok := token{kind: tokenHop, edge: "n2", sides: []side{{transport: "udp", remote: netip.MustParseAddrPort(bob), bound: true}}}
-		route := "Route: <sip:" + string(tok.seal(testKeys().FlowToken, "")) + "@192.0.2.2:5060;lr;ob>"
+		route := "Route: <sip:" + string(tok.seal(newMACKey(testKeys().FlowToken), "")) + "@192.0.2.2:5060;lr;ob>"
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "c8", route))
 		m.pump()
 		m.expect(bob, "")
@@ -317,11 +317,11 @@ func TestPeers1_6_13_NodeAddressAloneIsNoProof(t *testing.T) {
 		}
 		// The same with a mark of another request's.
 		r := &request{method: "MESSAGE", callID: "other", cseq: 1, fromTag: "a1"}
-		forged := markHeader + ": " + mark(testKeys().Mark, "n1", n2.zone.NowMS(), r)
+		forged := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "c9", route, forged))
 		m.expect(bob, "")
 		r.callID = "c10"
-		good := markHeader + ": " + mark(testKeys().Mark, "n1", n2.zone.NowMS(), r)
+		good := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "c10", route, good))
 		m.expect(bob, "MESSAGE sip:bob@10.0.0.5:5060 SIP/2.0")
 		// And it does not last.

@@ -53,7 +53,7 @@ func (s *Server) passRequest(m *transport.Message) bool {
 	if !ok {
 		return false
 	}
-	is := marked(s.parts.Keys.Mark, s.parts.Cluster.NowMS(), r)
+	is := marked(s.markKey, s.parts.Cluster.NowMS(), r)
 	if _, has := r.value(markHeader); has && !is {
 		return false
 	}
