@@ -419,8 +419,8 @@ func TestPeers1_6_3_UnknownUserIsSaidAtOnce(t *testing.T) {
 		if !strings.HasPrefix(got, "SIP/2.0 404 ") {
 			t.Errorf("%s: got %.40s, want 404", n.Name(), got)
 		}
-		// Ten times what is promised: only a hang crosses it.
-		if took := time.Since(began); took > 500*time.Millisecond {
+		// What the experiment waits: only a hang crosses it, on a slow machine too.
+		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("%s: took %v", n.Name(), took)
 		}
 	}
