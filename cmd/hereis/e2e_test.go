@@ -48,6 +48,7 @@ func TestE2E(t *testing.T) {
 	t.Run("Digest", func(t *testing.T) { testDigest(t, bin) })
 	t.Run("OwnerKilledBetweenChanges", func(t *testing.T) { testOwnerKilledBetweenChanges(t, bin) })
 	t.Run("Messages", func(t *testing.T) { testMessages(t, bin) })
+	t.Run("KilledInTheMiddle", func(t *testing.T) { testKilledInTheMiddle(t, bin) })
 	t.Run("OwnerKilledUnderLoad", func(t *testing.T) { testOwnerKilledUnderLoad(t, bin) })
 	t.Run("Chaos", func(t *testing.T) {
 		if testing.Short() {
