@@ -243,13 +243,13 @@ func killInTheMiddle(t *testing.T, bin string, nodes []*node, observer *watcher,
 		}
 		away := newInbox(t, name("away"))
 		away.register(third, 3600)
-		within(t, 40*time.Second, "the stored message is delivered", func() error {
+		within(t, 90*time.Second, "the stored message is delivered", func() error {
 			if got := away.of(offline.callID("MESSAGE")); got < 1 {
 				return fmt.Errorf("%d times", got)
 			}
 			return nil
 		})
-		within(t, 40*time.Second, "nothing is stored any more", func() error {
+		within(t, 90*time.Second, "nothing is stored any more", func() error {
 			for _, n := range nodes {
 				if got := n.metric("hereis_sip_messages_waiting"); got != 0 {
 					return fmt.Errorf("%v at %s", got, n.name)
