@@ -29,7 +29,7 @@ func TestHandleAndAsk_TypeOfAUser(t *testing.T) {
 			return &messagestest.Greeting{Text: "hello " + q.Name + " " + string(asked.AoR) + " from " + asked.From, Node: n.Name()}, nil
 		})
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 
 	for _, to := range nodes {

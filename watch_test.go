@@ -210,7 +210,7 @@ func TestWatch_Iterator(t *testing.T) {
 	if err := nodes[0].stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.next(5 * time.Second); !errors.Is(err, hereis.ErrWatchEnded) {
+	if _, err := w.next(20 * time.Second); !errors.Is(err, hereis.ErrWatchEnded) {
 		t.Errorf("got %v, want %v", err, hereis.ErrWatchEnded)
 	}
 	for _, err := range hereis.Watch(t.Context(), nodes[0].Node, "*", hereis.WatchOptions{}) {

@@ -165,7 +165,7 @@ func TestRunEndsStreamsAndFreesThePort(t *testing.T) {
 		if err != nil {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("Run does not end")
 	}
 	ln, err := net.Listen("tcp", addr.String())

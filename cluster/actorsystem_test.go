@@ -97,7 +97,7 @@ func startActors(t *testing.T, name string, incarnation uint64, p *placement, ke
 
 func (a *actorNode) ask(t *testing.T, identity, text string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	r, err := a.Request(ctx, "echo", identity, wrapperspb.String(text))
 	if err != nil {
@@ -212,7 +212,7 @@ func TestRule20_RemoteSurvivesWhatAPeerSends(t *testing.T) {
 		"connect":            {MessageType: &remote.RemoteMessage_ConnectRequest{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			st, err := client.Receive(ctx)
 			if err != nil {

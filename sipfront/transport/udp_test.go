@@ -67,7 +67,7 @@ func (n *node) next(t *testing.T) *Message {
 	select {
 	case m := <-n.in:
 		return m
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no message")
 		return nil
 	}
@@ -92,7 +92,7 @@ func send(t *testing.T, c *net.UDPConn, to netip.AddrPort, text string) {
 
 func receive(t *testing.T, c *net.UDPConn) string {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 4096)
