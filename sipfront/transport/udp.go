@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,8 +29,8 @@ type udpSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn // conn's
 	out  udpOutbox
-	// outgoing is the room for what out sends; it is made when it is needed.
-	outgoing *batch
+	// outgoing has the rooms (*batch) for what out sends.
+	outgoing sync.Pool
 }
 
 func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
