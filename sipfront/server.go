@@ -132,8 +132,10 @@ type Server struct {
 	// plains has *plain that are free.
 	plains sync.Pool
 	date   dateText
-	rand   func() uint64
-	log    *slog.Logger
+	// local is that of the node's own SIP address.
+	local addrText
+	rand  func() uint64
+	log   *slog.Logger
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool

@@ -11,7 +11,7 @@ import (
 )
 
 // receive takes a datagram to the handler, or refuses it. m has Flow, Reply, At
-// and Raw, which is the socket's buffer still.
+// and Raw; both are the socket's still.
 func (t *Transport) receive(m *Message) {
 	// 7.5: CRLF before the start line is no part of the message.
 	m.Raw = bytes.TrimLeft(m.Raw, "\r\n")
@@ -22,7 +22,7 @@ func (t *Transport) receive(m *Message) {
 	if fits && t.cfg.Plain != nil && t.cfg.Plain(m) {
 		return
 	}
-	m.Raw = append(make([]byte, 0, len(m.Raw)), m.Raw...)
+	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
 	var h head
 	if !fits {
 		// The head is likely whole: read what there is, for the answer.
