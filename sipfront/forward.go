@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"hash"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	if w.node && f.plan.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
-	d.via = s.viaFor(w.flow, f)
+	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
 	return d
 }
 
@@ -180,17 +181,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 	return best
 }
 
-// viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
-// what tells a loop from a spiral.
-func (s *Server) viaFor(out transport.Flow, f *fork) string {
+// branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
+// carries what tells a loop from a spiral.
+func (s *Server) branchFor(f *fork) string {
 	nonce := strconv.FormatUint(s.rand(), 36)
-	var b strings.Builder
 	if f.loop == "" {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
-	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
-	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias)))
-	return b.String()
+	return magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias))
 }
 
 // first is the first of a list, empty if there is none: a request of this
@@ -206,13 +204,22 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
-	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
-	h.Write([]byte("branch\x00" + nonce + "\x00" + callID + "\x00"))
+	h, ok := s.macs.Get().(hash.Hash)
+	if !ok {
+		h = hmac.New(sha256.New, s.parts.Keys.FlowToken)
+	}
+	defer s.macs.Put(h)
+	h.Reset()
+	var room [512]byte
+	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
+	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
 		to, _ := v.source()
-		h.Write([]byte(v.transport + " " + to.String()))
+		b = append(append(b, v.transport...), ' ')
+		b = to.AppendTo(b)
 	}
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+	h.Write(b)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(room[:0])[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393

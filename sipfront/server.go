@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
-
 	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/event"
@@ -71,7 +69,7 @@ type Resolver interface {
 
 // Layer is the transaction layer below.
 type Layer interface {
-	Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (*transaction.Client, error)
+	RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (*transaction.Client, error)
 }
 
 // Keys are derived from the cluster's secret: the same on every node.
@@ -129,9 +127,9 @@ type Server struct {
 	layer layer
 	// plain is nil if the layer has nothing for plain requests.
 	plain plainLayer
-	// plains has *plain that are free.
-	plains sync.Pool
-	date   dateText
+	// plains has *plain that are free, macs the hash.Hash of branches (branchMAC).
+	plains, macs sync.Pool
+	date         dateText
 	// local is that of the node's own SIP address.
 	local addrText
 	rand  func() uint64
@@ -185,15 +183,15 @@ type (
 		Terminate()
 	}
 	layer interface {
-		Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error)
+		RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (clientTx, error)
 	}
 )
 
 // layerOf gives a Layer the core's view of a client transaction.
 type layerOf struct{ Layer }
 
-func (l layerOf) Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error) {
-	c, err := l.Layer.Request(req, flow, f)
+func (l layerOf) RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (clientTx, error) {
+	c, err := l.Layer.RequestRaw(req, flow, f)
 	if err != nil {
 		return nil, err
 	}
