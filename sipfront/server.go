@@ -27,9 +27,12 @@ type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
 }
 
-// Locator answers WHEREIS. A user without a reachable device is an error of actors.
+// Locator answers WHEREIS: it calls done, once, perhaps before it returns. done
+// must not wait. A user without a reachable device is an error of actors; one
+// comes at deadlineMS, a node time, at the latest. callID, which may be empty, is
+// that of the request, for the logs of those who answer.
 type Locator interface {
-	Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error)
+	LocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error))
 }
 
 // Cluster is what the core must know of the other nodes.
