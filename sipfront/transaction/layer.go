@@ -168,7 +168,7 @@ func (l *Layer) request(msg *transport.Message) {
 		s.mu.Unlock()
 		l.count.repeats.Add(1)
 		if raw != nil {
-			_ = a.reply.Send(raw) // counted by the transport; the client repeats
+			_ = transport.SendSoon(a.reply, raw) // counted by the transport; the client repeats
 		}
 		return
 	}

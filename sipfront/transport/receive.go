@@ -23,18 +23,23 @@ func (t *Transport) receive(m *Message) {
 		return
 	}
 	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
-	var h head
-	if !fits {
-		// The head is likely whole: read what there is, for the answer.
-		_ = t.parser.guard(m.Raw, &h)
-		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})
-		return
+	h, ok := t.heads.Get().(*head)
+	if !ok {
+		h = &head{}
 	}
-	if err := t.parser.guard(m.Raw, &h); err != nil {
-		t.refuse(m, &h, err)
-		return
+	switch err := t.parser.guard(m.Raw, h); {
+	case !fits:
+		// The head is likely whole: what there is of it is for the answer.
+		t.refuse(m, h, &Malformed{Status: 513, Reason: "datagram too long"})
+	case err != nil:
+		t.refuse(m, h, err)
+	default:
+		t.build(m, h)
 	}
-	t.build(m, &h)
+	// A message has the strings of its lines, and not the lines.
+	clear(h.lines)
+	*h = head{lines: h.lines[:0]}
+	t.heads.Put(h)
 }
 
 // build goes on with lines that passed the guard.
