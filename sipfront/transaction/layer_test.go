@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -223,4 +224,28 @@ func TestPendingRequestsAreBounded(t *testing.T) {
 			t.Errorf("a minute later: %+v", st)
 		}
 	})
+}
+
+// TestRequestRaw_AgreesWithRequest: what is known of a request in bytes leads its
+// answers to it as what the parser reads of it does.
+func TestRequestRaw_AgreesWithRequest(t *testing.T) {
+	for _, sentBy := range []string{"192.0.2.1:5060", "192.0.2.1:5070", "[2001:db8::1]:5060", "[::ffff:192.0.2.1]:5061"} {
+		for _, method := range []string{"INVITE", "OPTIONS"} {
+			text := strings.Replace(requestText(method, branch), "192.0.2.1:5060", sentBy, 1)
+			req := parse(t, text).Request
+			raw := appendRequest(nil, req)
+			bubble(t, nil, func(r *rig) {
+				if _, err := r.RequestRaw(Outgoing{Method: method, Branch: branch, SentBy: netip.MustParseAddrPort(sentBy), Raw: raw}, r.flow, nil); err != nil {
+					t.Fatal(err)
+				}
+				key := string(appendClientKey(nil, req.Via(), method))
+				if r.Layer.shard([]byte(key)).clients[key] == nil {
+					t.Errorf("%s from %s is not known as %q", method, sentBy, key)
+				}
+				if _, err := r.Request(req, r.flow, nil); !errors.Is(err, ErrRequest) {
+					t.Errorf("the same again: %v, want ErrRequest", err)
+				}
+			})
+		}
+	}
 }
