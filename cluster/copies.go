@@ -8,7 +8,7 @@ import (
 
 // wait is a reply that waits for acknowledgements of copies (rule 5).
 type wait struct {
-	e *entry
+	aor string
 	// hash is what the record was when it was copied.
 	hash     uint64
 	need     []*neighbor
@@ -64,14 +64,14 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 	}
 	c.stats.Parked.Add(1)
 	s.waits = append(s.waits, &wait{
-		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), missed: missed, finish: finish,
+		aor: e.aor, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), missed: missed, finish: finish,
 	})
 }
 
 // releaseWaits notes that p has what hashed to hash, or all of e.
 func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
 	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.e != e || !all && w.hash != hash {
+		if w.aor != e.aor || !all && w.hash != hash {
 			return false
 		}
 		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })

@@ -104,7 +104,7 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 		bye := func(callID, via, edge, status string) {
 			way := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.2:5060"), remote: netip.MustParseAddrPort("192.0.2.20:5060")}
 			tok := token{kind: tokenDialog, edge: edge, caller: hashTag("a1"), sides: []side{way, way}}
-			route := "Route: <sip:" + string(tok.seal(r.srv.parts.Keys.FlowToken, callID)) + "@example.com;lr>\n"
+			route := "Route: <sip:" + string(tok.seal(r.srv.flowKey, callID)) + "@example.com;lr>\n"
 			r.peers["bob"] = "192.0.2.20:5060"
 			r.recv(via, strings.NewReplacer("{uac-route}\n", route, "10.0.0.5:5060", "192.0.2.20:5060", "branch=", "branch=z9hG4bK"+callID).Replace(inDialog("BYE", false, callID)))
 			synctest.Wait()

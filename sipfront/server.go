@@ -131,9 +131,11 @@ type Server struct {
 	plain plainLayer
 	// plains has *plain that are free.
 	plains sync.Pool
-	date   dateText
-	rand   func() uint64
-	log    *slog.Logger
+	// flowKey and markKey are those of Parts.Keys.
+	flowKey, markKey *macKey
+	date             dateText
+	rand             func() uint64
+	log              *slog.Logger
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool
@@ -152,6 +154,8 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
+	// pace bounds the REGISTERs among them.
+	pace *pace
 	// workers are the goroutines of questions. Those that have none wait at idle,
 	// which ask sends to, unbuffered and never closed, until Run closes stop.
 	workers sync.WaitGroup
@@ -214,6 +218,8 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		ports:   map[uint16]bool{},
 		lookups: make(chan struct{}, cfg.MaxLookups),
 		idle:    make(chan question), stop: make(chan struct{}),
+		flowKey: newMACKey(parts.Keys.FlowToken), markKey: newMACKey(parts.Keys.Mark),
+		pace: newPace(&cfg),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64
