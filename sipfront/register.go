@@ -142,6 +142,9 @@ func (s *Server) checkRequire(r *request) error {
 	if len(bad) > 0 {
 		return badExtensionError{strings.Join(bad, ", ")}
 	}
+	if s.cfg.StrictPath && hasPath(r) && !hasToken(r.values("Supported"), "path") {
+		return badExtensionError{"path"}
+	}
 	return nil
 }
 
