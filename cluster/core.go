@@ -129,6 +129,8 @@ type shard struct {
 	waits []*wait
 	// pulls are the records being completed (pull.go).
 	pulls map[string]*pull
+	// asked is the question that is being answered (gate.go).
+	asked asked
 }
 
 // extra is what an entry needs only for a time.
@@ -167,6 +169,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.due = make(map[int64][]uint64)
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
+		c.prepare(s)
 	}
 	c.debug = p.Log.Enabled(context.Background(), slog.LevelDebug)
 	c.flows.aors = make(map[flowKey]*flowAoRs)
@@ -249,13 +252,27 @@ func (c *Core) Stop() {
 }
 
 // effects are what must happen after a lock is given back, in order.
-type effects []func()
+type effects []effect
 
-func (e *effects) add(f func()) { *e = append(*e, f) }
+// effect is a call of do, or of reply with msg where rq is not nil.
+type effect struct {
+	do  func()
+	rq  *request
+	msg proto.Message
+}
+
+func (e *effects) add(f func()) { *e = append(*e, effect{do: f}) }
+
+// reply answers a request.
+func (e *effects) reply(rq *request, msg proto.Message) { *e = append(*e, effect{rq: rq, msg: msg}) }
 
 func (e *effects) run() {
 	for _, f := range *e {
-		f()
+		if f.rq != nil {
+			f.rq.reply(f.msg)
+		} else {
+			f.do()
+		}
 	}
 }
 
@@ -331,9 +348,11 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 	v := c.view.Load()
 	c.settling.waitMS = 0
 	c.askReports(now, v)
+	// It may be out of the view for now, and comes back as it is.
+	p := c.peers[hello.GetName()]
 	c.viewMu.Unlock()
 	c.hearAgain(hello.GetName())
-	if p := v.peer(hello.GetName()); p != nil && p.incarnation == hello.GetIncarnation() {
+	if p != nil && p.incarnation == hello.GetIncarnation() {
 		p.down.Store(false)
 		p.aloneMS.Store(0)
 		c.hurry(p)
@@ -345,7 +364,10 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
 	c.streams.Store(name, false)
-	if p := c.view.Load().peer(name); p != nil {
+	c.viewMu.Lock()
+	p := c.peers[name]
+	c.viewMu.Unlock()
+	if p != nil {
 		p.down.Store(true)
 		p.aloneMS.Store(now)
 		for i := range c.shards {

@@ -58,3 +58,11 @@ func (c *Core) TallyError() (walked bool, err error) {
 	}
 	return true, err
 }
+
+// Hear registers who takes events of a type, as Node.HandleEvent does.
+func (c *Core) Hear(typeName string, h Hearer) {
+	c.hearers[typeName] = append(c.hearers[typeName], h)
+}
+
+// Round changes with every change of the view.
+func (c *Core) Round() uint64 { return c.view.Load().round }
