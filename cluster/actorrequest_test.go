@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	pcluster "github.com/asynkron/protoactor-go/cluster"
@@ -51,6 +50,7 @@ func TestARequestLostWithItsConnectionIsPutAgain(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
 	defer func() {
+		a.settleRequests(t)
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -60,9 +60,15 @@ func TestARequestLostWithItsConnectionIsPutAgain(t *testing.T) {
 		<-d.lost
 		a.system.EventStream.Publish(&remote.EndpointTerminatedEvent{Address: "127.0.0.1:1"})
 	}()
-	asking, stop := context.WithTimeout(t.Context(), time.Minute)
+	asking, stop := context.WithTimeout(t.Context(), requestTimeout)
 	defer stop()
 	if _, err := a.Request(asking, "deaf", "x", wrapperspb.String("hi")); err != nil || d.heard.Load() != 2 {
 		t.Errorf("got %v, and the grain was asked %d times; want an answer to the second", err, d.heard.Load())
 	}
+}
+
+// settleRequests waits for the tries that were lost: each ends with its request's time.
+func (a *Actors) settleRequests(t *testing.T) {
+	t.Helper()
+	eventually(t, "no request waits", func() bool { return a.requests.Load() == 0 })
 }
