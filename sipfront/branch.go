@@ -148,14 +148,9 @@ func (b *branch) send(w wayOut) error {
 		w = stream
 		d = s.draft(f, b.now, w)
 	}
-	req, err := d.request()
-	if err != nil {
-		b.dead()
-		return err
-	}
 	n := b.attempt
 	s.count.branches.Add(1)
-	c, err := s.layer.Request(req, w.flow, func(msg *transport.Message, err error) {
+	c, err := s.layer.RequestRaw(d.outgoing(), w.flow, func(msg *transport.Message, err error) {
 		f.do(func() { b.event(n, msg, err) })
 	})
 	if err != nil {

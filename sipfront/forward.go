@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"net/netip"
@@ -44,7 +43,7 @@ func (s *Server) forwarded(r *request) []header {
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 	d := s.draftFor(f, t, w)
-	d.via = s.viaFor(w.flow, f)
+	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
 	return d
 }
 
@@ -185,17 +184,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 	return best
 }
 
-// viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
-// what tells a loop from a spiral.
-func (s *Server) viaFor(out transport.Flow, f *fork) string {
+// branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
+// carries what tells a loop from a spiral.
+func (s *Server) branchFor(f *fork) string {
 	nonce := strconv.FormatUint(s.rand(), 36)
-	var b strings.Builder
 	if f.loop == "" {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
-	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
-	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias)))
-	return b.String()
+	return magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias))
 }
 
 // first is the first of a list, empty if there is none: a request of this
@@ -211,16 +207,15 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
-	var room [256]byte
+	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
 		to, _ := v.source()
 		b = append(append(b, v.transport...), ' ')
-		b = append(b, to.String()...)
+		b = to.AppendTo(b)
 	}
-	var sum [sha256.Size]byte
-	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(sum[:0], b)[:6])
+	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(room[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393

@@ -18,7 +18,7 @@ import (
 // instant is a transaction layer whose every request is answered 200 at once.
 type instant struct{ sent *atomic.Int64 }
 
-func (i instant) Request(req *sip.Request, _ transport.Flow, f transaction.Responses) (clientTx, error) {
+func (i instant) RequestRaw(req transaction.Outgoing, _ transport.Flow, f transaction.Responses) (clientTx, error) {
 	i.sent.Add(1)
 	f(&transport.Message{Response: sip.NewResponse(200, "OK")}, nil)
 	return nil, nil
@@ -59,7 +59,7 @@ func BenchmarkNotify(b *testing.B) {
 			p.attachMany(watchers, func(int) string { return aor })
 			p.srv.watch.mu.Lock()
 			u := p.srv.watch.user(aor)
-			u.asked, u.told = true, p.srv.watch.interest(u, p.zone.NowMS())
+			u.Answered(&messages.Subscribe{Interest: &messages.Interest{}}, p.srv.watch.interest(u, p.zone.NowMS()), "", &messages.Subscribed{})
 			p.srv.watch.mu.Unlock()
 			b.ReportAllocs()
 			changes := uint32(0)
@@ -74,7 +74,7 @@ func BenchmarkNotify(b *testing.B) {
 				}
 				w := p.srv.watch
 				w.mu.Lock()
-				u.rec.Merge(&messages.Record{Leases: []*messages.Lease{l}})
+				u.Rec.Merge(&messages.Record{Leases: []*messages.Lease{l}})
 				w.changed(u)
 				w.mu.Unlock()
 				for sent.Load() < want {

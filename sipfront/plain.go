@@ -94,6 +94,8 @@ type plain struct {
 	msg  transport.Message
 	room [plainHeaders]header
 	vias [1]string
+	// answer has room for the fields of the answer.
+	answer [6]header
 
 	via, host, branch string
 	sentPort          uint16

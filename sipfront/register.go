@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"hereis/actors"
@@ -18,8 +19,9 @@ import (
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
-	if err == nil && !s.begin() {
-		err = actors.ErrOverloaded
+	began := time.Now()
+	if err == nil {
+		err = s.enterRegister(began)
 	}
 	if err != nil {
 		s.refuse(tx, r, err)
@@ -30,6 +32,7 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
 		defer s.release(r)
+		s.pace.leave(began, time.Now())
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -39,6 +42,20 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 		}
 		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
 	})
+}
+
+// enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
+// which there will be room for it.
+func (s *Server) enterRegister(now time.Time) error {
+	wait, ok := s.pace.enter(now)
+	if ok && !s.begin() {
+		wait, ok = s.pace.turnAway(now), false
+	}
+	if ok {
+		return nil
+	}
+	s.count.registersPaced.Add(1)
+	return actors.RetryAfterError{Err: actors.ErrOverloaded, After: wait}
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
@@ -78,7 +95,7 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		return nil, errContact
 	}
 	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
-		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
+		q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), f.Remote().String()
 		q.Flow = s.parts.Transport.Pin(f)
 		for _, c := range q.Contacts {
 			c.FlowBound = flowBound(r, c, f)
@@ -133,7 +150,7 @@ func (s *Server) checkRequire(r *request) error {
 func (s *Server) supported(r *request) string {
 	tags := "path"
 	if keepsFlow(r) {
-		tags += ", outbound"
+		tags = "path, outbound"
 	}
 	if s.parts.Presentities != nil && r.method != "REGISTER" {
 		tags += ", " + tagEventlist + ", " + tagListBody
@@ -144,7 +161,10 @@ func (s *Server) supported(r *request) string {
 // registered are the header fields of the 200 (RFC 3261 10.3 step 8): all
 // bindings of the user, with what is left of their time.
 func (s *Server) registered(r *request, q *messages.Register, res *messages.Registered) []header {
-	hs := make([]header, 0, len(res.GetBindings())+4)
+	var hs []header
+	if x := r.plain; x != nil {
+		hs = x.answer[:0]
+	}
 	for _, l := range res.GetBindings() {
 		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
 		var b messages.Binding
@@ -244,7 +264,8 @@ func scheme(text string) string {
 }
 
 func contactValue(b *messages.Binding, left int64) string {
-	v := make([]byte, 0, len(b.GetContact())+64)
+	var room [256]byte
+	v := room[:0]
 	v = append(append(append(v, '<'), b.GetContact()...), ">;expires="...)
 	v = strconv.AppendInt(v, left, 10)
 	if b.GetQ() < 1000 {
@@ -332,9 +353,36 @@ func routable(contact string, source netip.AddrPort) bool {
 		return !strings.HasSuffix(u.host, ".invalid") && !strings.HasSuffix(u.host, ".local") &&
 			(u.host != "localhost" || from.IsLoopback())
 	}
-	shared := netip.MustParsePrefix("100.64.0.0/10")
-	local := a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || shared.Contains(a)
+	local := a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || isShared(a)
 	return a == from || !local
+}
+
+// isShared is 100.64.0.0/10 (RFC 6598).
+func isShared(a netip.Addr) bool {
+	if !a.Is4() {
+		return false
+	}
+	b := a.As4()
+	return b[0] == 100 && b[1]&0xc0 == 64
+}
+
+// addrText is the text of the address that was asked for last: a node has few.
+type addrText struct {
+	last atomic.Pointer[addrWritten]
+}
+
+type addrWritten struct {
+	addr netip.AddrPort
+	text string
+}
+
+func (t *addrText) of(a netip.AddrPort) string {
+	if last := t.last.Load(); last != nil && last.addr == a {
+		return last.text
+	}
+	w := &addrWritten{a, a.String()}
+	t.last.Store(w)
+	return w.text
 }
 
 func hasRegID(c *messages.RegisterContact) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"hereis/messages"
 	"hereis/sipfront/transport"
 )
 
@@ -27,9 +28,7 @@ func (s *Server) ack(msg *transport.Message) {
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
-		// An ACK has no transaction, and so no context that it could end with.
-		s.ask(context.Background(), func(ctx context.Context) {
-			res, err := s.parts.Locator.Locate(ctx, p.aor)
+		s.locate(p.aor, r.callID, func(res *messages.Located, err error) {
 			if err != nil {
 				s.count.dropped.Add(1)
 				return

@@ -63,7 +63,7 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 	r.net = &memNet{flows: map[string]*memFlow{}, byID: map[string]*memFlow{}, local: r.cfg.Addresses[0].Addr}
 	r.zone = &memCluster{self: name, nodes: map[string]netip.AddrPort{name: r.cfg.Addresses[0].Addr}, start: time.Now()}
 	r.reg = &memRegistrar{zone: r.zone}
-	r.loc = &memLocator{answers: map[string][]locateAnswer{}}
+	r.loc = &memLocator{zone: r.zone, answers: map[string][]locateAnswer{}}
 	var n uint64
 	var mu sync.Mutex
 	parts := Parts{

@@ -91,7 +91,9 @@ func (p *Parser) guard(raw []byte, h *head) *Malformed {
 	if h.start == "" || strings.ContainsAny(h.start, "\r\n") {
 		return bad("start line")
 	}
-	h.lines = make([]line, 0, 24)
+	if h.lines == nil {
+		h.lines = make([]line, 0, 24)
+	}
 	for text != "" {
 		var one string
 		one, text = nextLine(text)
