@@ -15,6 +15,9 @@ const (
 	paceLeast, paceStart = 256, 1024
 	// paceSoonest and paceLongest bound what Retry-After says.
 	paceSoonest, paceLongest = time.Second, 5 * time.Minute
+	// paceParts of a second have their own appointments; each is shorter than
+	// REGISTERs may queue.
+	paceParts = 8
 	// paceOverbook is how many are asked to come for each that there is room for:
 	// some do not come again, and whole seconds bring them in bursts.
 	paceOverbook = 1.25
@@ -45,16 +48,22 @@ type pace struct {
 	began      time.Time
 	done, slow int
 	full       bool
-	// rate is REGISTERs done per second in windows that were full, 0 for not known.
+	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
+	// in full windows alone. One appointment too many costs a 503 and one too few
+	// leaves the cluster idle, so it is rather too high.
 	rate float64
-	// booked is the last appointment given.
-	booked time.Time
+	// booked are the last appointments given in each part of a second: who is
+	// told whole seconds comes in the same part of one, and those of a part must
+	// not be more than it has room for.
+	booked [paceParts]time.Time
 }
 
 func newPace(cfg *Config) *pace {
 	// A quarter of all questions is left for calls.
 	most := float64(max(cfg.MaxLookups-cfg.MaxLookups/4, 1))
-	return &pace{slowAfter: cfg.LookupTimeout / 8, most: most, limit: min(paceStart, most)}
+	slowAfter := cfg.LookupTimeout / 8
+	limit := min(paceStart, most)
+	return &pace{slowAfter: slowAfter, most: most, limit: limit, rate: limit / slowAfter.Seconds()}
 }
 
 // enter lets one REGISTER go on, until leave, or says how long it is to wait
@@ -89,28 +98,26 @@ func (p *pace) look(now time.Time) {
 	if took < paceWindow || p.done < paceSample && took < 10*paceWindow {
 		return
 	}
-	switch rate := float64(p.done) / took.Seconds(); {
+	if rate := float64(p.done) / took.Seconds(); rate > p.rate {
+		p.rate += (rate - p.rate) / 4
+	} else if p.full {
+		p.rate -= (p.rate - rate) / 64
+	}
+	switch {
 	case !p.full:
 		// There was room: the appointments are later than they need be.
-		if left := p.booked.Sub(now); left > 0 {
-			p.booked = now.Add(left - left/50)
+		for i := range p.booked {
+			if left := p.booked[i].Sub(now); left > 0 {
+				p.booked[i] = now.Add(left - left/50)
+			}
 		}
 		p.limit = max(p.limit, min(p.limit*1.1, paceStart, p.most))
 	case p.slow*5 > p.done*4:
 		p.limit = max(p.limit*3/4, min(paceLeast, p.most))
-		p.learn(rate)
 	default:
 		p.limit = min(p.limit*1.1, p.most)
-		p.learn(rate)
 	}
 	p.began, p.done, p.slow, p.full = now, 0, 0, false
-}
-
-func (p *pace) learn(rate float64) {
-	if p.rate == 0 {
-		p.rate = rate
-	}
-	p.rate += (rate - p.rate) / 8
 }
 
 // turnAway takes back what enter allowed, as there is no room elsewhere.
@@ -123,18 +130,15 @@ func (p *pace) turnAway(now time.Time) (wait time.Duration) {
 
 // book is how long it is until the next appointment. mu is held.
 func (p *pace) book(now time.Time) time.Duration {
-	if soonest := now.Add(paceSoonest); p.booked.Before(soonest) {
-		p.booked = soonest
+	booked := &p.booked[now.Nanosecond()/int(time.Second/paceParts)]
+	if soonest := now.Add(paceSoonest); booked.Before(soonest) {
+		*booked = soonest
 	}
-	rate := p.rate
-	if rate == 0 {
-		rate = p.limit / p.slowAfter.Seconds()
+	*booked = booked.Add(time.Duration(float64(time.Second) * paceParts / max(p.rate*paceOverbook, 1)))
+	if longest := now.Add(paceLongest); booked.After(longest) {
+		*booked = longest
 	}
-	p.booked = p.booked.Add(time.Duration(float64(time.Second) / max(rate*paceOverbook, 1)))
-	if longest := now.Add(paceLongest); p.booked.After(longest) {
-		p.booked = longest
-	}
-	return p.booked.Sub(now)
+	return booked.Sub(now)
 }
 
 // now is the limit, and how many there are.
