@@ -95,16 +95,17 @@ func (f *Feed) Changed(aor string, before, after Sight) {
 	}
 	f.ring[f.seq%uint64(len(f.ring))] = c
 	for w := range f.watches {
-		w.note(c)
+		w.note(c, false)
 		w.wake()
 	}
 }
 
 // Synced takes in that the copy has become complete: whoever was given an
-// incomplete list gets another.
+// incomplete list gets another, and so does who has come from a node that may
+// have known of somebody of whom nobody knows any more.
 func (f *Feed) Synced() {
 	for w := range f.watches {
-		if w.incomplete {
+		if w.incomplete || w.doubtMS != 0 {
 			w.sync = syncWanted
 			w.wake()
 		}

@@ -18,9 +18,15 @@ type fakeCopy struct {
 	live map[string]uint64
 	// late are changes that have not reached the node.
 	late []func()
+	// parted: the node does not hear everybody.
+	parted bool
 }
 
-func (c *fakeCopy) Synced() bool { return true }
+func newFakeCopy(id uint64, live map[string]uint64) *fakeCopy {
+	return &fakeCopy{feed: NewFeed(id, "*", 4), recs: map[string]Sight{}, live: live}
+}
+
+func (c *fakeCopy) Synced() bool { return !c.parted }
 
 func (c *fakeCopy) Live() map[string]uint64 { return c.live }
 
@@ -60,10 +66,19 @@ type fakeReader struct {
 	online map[string]bool
 	named  map[string]bool
 	newest map[string]int64
+	// last is where it was connected last.
+	last *fakeCopy
+}
+
+func newFakeReader() *fakeReader {
+	return &fakeReader{online: map[string]bool{}, newest: map[string]int64{}}
 }
 
 func (r *fakeReader) connect(now int64, c *fakeCopy, damp int64) {
-	r.copy, r.named = c, nil
+	if r.copy, r.named = c, nil; r.last != c {
+		clear(r.newest) // another node may be behind for a moment
+	}
+	r.last = c
 	r.watch = c.feed.Watch(now, c, WatchConfig{From: r.id, Snapshot: true, DampMS: damp, Backlog: 3})
 }
 
@@ -74,7 +89,7 @@ func (r *fakeReader) leave() {
 	}
 }
 
-func (r *fakeReader) read(t *rapid.T, now int64, n int) {
+func (r *fakeReader) read(t rapid.TB, now int64, n int) {
 	for range n {
 		e, _ := r.watch.Next(now, r.copy)
 		if e == nil {
@@ -112,13 +127,10 @@ func TestFeed_WhoComesBackKnowsWhatWhoStayedKnows(t *testing.T) {
 		live := map[string]uint64{"e1": 1, "e2": 2}
 		var copies []*fakeCopy
 		for i := range 2 {
-			copies = append(copies, &fakeCopy{feed: NewFeed(uint64(i+1), "*", 4), recs: map[string]Sight{}, live: live})
+			copies = append(copies, newFakeCopy(uint64(i+1), live))
 		}
 		damp := rapid.SampledFrom([]int64{0, 700}).Draw(t, "damp")
-		newReader := func() *fakeReader {
-			return &fakeReader{online: map[string]bool{}, newest: map[string]int64{}}
-		}
-		stays, hops := newReader(), newReader()
+		stays, hops := newFakeReader(), newFakeReader()
 		stays.connect(now, copies[0], damp)
 		users := []string{"sip:a@x", "sip:b@x", "sip:c@x", "sip:d@x", "sip:e@x", "sip:f@x"}
 		t.Repeat(map[string]func(*rapid.T){
@@ -126,11 +138,7 @@ func TestFeed_WhoComesBackKnowsWhatWhoStayedKnows(t *testing.T) {
 				now += rapid.Int64Range(1, 900).Draw(t, "ms")
 				aor := rapid.SampledFrom(users).Draw(t, "aor")
 				edge := rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "edge")
-				l := &messages.Lease{
-					Key: []byte("k"), Kind: messages.LeaseKind_LEASE_KIND_BINDING, Edge: edge, Vouch: 2, Stamp: &messages.Stamp{Ms: now},
-					ExpiresMs: now + 1e9, Dead: rapid.Bool().Draw(t, "dead"), Payload: []byte{byte(bindingFlowBound) << 3, 1},
-				}
-				rec, at := &messages.Record{Aor: aor, Leases: []*messages.Lease{l}}, now
+				rec, at := atEdge(aor, edge, now, rapid.Bool().Draw(t, "dead")), now
 				for _, c := range copies {
 					set := func() { c.set(aor, rec, at) }
 					if len(c.late) > 0 || rapid.Bool().Draw(t, "late") {
@@ -190,6 +198,15 @@ func TestFeed_WhoComesBackKnowsWhatWhoStayedKnows(t *testing.T) {
 			}
 		}
 	})
+}
+
+// atEdge is the record of a user with one device at an edge since node time ms,
+// or not any more.
+func atEdge(aor, edge string, ms int64, dead bool) *messages.Record {
+	return &messages.Record{Aor: aor, Leases: []*messages.Lease{{
+		Key: []byte("k"), Kind: messages.LeaseKind_LEASE_KIND_BINDING, Edge: edge, Vouch: 2, Stamp: &messages.Stamp{Ms: ms},
+		ExpiresMs: ms + 1e9, Dead: dead, Payload: []byte{byte(bindingFlowBound) << 3, 1},
+	}}}
 }
 
 func (c *fakeCopy) arrive() {

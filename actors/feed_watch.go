@@ -1,6 +1,9 @@
 package actors
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Watch is one watcher of a Feed: what it has not been told yet, coalesced by
 // user. A slow watcher misses no state, only what came between two.
@@ -20,6 +23,9 @@ type Watch struct {
 	partial bool
 	// incomplete: the last list was not of everybody.
 	incomplete bool
+	// doubtMS is until when the watcher may know from elsewhere what has not
+	// reached this node, 0 if it does not.
+	doubtMS int64
 	// from is where the watcher goes on in a partial list.
 	from *Cursor
 	// edges are those within reach when what is first in order came to be
@@ -48,8 +54,10 @@ type pending struct {
 	is   Sight
 	// dueMS is until when it is held, 0 if it is not.
 	dueMS int64
-	// queued: it is in ready. done: it is not pending any more.
-	queued, done bool
+	// queued: it is in ready. done: it is not pending any more. unsure: the
+	// watcher may know a later state than base, so it is told even if nothing
+	// seems to have changed.
+	queued, done, unsure bool
 }
 
 // queue is a list of pendings, first in first out.
@@ -111,7 +119,9 @@ func (w *Watch) begin(now int64, users Users) {
 		w.sync = syncWanted
 	case c.Feed == f.id && c.Seq <= f.seq && f.seq-c.Seq <= uint64(len(f.ring)):
 		for seq := c.Seq + 1; seq <= f.seq; seq++ {
-			w.note(f.ring[seq%uint64(len(f.ring))])
+			// Its cursor is before the first change that it was not told of; of
+			// others it was told more.
+			w.note(f.ring[seq%uint64(len(f.ring))], true)
 		}
 	case users.Synced() && c.MS-slackMS >= now-resumeMS && c.MS <= now+slackMS && c.within(users.Live()):
 		// Whoever may have been seen from there can be seen from here.
@@ -119,7 +129,7 @@ func (w *Watch) begin(now int64, users Users) {
 		if len(c.Edges) == len(users.Live()) {
 			w.from.MS, w.from.Edges = c.MS, c.Edges
 		}
-		w.sync, w.partial = syncListing, true
+		w.sync, w.partial, w.doubtMS = syncListing, true, now+slackMS
 		users.Each(func(aor string, s Sight) {
 			if s.touched(c.MS-slackMS, c.reach) {
 				w.list = append(w.list, aor)
@@ -130,8 +140,8 @@ func (w *Watch) begin(now int64, users Users) {
 	}
 }
 
-// note adds a change to what is pending.
-func (w *Watch) note(c change) {
+// note adds a change to what is pending. again: it may have been told before.
+func (w *Watch) note(c change, again bool) {
 	if w.sync == syncWanted {
 		return // the list will have it
 	}
@@ -148,10 +158,10 @@ func (w *Watch) note(c change) {
 		w.pending[c.aor] = p
 		w.order.push(p, 0)
 	}
-	p.is = c.after
+	p.is, p.unsure = c.after, p.unsure || again || w.feed.nowMS <= w.doubtMS
 	step := StepBetween(p.base, p.is)
 	switch {
-	case step.Kind == "":
+	case step.Kind == "" && !p.unsure:
 		w.settle(p)
 	case step.Kind == WentOffline && w.cfg.DampMS > 0:
 		if p.dueMS == 0 {
@@ -187,6 +197,9 @@ func (w *Watch) giveUp() {
 // to ask again (0: when woken).
 func (w *Watch) Next(now int64, users Users) (*Event, int64) {
 	w.feed.nowMS = max(w.feed.nowMS, now)
+	if w.doubtMS != 0 && now > w.doubtMS && users.Synced() {
+		w.doubtMS = 0
+	}
 	if w.sync != noSync {
 		if e := w.nextOfSync(now, users); e != nil {
 			return e, 0
@@ -202,7 +215,7 @@ func (w *Watch) Next(now int64, users Users) (*Event, int64) {
 	step := StepBetween(p.base, p.is)
 	w.settle(p)
 	return &Event{
-		ID: w.position(now, users), Kind: step.Kind, AoR: p.aor, Online: len(step.Devices) > 0,
+		ID: w.position(now, users), Kind: cmp.Or(step.Kind, IsState), AoR: p.aor, Online: len(step.Devices) > 0,
 		Reason: step.Reason, Device: step.Device, Devices: step.Devices, Published: step.Published, MS: p.is.MS,
 	}, 0
 }
@@ -225,7 +238,7 @@ func (w *Watch) nextOfSync(now int64, users Users) *Event {
 	if w.sync == syncWanted {
 		clear(w.pending)
 		w.order, w.ready, w.held = queue{}, queue{}, queue{}
-		w.sync, w.partial, w.list, w.incomplete = syncListing, false, nil, !users.Synced()
+		w.sync, w.partial, w.list, w.incomplete, w.doubtMS = syncListing, false, nil, !users.Synced(), 0
 		users.Each(func(aor string, s Sight) {
 			if len(s.Devices()) > 0 || len(s.Published()) > 0 {
 				w.list = append(w.list, aor)
@@ -276,6 +289,9 @@ func (w *Watch) position(now int64, users Users) string {
 	}
 	if !users.Synced() {
 		c.MS, c.Edges = 0, nil
+	}
+	if w.doubtMS != 0 {
+		c.Feed, c.Seq = 0, 0 // the doubt would be forgotten with the watcher
 	}
 	return c.String()
 }

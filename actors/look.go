@@ -192,7 +192,7 @@ func withoutSince(payload []byte) []byte {
 func (s Sight) touched(ms int64, reach func(edge string, incarnation uint64) bool) bool {
 	r := s.Record
 	if r == nil {
-		return false
+		return s.MS > ms // that was when it turned out that nobody knows of the user
 	}
 	return r.GetFloor().GetStamp().GetMs() > ms ||
 		slices.ContainsFunc(r.Ended, func(e *messages.Ended) bool { return e.Ms > ms }) ||

@@ -10,7 +10,7 @@ import (
 
 // wait is a reply that waits for acknowledgements of copies (rule 5).
 type wait struct {
-	e *entry
+	aor string
 	// hash is what the record was when it was copied.
 	hash     uint64
 	need     []*neighbor
@@ -69,7 +69,7 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 		return
 	}
 	c.stats.Parked.Add(1)
-	w.e, w.hash, w.deadline = e, e.hash, now+millis(c.cfg.CopyWait)
+	w.aor, w.hash, w.deadline = e.aor, e.hash, now+millis(c.cfg.CopyWait)
 	kept := w // only a reply that waits is one more allocation
 	s.waits = append(s.waits, &kept)
 }
@@ -77,7 +77,7 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 // releaseWaits notes that p has what hashed to hash, or all of e.
 func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
 	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.e != e || !all && w.hash != hash {
+		if w.aor != e.aor || !all && w.hash != hash {
 			return false
 		}
 		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })

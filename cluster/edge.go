@@ -214,7 +214,7 @@ func (c *Core) Load(now int64) error {
 				c.store(e, rec)
 			}
 		}
-		if len(s.unpacked) >= unpackedRoom {
+		if len(s.busy) >= busyRoom {
 			s.pack()
 		}
 		return nil

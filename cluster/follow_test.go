@@ -73,20 +73,11 @@ func TestSimulationFollow(t *testing.T) {
 	if testing.Short() {
 		n = 5
 	}
-	if *seeds != defaultSeeds {
-		n = *seeds
-	}
-	for i := range n {
-		seed := *fromSeed + uint64(i) + 100_000
-		t.Run(fmt.Sprint(seed-100_000), func(t *testing.T) {
-			t.Parallel()
-			playFollowed(t, seed)
-		})
-	}
+	playMany(t, n, playFollowed)
 }
 
 func playFollowed(t *testing.T, seed uint64) {
-	h := newHistory(t, seed)
+	h := newHistory(t, seed+100_000)
 	h.settle()
 	copies := map[*cluster.Core]*copyOf{}
 	h.watchAll(copies)
@@ -130,7 +121,7 @@ func playFollowed(t *testing.T, seed uint64) {
 		c.follow.Close()
 	}
 	if t.Failed() {
-		t.Logf("replay with: -run 'TestSimulationFollow/%d$' -seeds 1 -seed %d\n%s", seed-100_000, seed-100_000, strings.Join(h.log, "\n"))
+		t.Logf("replay with: -run 'TestSimulationFollow/%d$' -seeds 1 -seed %d\n%s", seed, seed, strings.Join(h.log, "\n"))
 	}
 }
 

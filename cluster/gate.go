@@ -3,6 +3,7 @@ package cluster
 import (
 	"slices"
 
+	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
@@ -169,7 +170,7 @@ func (c *Core) serve(now int64, v *view, rq *request) {
 
 // completed tells whether a record has been completed by asking in this round.
 func (s *shard) completed(aor string, round uint64) bool {
-	e := s.entries[aor]
+	e := s.find(xxh3.HashString(aor), aor)
 	return e != nil && e.x != nil && e.x.completeRound == round
 }
 
@@ -300,7 +301,7 @@ func (c *Core) makeRoom(now int64, s *shard, e *entry, kind messages.LeaseKind) 
 	before := e.rec
 	next := before.Clone()
 	next.Leases = slices.Delete(next.Leases, oldest, oldest+1)
-	e.rec, e.hash = next, hashPart(next, "")
+	c.replace(s, e, next, hashPart(next, ""))
 	c.stats.DeadEvicted.Add(1)
 	c.store(e, before)
 	c.unindex(before, next)

@@ -113,16 +113,7 @@ func TestSimulationResume(t *testing.T) {
 	if testing.Short() {
 		n = 5
 	}
-	if *seeds != defaultSeeds {
-		n = *seeds
-	}
-	for i := range n {
-		seed := *fromSeed + uint64(i)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			playResumed(t, seed)
-		})
-	}
+	playMany(t, n, playResumed)
 }
 
 func playResumed(t *testing.T, seed uint64) {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"hereis/actors"
 	"hereis/cluster"
 	"hereis/messages"
@@ -41,67 +39,6 @@ func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Sho
 func (g grains) Tell(before, after *messages.Record, now int64) (*messages.StateChanged, []string) {
 	return g.user.Tell(before, after, now)
 }
-
-// disk is a Store that survives its process; what is not flushed does not.
-type disk struct {
-	recs    map[string]*messages.Record
-	pending []write
-	// delay is how long from now a write takes; nil: it is done with the next step.
-	delay func() int64
-	// async: done is called before the write is.
-	async bool
-	last  int64
-}
-
-// write is a Put that is not durable before at.
-type write struct {
-	at   int64
-	rec  *messages.Record
-	done func(error)
-}
-
-func (d *disk) Keeps() bool { return true }
-
-func (d *disk) Put(rec *messages.Record, done func(error)) {
-	if d.delay != nil {
-		d.last = max(d.last, d.delay())
-	}
-	if d.async {
-		d.pending = append(d.pending, write{d.last, rec, func(error) {}})
-		done(nil)
-		return
-	}
-	d.pending = append(d.pending, write{d.last, rec, done})
-}
-
-func (d *disk) flush(now int64) {
-	for len(d.pending) > 0 && d.pending[0].at <= now {
-		p := d.pending[0]
-		d.pending = d.pending[1:]
-		if p.rec.Empty() {
-			delete(d.recs, p.rec.Aor)
-		} else {
-			d.recs[p.rec.Aor] = proto.CloneOf(p.rec)
-		}
-		p.done(nil)
-	}
-}
-
-func (d *disk) Load(f func(*messages.Record) error) error {
-	var aors []string
-	for aor := range d.recs {
-		aors = append(aors, aor)
-	}
-	slices.Sort(aors)
-	for _, aor := range aors {
-		if err := f(proto.CloneOf(d.recs[aor])); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *disk) Err() error { return nil }
 
 // openFlows are the stream flows of one process.
 type openFlows struct {
@@ -156,9 +93,14 @@ type world struct {
 	// severed are the pairs between which nothing arrives, either way, so that
 	// their stream breaks.
 	severed map[[2]string]bool
-	// trace is told of every envelope.
-	trace func(from, to string, env *messages.Envelope)
-	off   cluster.Rules
+	// trace is told of every envelope, lost of those that do not arrive.
+	trace, lost func(from, to string, env *messages.Envelope)
+	// born is told of a node's new life before it begins, ticked of each of its ticks.
+	born   func(n *simNode, core *cluster.Core, lost bool)
+	ticked func(n *simNode)
+	// streamUp is told that a node's stream to another is usable again.
+	streamUp func(n *simNode, name string)
+	off      cluster.Rules
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool
@@ -186,6 +128,15 @@ func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
 	if w.trace != nil {
 		w.trace(from, to, env)
 	}
+	fate := w.fate(from, to)
+	if w.lost != nil && len(fate.DelayMS) == 0 {
+		w.lost(from, to, env)
+	}
+	return fate
+}
+
+// fate is what becomes of an envelope.
+func (w *world) fate(from, to string) cluster.Fate {
 	if w.node(from).side != w.node(to).side || w.oneWay[[2]string{from, to}] ||
 		w.severed[pair(from, to)] {
 		return cluster.Fate{NoStream: w.node(from).noStream[to]}
@@ -206,57 +157,6 @@ func (w *world) decide(from, to string, env *messages.Envelope) cluster.Fate {
 		return cluster.Fate{DelayMS: []int64{delay(), delay()}}
 	}
 	return cluster.Fate{DelayMS: []int64{delay()}}
-}
-
-// pair names two nodes in either order.
-func pair(a, b string) [2]string { return [2]string{min(a, b), max(a, b)} }
-
-// sever breaks the way between two nodes, who hear of it up to a heartbeat's
-// timeout later. Others still know both as members.
-func (w *world) sever(n, m *simNode, within int64) {
-	w.severed[pair(n.name, m.name)] = true
-	for _, d := range [][2]*simNode{{n, m}, {m, n}} {
-		w.after(w.rng.Int64N(within+1), func() { w.streamIs(d[0], d[1]) })
-	}
-}
-
-func (w *world) mend(n, m *simNode) {
-	delete(w.severed, pair(n.name, m.name))
-	w.streamIs(n, m)
-	w.streamIs(m, n)
-}
-
-// streamIs tells n whether its stream to m is usable.
-func (w *world) streamIs(n, m *simNode) {
-	broken := w.severed[pair(n.name, m.name)]
-	n.noStream[m.name] = broken
-	switch {
-	case !n.up || n.asleep:
-	case broken:
-		n.core.PeerDown(w.now+n.skew, m.name)
-	case m.up:
-		n.core.PeerUp(w.now+n.skew, &messages.Hello{Name: m.name, Incarnation: m.inc})
-	}
-}
-
-// sleep stops a node's process for ms; the others take it for failed if that
-// is long, and what they send waits for it.
-func (w *world) sleep(n *simNode, ms int64) {
-	n.asleep = true
-	inc := n.inc
-	w.spread(1500)
-	w.after(ms, func() {
-		if !n.asleep || n.inc != inc {
-			return
-		}
-		n.asleep = false
-		n.core.Woke(w.now + n.skew)
-		for _, f := range n.inbox {
-			f()
-		}
-		n.inbox = nil
-		w.spread(500)
-	})
 }
 
 func (w *world) node(name string) *simNode {
@@ -294,6 +194,9 @@ func (w *world) start(n *simNode, lost bool) {
 		w.t.Fatal(err)
 	}
 	core.SwitchOff(w.off)
+	if w.born != nil {
+		w.born(n, core, lost)
+	}
 	n.core = core
 	if err := core.Load(w.now + n.skew); err != nil {
 		w.t.Fatal(err)
@@ -317,73 +220,12 @@ func (w *world) start(n *simNode, lost bool) {
 	core.Members(w.now+n.skew, w.known(n))
 }
 
-// known is the list of members that a node's membership gives it.
-func (w *world) known(n *simNode) (list []cluster.Member) {
-	for _, k := range w.nodes {
-		if m, ok := n.knows[k.name]; ok {
-			list = append(list, m)
-		}
-	}
-	return list
-}
-
 // crash ends a life at once: what is not on disk is gone.
 func (w *world) crash(n *simNode) {
 	n.up = false
 	n.core.Stop()
 	n.disk.pending = nil
 	w.net.Attach(n.name, nil)
-}
-
-// gossip lets node n learn how m is by now.
-func (w *world) gossip(n, m *simNode) {
-	if !n.up || n.asleep || n == m {
-		return
-	}
-	have, known := n.knows[m.name]
-	is := have
-	if m.left {
-		if known {
-			delete(n.knows, m.name)
-			n.core.Members(w.now+n.skew, w.known(n))
-		}
-		return
-	}
-	if m.up && !m.asleep && m.side == n.side && !n.blind[m.name] {
-		is = cluster.Member{Name: m.name, Incarnation: m.inc, Draining: m.draining}
-	} else if known && have.FailedMS == 0 {
-		is.FailedMS = w.now
-	}
-	if is == have {
-		return
-	}
-	n.knows[m.name] = is
-	n.core.Members(w.now+n.skew, w.known(n))
-}
-
-// drain makes a node hand over.
-func (w *world) drain(n *simNode) {
-	n.draining = true
-	n.knows[n.name] = cluster.Member{Name: n.name, Incarnation: n.inc, Draining: true}
-	n.core.Members(w.now+n.skew, w.known(n))
-	w.spread(300)
-}
-
-// depart ends a life in order: all is on disk, and nobody takes it for failed.
-func (w *world) depart(n *simNode) {
-	n.disk.flush(1 << 62)
-	w.crash(n)
-	n.left = true
-	w.spread(300)
-}
-
-// spread lets everybody learn of all members, each at a time of its own up to within ms.
-func (w *world) spread(within int64) {
-	for _, n := range w.nodes {
-		for _, m := range w.nodes {
-			w.after(w.rng.Int64N(within+1), func() { w.gossip(n, m) })
-		}
-	}
 }
 
 func (w *world) after(ms int64, f func()) { w.later = append(w.later, event{w.now + ms, f}) }
@@ -411,6 +253,9 @@ func (w *world) run(ms int64) {
 			n.disk.flush(w.now)
 			if w.now%10 == 0 || w.step > 5 {
 				n.core.Tick(w.now + n.skew)
+				if w.ticked != nil {
+					w.ticked(n)
+				}
 			}
 		}
 	}
@@ -448,59 +293,4 @@ func (w *world) allSettled() bool {
 		}
 	}
 	return true
-}
-
-// ask asks through a node and returns the answer when it comes.
-func (w *world) ask(n *simNode, aor string, msg proto.Message) proto.Message {
-	w.t.Helper()
-	var got proto.Message
-	n.core.Ask(w.now+n.skew, aor, msg, 0, func(reply proto.Message, err error) {
-		if err != nil {
-			reply = &messages.Failure{Detail: err.Error()}
-		}
-		got = reply
-	})
-	for end := w.now + 3000; got == nil && w.now < end; {
-		w.run(5)
-	}
-	if got == nil {
-		w.t.Fatalf("%s: no answer to %s at all", n.name, messages.TypeName(msg))
-	}
-	return got
-}
-
-func (w *world) locate(n *simNode, aor string) ([]*messages.Target, messages.FailureCode) {
-	w.t.Helper()
-	switch r := w.ask(n, aor, &messages.Locate{Aor: aor}).(type) {
-	case *messages.Located:
-		return r.Targets, 0
-	case *messages.Failure:
-		return nil, r.Code
-	default:
-		w.t.Fatalf("answer %T", r)
-		return nil, 0
-	}
-}
-
-// owner and backup of an AoR as n sees it.
-func (w *world) holders(n *simNode, aor string) (owner, backup *simNode) {
-	w.t.Helper()
-	r, ok := w.ask(n, aor, &messages.Where{Aor: aor}).(*messages.Whereabouts)
-	if !ok {
-		w.t.Fatalf("where %s: failed", aor)
-	}
-	return w.node(r.Owner), w.node(r.Backup)
-}
-
-// aorWith finds an AoR whose owner and backup are as ok wants.
-func (w *world) aorWith(ok func(owner, backup *simNode) bool) string {
-	w.t.Helper()
-	for i := range 1000 {
-		aor := fmt.Sprintf("sip:u%d@example.com", i)
-		if ok(w.holders(w.nodes[0], aor)) {
-			return aor
-		}
-	}
-	w.t.Fatal("no such AoR")
-	return ""
 }

@@ -37,10 +37,18 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		n = 10
 	}
+	playMany(t, n, func(t *testing.T, seed uint64) { play(t, seed) })
+}
+
+// playMany plays n histories, or as many as the flags say.
+func playMany(t *testing.T, n int, play func(*testing.T, uint64)) {
+	if *seeds != defaultSeeds {
+		n = *seeds
+	}
 	began, played := time.Now(), new(atomic.Int64)
 	if *simFor > 0 {
 		t.Cleanup(func() {
-			fmt.Printf("%d of %d histories in %v\n", played.Load(), n, time.Since(began).Round(time.Second))
+			fmt.Printf("%s: %d of %d histories in %v\n", t.Name(), played.Load(), n, time.Since(began).Round(time.Second))
 		})
 	}
 	for i := range n {
@@ -71,6 +79,8 @@ type history struct {
 	// maxSkew is how far a node's clock may be off, in ms, either way.
 	maxSkew int64
 	digest  uint64
+	// unwritten is told of users something of whom was acknowledged and is lost.
+	unwritten func(aor string)
 }
 
 // aors of the history, each in a part of the table of its own: the order of
@@ -307,6 +317,9 @@ func (h *history) crashOne(n *simNode, whole bool) {
 // forgetUnwritten: what was acknowledged before it was on disk is not promised.
 func (h *history) forgetUnwritten(n *simNode) {
 	for _, p := range n.disk.pending {
+		if n.disk.async && h.unwritten != nil {
+			h.unwritten(p.rec.Aor)
+		}
 		for _, d := range h.devices {
 			if d.aor == p.rec.Aor && n.disk.async {
 				d.state = -1

@@ -16,10 +16,18 @@ import (
 // finds that it has missed one, and the receiver asks again when the owner has
 // changed or its stream has come back. A full queue is made good for here.
 
-// deafTable has the nodes that an event could not be sent to.
+// deafTable has the nodes that something could not be told to.
 type deafTable struct {
 	mu    sync.Mutex
-	nodes map[string]struct{}
+	nodes map[string]deaf
+}
+
+// deaf is a node that has missed something.
+type deaf struct {
+	// incarnation is of its life, 0 if this node never met it: the next one asks anyway.
+	incarnation uint64
+	// parted: there was no stream to it. It asks when there is one again.
+	parted bool
 }
 
 // tell sends what a change of a record means to the nodes that have an interest in it.
@@ -35,15 +43,27 @@ func (c *Core) tell(v *view, now int64, before, next *messages.Record, after *ef
 				continue
 			}
 			p := v.peer(name)
-			if p == nil || p.down.Load() {
-				continue // it asks when it is back
+			if p == nil {
+				// It may live, and not know that it counts as failed here.
+				c.noteDeaf(name, deaf{incarnation: c.lastLife(name)})
+				continue
 			}
 			c.stats.Tells.Add(1)
 			if !c.ride(p, msg) {
-				c.noteDeaf(name)
+				c.noteDeaf(name, deaf{incarnation: p.incarnation, parted: p.down.Load()})
 			}
 		}
 	})
+}
+
+// lastLife is the incarnation in which a node was met last, 0 if it never was.
+func (c *Core) lastLife(name string) uint64 {
+	c.viewMu.Lock()
+	defer c.viewMu.Unlock()
+	if p := c.peers[name]; p != nil {
+		return p.incarnation
+	}
+	return 0
 }
 
 // deliver gives an event to who takes its type.
@@ -58,29 +78,38 @@ func (c *Core) deliver(from string, msg proto.Message) {
 	}
 }
 
-func (c *Core) noteDeaf(name string) {
+func (c *Core) noteDeaf(name string, d deaf) {
 	c.deaf.mu.Lock()
 	defer c.deaf.mu.Unlock()
 	if c.deaf.nodes == nil {
-		c.deaf.nodes = make(map[string]struct{})
+		c.deaf.nodes = make(map[string]deaf)
 	}
-	c.deaf.nodes[name] = struct{}{}
+	if have, ok := c.deaf.nodes[name]; ok {
+		d.parted = d.parted && have.parted
+	}
+	c.deaf.nodes[name] = d
 }
 
-// tickDeaf tells nodes whose queue was full that they have missed something.
+// tickDeaf tells nodes that they have missed something, as soon as it can.
 func (c *Core) tickDeaf() {
 	c.deaf.mu.Lock()
-	names := slices.Sorted(maps.Keys(c.deaf.nodes))
+	if len(c.deaf.nodes) == 0 {
+		c.deaf.mu.Unlock()
+		return
+	}
+	missed := c.deaf.nodes
 	c.deaf.nodes = nil
 	c.deaf.mu.Unlock()
 	v := c.view.Load()
-	for _, name := range names {
-		p := v.peer(name)
-		if p == nil || p.down.Load() {
-			continue
-		}
-		if !c.event(p, &messages.StateLost{}) {
-			c.noteDeaf(name)
+	for _, name := range slices.Sorted(maps.Keys(missed)) {
+		d := missed[name]
+		switch p := v.peer(name); {
+		case p == nil:
+			c.noteDeaf(name, d)
+		case d.incarnation != 0 && d.incarnation != p.incarnation, d.parted && !p.down.Load():
+			// It asks, or has asked, by itself.
+		case !c.event(p, &messages.StateLost{}):
+			c.noteDeaf(name, d)
 		}
 	}
 }

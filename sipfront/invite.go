@@ -295,11 +295,11 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 		tok.sides[0] = side{}
 	}
 	t.via, t.edge = viaNode, m.GetEdge()
-	network := ""
+	params := ";lr;ob;" + passParam
 	if hop.Transport != "udp" {
-		network = ";transport=" + hop.Transport
+		params = ";transport=" + hop.Transport + ";lr;ob"
 	}
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + network + ";lr;ob>"
+	route := "<sip:" + string(tok.seal(s.flowKey, "")) + "@" + hop.Addr.String() + params + ">"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }

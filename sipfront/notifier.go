@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/event"
 )
@@ -336,14 +335,12 @@ func (n *notifier) stateChanged(m *messages.StateChanged) {
 	if u == nil {
 		// An interest that has outlived its last subscription, as after a crash.
 		u = n.user(m.Aor)
-		u.untilMS = m.NowMs + 1
+		u.Outlived(m)
 		n.ask(u)
 		n.poke()
 		return
 	}
-	u.rec.Merge(m.Delta)
-	if actors.Sum(u.rec, m.NowMs) != m.Sum {
-		// What is here now may never have been so: nobody is told of it.
+	if !u.Told(m) {
 		n.s.count.stateGaps.Add(1)
 		n.ask(u)
 	} else {

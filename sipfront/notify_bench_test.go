@@ -59,7 +59,7 @@ func BenchmarkNotify(b *testing.B) {
 			p.attachMany(watchers, func(int) string { return aor })
 			p.srv.watch.mu.Lock()
 			u := p.srv.watch.user(aor)
-			u.asked, u.told = true, p.srv.watch.interest(u, p.zone.NowMS())
+			u.Answered(&messages.Subscribe{Interest: &messages.Interest{}}, p.srv.watch.interest(u, p.zone.NowMS()), "", &messages.Subscribed{})
 			p.srv.watch.mu.Unlock()
 			b.ReportAllocs()
 			changes := uint32(0)
@@ -74,7 +74,7 @@ func BenchmarkNotify(b *testing.B) {
 				}
 				w := p.srv.watch
 				w.mu.Lock()
-				u.rec.Merge(&messages.Record{Leases: []*messages.Lease{l}})
+				u.Rec.Merge(&messages.Record{Leases: []*messages.Lease{l}})
 				w.changed(u)
 				w.mu.Unlock()
 				for sent.Load() < want {

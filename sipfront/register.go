@@ -19,8 +19,9 @@ import (
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
-	if err == nil && !s.begin() {
-		err = actors.ErrOverloaded
+	began := time.Now()
+	if err == nil {
+		err = s.enterRegister(began)
 	}
 	if err != nil {
 		s.refuse(tx, r, err)
@@ -31,6 +32,7 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
 		defer s.release(r)
+		s.pace.leave(began, time.Now())
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -40,6 +42,20 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 		}
 		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
 	})
+}
+
+// enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
+// which there will be room for it.
+func (s *Server) enterRegister(now time.Time) error {
+	wait, ok := s.pace.enter(now)
+	if ok && !s.begin() {
+		wait, ok = s.pace.turnAway(now), false
+	}
+	if ok {
+		return nil
+	}
+	s.count.registersPaced.Add(1)
+	return actors.RetryAfterError{Err: actors.ErrOverloaded, After: wait}
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.

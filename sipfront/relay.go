@@ -89,6 +89,9 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // goes where the second Via says, if the first is proof that we sent the
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
+	if s.plain != nil && s.passBack(msg.Raw) {
+		return
+	}
 	r, next, err := readReply(msg.Raw)
 	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
@@ -146,6 +149,6 @@ func (s *Server) ours(msg *transport.Message, next string) bool {
 			invite = strings.HasSuffix(h.value, " INVITE")
 		}
 	}
-	_, nonce, ok := s.ownBranch(top)
-	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID, next))
+	b, ok := s.ownBranch(top)
+	return ok && invite && b.mac == s.branchMAC(b.nonce, callID, next)
 }

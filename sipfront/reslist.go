@@ -138,7 +138,7 @@ func (n *notifier) attachMembers(sub *subscription) {
 		v.user = n.user(m.Aor)
 		v.of = v.user.package_(v.pkg)
 		v.of.subs = append(v.of.subs, v)
-		if v.of.state == nil && v.user.asked {
+		if v.of.state == nil && v.user.Known() {
 			n.renew(v.user, v.of, now)
 		}
 		lm.sub = v
@@ -194,7 +194,7 @@ func (n *notifier) askMembers(ctx context.Context, sub *subscription) {
 	var ask []*watched
 	n.mu.Lock()
 	for _, lm := range sub.members {
-		if lm.sub != nil && !lm.sub.user.asked {
+		if lm.sub != nil && !lm.sub.user.Known() {
 			ask = append(ask, lm.sub.user)
 		}
 	}

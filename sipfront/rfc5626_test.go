@@ -148,13 +148,13 @@ func TestRFC5626_6_OneFlowForOneContact(t *testing.T) {
 func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
 	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
 		tok := token{kind: tokenHop, edge: "n2", sides: []side{{transport: "udp", remote: mustAddr(bob), bound: true}}}
-		sealed := []byte(tok.seal(testKeys().FlowToken, ""))
+		sealed := []byte(tok.seal(newMACKey(testKeys().FlowToken), ""))
 		forged := byte('A')
 		if sealed[len(sealed)-4] == forged {
 			forged = 'B'
 		}
 		r := &request{method: "MESSAGE", callID: "tt", cseq: 1, fromTag: "a1"}
-		good := markHeader + ": " + mark(testKeys().Mark, "n1", n2.zone.NowMS(), r)
+		good := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		sealed[len(sealed)-4] = forged
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(sealed)+"@192.0.2.2:5060;lr;ob>", good))
 		synctest.Wait()
@@ -169,7 +169,7 @@ func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
 		id := f.ID()
 		f.closed = true
 		tok.sides[0] = side{flow: id, transport: "tcp", remote: mustAddr(bob), bound: true}
-		n2.recv(addr1, strings.ReplaceAll(invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(tok.seal(testKeys().FlowToken, ""))+"@192.0.2.2:5060;lr;ob>", good), "branch=z9hG4bK", "branch=z9hG4bKgone"))
+		n2.recv(addr1, strings.ReplaceAll(invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(tok.seal(newMACKey(testKeys().FlowToken), ""))+"@192.0.2.2:5060;lr;ob>", good), "branch=z9hG4bK", "branch=z9hG4bKgone"))
 		synctest.Wait()
 		n2.take()
 		if got := n2.lastRes[addr1]; !strings.HasPrefix(got, "SIP/2.0 430 Flow Failed") {

@@ -130,9 +130,11 @@ type Server struct {
 	layer layer
 	// plain is nil if the layer has nothing for plain requests.
 	plain plainLayer
-	// plains has *plain that are free, macs the hash.Hash of branches (branchMAC).
-	plains, macs sync.Pool
-	date         dateText
+	// plains has *plain that are free.
+	plains sync.Pool
+	// flowKey and markKey are those of Parts.Keys.
+	flowKey, markKey *macKey
+	date             dateText
 	// local is that of the node's own SIP address.
 	local addrText
 	rand  func() uint64
@@ -155,6 +157,8 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
+	// pace bounds the REGISTERs among them.
+	pace *pace
 	// workers are the goroutines of questions. Those that have none wait at idle,
 	// which ask sends to, unbuffered and never closed, until Run closes stop.
 	workers sync.WaitGroup
@@ -217,6 +221,8 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		ports:   map[uint16]bool{},
 		lookups: make(chan struct{}, cfg.MaxLookups),
 		idle:    make(chan question), stop: make(chan struct{}),
+		flowKey: newMACKey(parts.Keys.FlowToken), markKey: newMACKey(parts.Keys.Mark),
+		pace: newPace(&cfg),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64

@@ -18,13 +18,8 @@ import (
 // watched is a user with subscriptions at this node.
 type watched struct {
 	aor string
-	// rec is what is known of the user: all that has been told and asked, merged,
-	// so that an older word never undoes a newer one.
-	rec *messages.Record
-	// asked: the owner has answered once.
-	asked bool
-	// resumed: watchers were shown the user's state before this node restarted.
-	resumed  bool
+	// Presentity is what is known of the user.
+	*actors.Presentity
 	packages []*packageState
 	// waiting are subscriptions that are due; the user stands in notifier.ready while there are any.
 	waiting []*subscription
@@ -32,17 +27,11 @@ type watched struct {
 	// inflight counts NOTIFYs without an answer.
 	inflight int
 
-	// told is the Interest that the owner knows, and lives until untilMS; owner is who it was.
-	told    []byte
-	untilMS int64
-	owner   string
 	// queued, asking: the owner is to be asked, or is being asked; again: once more after that.
 	queued, asking, again bool
 	// refreshed are subscriptions whose NOTIFY waits for the owner's word, or for
 	// none to come.
 	refreshed []*subscription
-	// tries counts questions without an answer.
-	tries int
 	// lookMS is the earliest timer of this user.
 	lookMS int64
 }
@@ -57,10 +46,6 @@ type packageState struct {
 	documents map[string]event.Document
 }
 
-// interestSlackMS is how much longer than the last subscription an interest is
-// asked for, so that the owner need not write with each of them.
-const interestSlackMS = 300_000
-
 // maxWatcherInfos bounds the watchers that a node tells of for winfo documents:
 // they stand in a record, which goes between nodes as a whole.
 const maxWatcherInfos = 100
@@ -69,7 +54,7 @@ const maxWatcherInfos = 100
 func (n *notifier) user(aor string) *watched {
 	u := n.users[aor]
 	if u == nil {
-		u = &watched{aor: aor, rec: &messages.Record{Aor: aor}, resumed: n.loading}
+		u = &watched{aor: aor, Presentity: actors.NewPresentity(aor, n.loading)}
 		n.users[aor] = u
 	}
 	return u
@@ -98,8 +83,8 @@ func (u *watched) subs() (count int) {
 // changed makes new states where there is something new to show, and makes
 // those watchers due.
 func (n *notifier) changed(u *watched) {
-	if !u.asked {
-		return // a part of the truth is none
+	if !u.Known() {
+		return
 	}
 	now := n.nowMS()
 	for _, ps := range u.packages {
@@ -112,11 +97,11 @@ func (n *notifier) changed(u *watched) {
 			}
 		}
 	}
-	if u.subs() > 0 && !bytes.Equal(n.interest(u, now), u.told) {
+	if u.subs() > 0 && !u.Says(n.interest(u, now)) {
 		// Who watches the watchers has come or gone.
 		n.ask(u)
 	}
-	if next := nextExpiry(u.rec, now); next != 0 {
+	if next := nextExpiry(u.Rec, now); next != 0 {
 		n.lookAt(u, next)
 	}
 }
@@ -124,7 +109,7 @@ func (n *notifier) changed(u *watched) {
 // renew makes the state of a user in a package anew, and tells whether that
 // shows anything new.
 func (n *notifier) renew(u *watched, ps *packageState, now int64) bool {
-	st := stateOf(ps.pkg.Name(), u.rec, now)
+	st := stateOf(ps.pkg.Name(), u.Rec, now)
 	if ps.state != nil && !ps.pkg.Changed(ps.state, st) {
 		return false
 	}
@@ -150,10 +135,10 @@ func (n *notifier) lookAtUser(u *watched, now int64) {
 	if n.users[u.aor] != u {
 		return
 	}
-	if u.tries > 0 {
+	if u.Waits() {
 		n.ask(u)
 	}
-	prune(u.rec, now)
+	prune(u.Rec, now)
 	n.changed(u)
 }
 
@@ -165,7 +150,7 @@ func (n *notifier) interest(u *watched, now int64) []byte {
 			continue
 		}
 		e := &messages.EventInterest{Event: ps.pkg.Name()}
-		if n.packages[e.Event+".winfo"] != nil && (u.watches(e.Event+".winfo") || wantsWatchers(u.rec, e.Event, now)) {
+		if n.packages[e.Event+".winfo"] != nil && (u.watches(e.Event+".winfo") || wantsWatchers(u.Rec, e.Event, now)) {
 			e.Watchers = watcherInfos(ps.subs)
 		}
 		i.Events = append(i.Events, e)
@@ -259,20 +244,18 @@ func (n *notifier) answered(u *watched, err error) {
 	u.refreshed = nil
 	switch {
 	case err != nil:
-		u.tries++
-		n.lookAt(u, now+min(int64(500)<<min(u.tries, 6), 30_000))
+		n.lookAt(u, now+u.Unanswered())
 		return
 	case u.again:
 		u.again = false
 		n.ask(u)
 	}
-	u.tries = 0
 	n.tidy(u)
 }
 
 // tidy forgets a user whom nobody here watches, once the owner knows that.
 func (n *notifier) tidy(u *watched) {
-	if u.subs() == 0 && len(u.waiting) == 0 && u.untilMS == 0 && !u.asking && !u.queued && n.users[u.aor] == u {
+	if u.subs() == 0 && len(u.waiting) == 0 && !u.Interested() && !u.asking && !u.queued && n.users[u.aor] == u {
 		delete(n.users, u.aor)
 		if u.lookMS != 0 {
 			n.outdated(1)
@@ -284,7 +267,8 @@ func (n *notifier) tidy(u *watched) {
 func (n *notifier) askOwner(ctx context.Context, u *watched) error {
 	n.s.count.statePulls.Add(1)
 	n.mu.Lock()
-	m, payload := n.question(u)
+	interest, untilMS := n.wants(u)
+	m := u.Question(interest, untilMS)
 	n.mu.Unlock()
 	owner := n.s.owner(u.aor)
 	res, err := n.s.parts.Presentities.Subscribe(ctx, m)
@@ -293,56 +277,25 @@ func (n *notifier) askOwner(ctx context.Context, u *watched) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if payload != nil {
-		u.told, u.untilMS = payload, max(u.untilMS, m.UntilMs)
-		if len(m.Interest.Events) == 0 {
-			u.untilMS = 0
-		}
-	}
-	u.owner = owner
-	u.rec.Merge(res.GetState())
-	if u.resumed && !u.asked && !res.GetSettled() && u.tries < resumeTries {
-		// It may know less than watchers were shown before, which would be an
-		// older state after a newer one (rule 23).
+	if !u.Answered(m, interest, owner, res) {
 		return errUnsettledOwner
 	}
-	u.asked = true
-	prune(u.rec, n.nowMS())
+	prune(u.Rec, n.nowMS())
 	n.changed(u)
 	n.poke()
 	return nil
 }
 
-// resumeTries is how often an owner that has not settled is asked again, for
-// about seven seconds in all, before its word is taken after a restart.
-const resumeTries = 4
-
 var errUnsettledOwner = errors.New("the owner has not settled")
 
-// question is what the owner is asked, with the interest in it as it stands in the lease.
-func (n *notifier) question(u *watched) (*messages.Subscribe, []byte) {
-	m := &messages.Subscribe{Aor: u.aor}
-	if u.subs() == 0 && u.untilMS == 0 {
-		return m, nil
-	}
-	now := n.nowMS()
-	payload := n.interest(u, now)
-	m.Interest = &messages.Interest{}
-	if proto.Unmarshal(payload, m.Interest) != nil {
-		return m, nil
-	}
+// wants is what the owner is to tell this node of, and until when.
+func (n *notifier) wants(u *watched) (interest []byte, untilMS int64) {
 	for _, ps := range u.packages {
 		for _, sub := range ps.subs {
-			m.UntilMs = max(m.UntilMs, sub.p.ExpiresMs)
+			untilMS = max(untilMS, sub.p.ExpiresMs)
 		}
 	}
-	switch {
-	case len(m.Interest.Events) == 0:
-		m.UntilMs = 0
-	case m.UntilMs > u.untilMS || !bytes.Equal(payload, u.told):
-		m.UntilMs += interestSlackMS
-	}
-	return m, payload
+	return n.interest(u, n.nowMS()), untilMS
 }
 
 // followView asks again for the users who have another owner than when they were
@@ -353,7 +306,7 @@ func (n *notifier) followView() {
 	}
 	if round := n.s.parts.Round(); round != n.round {
 		n.round = round
-		n.askAgain(func(u *watched) bool { return n.s.owner(u.aor) != u.owner })
+		n.askAgain(func(u *watched) bool { return n.s.owner(u.aor) != u.Owner() })
 	}
 }
 
@@ -368,7 +321,7 @@ func (s *Server) owner(aor string) string {
 // PeerBack says that the connection with a node has been renewed: what it told
 // meanwhile may be lost.
 func (s *Server) PeerBack(node string) {
-	s.watch.askAgain(func(u *watched) bool { return u.owner == node })
+	s.watch.askAgain(func(u *watched) bool { return u.Owner() == node })
 }
 
 // FlowClosed ends the subscriptions that nothing but a flow led to.

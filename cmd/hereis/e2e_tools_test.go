@@ -190,7 +190,9 @@ type device struct {
 	name, instance string
 	cseq           int
 	// heard is told of each request, by the reading goroutine; nil: nobody is.
-	heard   func(m *sipmsg.Message)
+	heard func(m *sipmsg.Message)
+	// refuses tells whom of those who ask it does not know (481), likewise; nil: it knows all.
+	refuses func(m *sipmsg.Message) bool
 	answers chan *sipmsg.Message // from the reading goroutine; deep enough for one question at a time
 }
 
@@ -208,11 +210,17 @@ func newDeviceAt(t *testing.T, ip, user, name string) *device {
 // newDeviceHearing is a device that passes on what it is asked.
 func newDeviceHearing(t *testing.T, ip, user, name string, heard func(*sipmsg.Message)) *device {
 	t.Helper()
+	return newDeviceRefusing(t, ip, user, name, heard, nil)
+}
+
+// newDeviceRefusing is newDeviceHearing that does not know everybody.
+func newDeviceRefusing(t *testing.T, ip, user, name string, heard func(*sipmsg.Message), refuses func(*sipmsg.Message) bool) *device {
+	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, heard: heard, answers: make(chan *sipmsg.Message, 64)}
+	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, heard: heard, refuses: refuses, answers: make(chan *sipmsg.Message, 64)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -244,7 +252,11 @@ func (d *device) read() {
 				d.heard(m)
 			}
 			var w sipmsg.Builder
-			w.Response(m, 200, "OK", "dev", from)
+			if d.refuses != nil && d.refuses(m) {
+				w.Response(m, 481, "Call/Transaction Does Not Exist", "dev", from)
+			} else {
+				w.Response(m, 200, "OK", "dev", from)
+			}
 			w.Copy(m, "Record-Route")
 			w.Header("Contact", "<sip:", d.user, "@", d.addr, ">")
 			w.Header("X-Device", d.name)

@@ -43,6 +43,8 @@ type shard struct {
 	servers map[string]*Server
 	clients map[string]*Client
 	answers answers
+	// passing are the requests that the user passes on without a transaction.
+	passing map[string]*Passing
 }
 
 // Layer matches messages to transactions and drives their timers.
@@ -74,6 +76,7 @@ func New(cfg Config, user User) *Layer {
 		s := &l.shards[i]
 		s.servers = make(map[string]*Server)
 		s.clients = make(map[string]*Client)
+		s.passing = make(map[string]*Passing)
 		s.answers = answers{byKey: make(map[string]*answer), limit: cfg.AnswerBytes / shardCount}
 	}
 	return l

@@ -1,0 +1,70 @@
+package cluster_test
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
+)
+
+// disk is a Store that survives its process; what is not flushed does not.
+type disk struct {
+	recs    map[string]*messages.Record
+	pending []write
+	// delay is how long from now a write takes; nil: it is done with the next step.
+	delay func() int64
+	// async: done is called before the write is.
+	async bool
+	last  int64
+}
+
+// write is a Put that is not durable before at.
+type write struct {
+	at   int64
+	rec  *messages.Record
+	done func(error)
+}
+
+func (d *disk) Keeps() bool { return true }
+
+func (d *disk) Put(rec *messages.Record, done func(error)) {
+	if d.delay != nil {
+		d.last = max(d.last, d.delay())
+	}
+	if d.async {
+		d.pending = append(d.pending, write{d.last, rec, func(error) {}})
+		done(nil)
+		return
+	}
+	d.pending = append(d.pending, write{d.last, rec, done})
+}
+
+func (d *disk) flush(now int64) {
+	for len(d.pending) > 0 && d.pending[0].at <= now {
+		p := d.pending[0]
+		d.pending = d.pending[1:]
+		if p.rec.Empty() {
+			delete(d.recs, p.rec.Aor)
+		} else {
+			d.recs[p.rec.Aor] = proto.CloneOf(p.rec)
+		}
+		p.done(nil)
+	}
+}
+
+func (d *disk) Load(f func(*messages.Record) error) error {
+	var aors []string
+	for aor := range d.recs {
+		aors = append(aors, aor)
+	}
+	slices.Sort(aors)
+	for _, aor := range aors {
+		if err := f(proto.CloneOf(d.recs[aor])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) Err() error { return nil }

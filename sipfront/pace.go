@@ -1,0 +1,145 @@
+package sipfront
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// paceWindow is how long REGISTERs are counted before the limit is looked at.
+	paceWindow = 100 * time.Millisecond
+	// paceSample is the least number of them that says anything.
+	paceSample = 16
+	// paceLeast and paceStart are the limit's least and first values: with the
+	// least, a cluster that needs a second for each REGISTER takes as many a second.
+	paceLeast, paceStart = 256, 1024
+	// paceSoonest and paceLongest bound what Retry-After says.
+	paceSoonest, paceLongest = time.Second, 5 * time.Minute
+	// paceOverbook is how many are asked to come for each that there is room for:
+	// some do not come again, and whole seconds bring them in bursts.
+	paceOverbook = 1.25
+)
+
+// pace decides how many REGISTERs ask the cluster at a time, and when those that
+// are too many are to come again (RFC 3261 21.5.4).
+//
+// A cluster with more to do than it can is no use if each request waits until
+// its deadline: then all are worked at and none is answered in time. So the
+// limit falls while it is reached and nearly all take longer than they should,
+// and grows while it is reached and they do not. "Nearly all", because a dead
+// node makes some of them slow and that is no reason to refuse others.
+//
+// Those that are refused are given appointments, one after the other at the rate
+// at which REGISTERs are done by now: they use what the cluster can do, and do
+// not come again all at once.
+type pace struct {
+	// slowAfter is how long a REGISTER may take; most is the highest limit.
+	slowAfter time.Duration
+	most      float64
+
+	mu      sync.Mutex
+	limit   float64
+	running int
+	// began is when the window began; done and slow are REGISTERs that ended in
+	// it, full tells that the limit was reached.
+	began      time.Time
+	done, slow int
+	full       bool
+	// rate is REGISTERs done per second in windows that were full, 0 for not known.
+	rate float64
+	// booked is the last appointment given.
+	booked time.Time
+}
+
+func newPace(cfg *Config) *pace {
+	// A quarter of all questions is left for calls.
+	most := float64(max(cfg.MaxLookups-cfg.MaxLookups/4, 1))
+	return &pace{slowAfter: cfg.LookupTimeout / 8, most: most, limit: min(paceStart, most)}
+}
+
+// enter lets one REGISTER go on, until leave, or says how long it is to wait
+// before it comes again.
+func (p *pace) enter(now time.Time) (wait time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.look(now)
+	if float64(p.running) >= p.limit {
+		p.full = true
+		return p.book(now), false
+	}
+	p.running++
+	return 0, true
+}
+
+// leave ends what enter let in.
+func (p *pace) leave(began, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
+	p.done++
+	if now.Sub(began) > p.slowAfter {
+		p.slow++
+	}
+	p.look(now)
+}
+
+// look closes the window if it is old enough and says something. mu is held.
+func (p *pace) look(now time.Time) {
+	took := now.Sub(p.began)
+	if took < paceWindow || p.done < paceSample && took < 10*paceWindow {
+		return
+	}
+	switch rate := float64(p.done) / took.Seconds(); {
+	case !p.full:
+		// There was room: the appointments are later than they need be.
+		if left := p.booked.Sub(now); left > 0 {
+			p.booked = now.Add(left - left/50)
+		}
+		p.limit = max(p.limit, min(p.limit*1.1, paceStart, p.most))
+	case p.slow*5 > p.done*4:
+		p.limit = max(p.limit*3/4, min(paceLeast, p.most))
+		p.learn(rate)
+	default:
+		p.limit = min(p.limit*1.1, p.most)
+		p.learn(rate)
+	}
+	p.began, p.done, p.slow, p.full = now, 0, 0, false
+}
+
+func (p *pace) learn(rate float64) {
+	if p.rate == 0 {
+		p.rate = rate
+	}
+	p.rate += (rate - p.rate) / 8
+}
+
+// turnAway takes back what enter allowed, as there is no room elsewhere.
+func (p *pace) turnAway(now time.Time) (wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
+	return p.book(now)
+}
+
+// book is how long it is until the next appointment. mu is held.
+func (p *pace) book(now time.Time) time.Duration {
+	if soonest := now.Add(paceSoonest); p.booked.Before(soonest) {
+		p.booked = soonest
+	}
+	rate := p.rate
+	if rate == 0 {
+		rate = p.limit / p.slowAfter.Seconds()
+	}
+	p.booked = p.booked.Add(time.Duration(float64(time.Second) / max(rate*paceOverbook, 1)))
+	if longest := now.Add(paceLongest); p.booked.After(longest) {
+		p.booked = longest
+	}
+	return p.booked.Sub(now)
+}
+
+// now is the limit, and how many there are.
+func (p *pace) now() (limit, running int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.limit), p.running
+}
