@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"net/netip"
@@ -208,16 +207,15 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
-	var room [256]byte
+	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
 		to, _ := v.source()
 		b = append(append(b, v.transport...), ' ')
-		b = append(b, to.String()...)
+		b = to.AppendTo(b)
 	}
-	var sum [sha256.Size]byte
-	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(sum[:0], b)[:6])
+	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(room[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393
