@@ -142,7 +142,7 @@ func (s *Server) checkRequire(r *request) error {
 	if len(bad) > 0 {
 		return badExtensionError{strings.Join(bad, ", ")}
 	}
-	if s.cfg.StrictPath && hasPath(r) && !hasToken(r.values("Supported"), "path") {
+	if s.cfg.StrictPath && hasPath(r) && !r.hasToken("Supported", "path") {
 		return badExtensionError{"path"}
 	}
 	return nil
