@@ -25,7 +25,7 @@ type Presentity struct {
 	interest []byte
 	untilMS  int64
 	owner    string
-	// tries counts questions without an answer.
+	// tries counts questions without an answer that settles it.
 	tries int
 }
 
@@ -63,7 +63,7 @@ func (p *Presentity) Says(interest []byte) bool { return bytes.Equal(p.interest,
 // Owner is who was asked last.
 func (p *Presentity) Owner() string { return p.owner }
 
-// Waits tells whether the last question had no answer.
+// Waits tells whether the last question had no answer that settles it.
 func (p *Presentity) Waits() bool { return p.tries > 0 }
 
 // Told takes in what the owner tells. False: something has been missed, what is
@@ -94,9 +94,12 @@ func (p *Presentity) Question(interest []byte, untilMS int64) *messages.Subscrib
 	return m
 }
 
-// Answered takes in what owner said to the question m with that interest. False:
-// it is not to be shown, and counts as no answer.
-func (p *Presentity) Answered(m *messages.Subscribe, interest []byte, owner string, res *messages.Subscribed) bool {
+// Answered takes in what owner said to the question m with that interest. It
+// tells whether that is to be shown, and after how many ms to ask again, 0 for
+// never: an answer of a node that did not know all, or that stood in for the
+// owner, may lack what the owner had accepted before it heard of this interest,
+// and that nobody will tell of.
+func (p *Presentity) Answered(m *messages.Subscribe, interest []byte, owner string, res *messages.Subscribed) (show bool, againMS int64) {
 	if m.Interest != nil {
 		p.interest, p.untilMS = interest, max(p.untilMS, m.UntilMs)
 		if len(m.Interest.Events) == 0 {
@@ -105,13 +108,15 @@ func (p *Presentity) Answered(m *messages.Subscribe, interest []byte, owner stri
 	}
 	p.owner = owner
 	p.Rec.Merge(res.GetState())
-	if p.resumed && !p.asked && !res.GetSettled() && p.tries < resumeTries {
-		// It may know less than watchers were shown before, which would be an
-		// older state after a newer one (rule 23).
-		return false
+	if res.GetSettled() {
+		p.asked, p.tries = true, 0
+		return true, 0
 	}
-	p.asked, p.tries = true, 0
-	return true
+	// It may know less than watchers were shown before a restart, which would be
+	// an older state after a newer one (rule 23).
+	show = p.asked || !p.resumed || p.tries >= resumeTries
+	p.asked = show
+	return show, p.Unanswered()
 }
 
 // Unanswered notes that there was no answer, and says after how many ms to ask again.

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/protobuf/proto"
 )
 
 var (
@@ -32,8 +31,6 @@ const (
 	maxRemoteMessage = 16 << 20
 	// never is an interval that no node lives to see the end of.
 	never = 100 * 365 * 24 * time.Hour
-	// requestTimeout is that of a Request whose context has no deadline.
-	requestTimeout = 5 * time.Second
 	// stopTimeout is how long grains, and requests, may take to end.
 	stopTimeout = time.Second
 )
@@ -67,6 +64,7 @@ type Actors struct {
 	lookup   *ownerLookup
 	guard    *remoteGuard
 	requests atomic.Int64 // that wait in proto.actor
+	losses   losses
 	stopping chan struct{}
 }
 
@@ -110,6 +108,11 @@ func NewActors(cfg ActorConfig, log *slog.Logger) (*Actors, error) {
 	// open connections, and write the list of blocked members that others read.
 	pc.GossipInterval = never
 	a.cluster = pcluster.New(a.system, pc)
+	a.system.EventStream.Subscribe(func(e any) {
+		if _, ok := e.(*remote.EndpointTerminatedEvent); ok {
+			a.losses.happened()
+		}
+	})
 	return a, nil
 }
 
@@ -221,67 +224,6 @@ func (a *Actors) Address() string { return a.system.Address() }
 // and panics that they caused.
 func (a *Actors) Dropped() (messages, panics uint64) {
 	return a.guard.dropped.Load(), a.guard.panics.Load()
-}
-
-// Request asks the grain of that kind and identity, wherever it is, by
-// proto.actor's own cluster.Request, and waits for the answer until ctx ends.
-func (a *Actors) Request(ctx context.Context, kind, identity string, msg proto.Message) (any, error) {
-	select {
-	case <-a.provider.started:
-	case <-a.stopping:
-		return nil, ErrNotStarted
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrNotStarted, ctx.Err())
-	}
-	timeout := requestTimeout
-	if end, ok := ctx.Deadline(); ok {
-		timeout = time.Until(end)
-	}
-	type result struct {
-		reply any
-		err   error
-	}
-	done := make(chan result, 1)
-	a.requests.Add(1)
-	go func() {
-		defer a.requests.Add(-1)
-		var r result
-		if err := guarded("request", func() {
-			r.reply, r.err = a.cluster.Request(identity, kind, msg,
-				pcluster.WithTimeout(timeout), pcluster.WithRetryAction(retryAfter(ctx, a.stopping)), pcluster.WithRetryCount(1<<20))
-		}); err != nil {
-			r.err = err
-		}
-		done <- r
-	}()
-	select {
-	case r := <-done:
-		if r.reply == nil && r.err == nil {
-			r.err = ErrNoActivation
-		}
-		return r.reply, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-a.stopping:
-		return nil, ErrNotStarted
-	}
-}
-
-// retryAfter is a back-off for proto.actor, whose own is in nanoseconds: 10 ms
-// doubling to 320. It gives up when ctx does.
-func retryAfter(ctx context.Context, stopping <-chan struct{}) func(int) int {
-	return func(n int) int {
-		t := time.NewTimer(10 * time.Millisecond << min(n, 5))
-		defer t.Stop()
-		select {
-		case <-ctx.Done():
-			return 1 << 20
-		case <-stopping:
-			return 1 << 20
-		case <-t.C:
-			return n + 1
-		}
-	}
 }
 
 // modest lets proto.actor say what it calls a warning or an error, as a

@@ -91,7 +91,10 @@ func startActors(t *testing.T, name string, incarnation uint64, p *placement, ke
 			t.Errorf("%s: took %v to stop", name, took)
 		}
 	})
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		a.settleRequests(t)
+		stop()
+	})
 	return &actorNode{a, self, stop}
 }
 

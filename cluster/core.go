@@ -67,8 +67,10 @@ type Core struct {
 	// to them; relays counts what went by a third node, to take turns; ticked is
 	// the node time of the last Tick.
 	streams sync.Map // string: bool
-	relays  atomic.Uint64
-	ticked  atomic.Int64
+	// lives has the incarnation in which each node was met last.
+	lives  sync.Map // string: uint64
+	relays atomic.Uint64
+	ticked atomic.Int64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler
@@ -207,6 +209,7 @@ func (c *Core) peerOf(m Member) *neighbor {
 			p.aloneMS.Store(c.ticked.Load())
 		}
 		c.peers[m.Name] = p
+		c.lives.Store(m.Name, m.Incarnation)
 	}
 	return p
 }

@@ -134,7 +134,7 @@ func (c *Core) scanSome(now int64, v *view, s *shard, some []uint64) {
 	for _, id := range some {
 		s.at(id, func(g glance) {
 			rec := g.read(&room)
-			if len(c.scan.since) > 0 && c.concerns(v, g.extra(), rec) {
+			if len(c.scan.since) > 0 && c.concerns(v, g, rec) {
 				e := s.awaken(g)
 				c.scanEntry(now, v, s, e, &after)
 				if e.gone {
@@ -150,11 +150,13 @@ func (c *Core) scanSome(now int64, v *view, s *shard, some []uint64) {
 }
 
 // concerns tells whether a new view may make a difference to an entry: not if
-// it is at rest at a holder, and all who have something of it are who they were.
+// it is at rest, at a holder or with nothing but this edge's part, and all who
+// have something of it are who they were.
 // Most are, and are not unpacked.
-func (c *Core) concerns(v *view, x *extra, rec *messages.Record) bool {
+func (c *Core) concerns(v *view, g glance, rec *messages.Record) bool {
 	owner, backup := v.place(rec.Aor)
-	if x != nil || owner != v.self && backup != v.self {
+	holder := owner == v.self || backup == v.self
+	if g.extra() != nil || !holder && hashPart(rec, c.cfg.Name) != g.hash() {
 		return true
 	}
 	for _, i := range [...]int{owner, backup} {
@@ -164,7 +166,7 @@ func (c *Core) concerns(v *view, x *extra, rec *messages.Record) bool {
 	}
 	for _, l := range rec.Leases {
 		i := v.index(l.Edge)
-		if i != none && (l.Flow.GetStream() && l.Flow.Incarnation < v.nodes[i].Incarnation ||
+		if holder && i != none && (l.Flow.GetStream() && l.Flow.Incarnation < v.nodes[i].Incarnation ||
 			i != v.self && !alwaysIn(l.Edge, v.nodes[i].Incarnation, c.scan.base, c.scan.since)) {
 			return true
 		}

@@ -159,10 +159,14 @@ func (d *desk) ask(aor string, u *watchedUser) {
 	m := u.Question(interest, u.untilMS)
 	d.subscribe(m, true, func(res *messages.Subscribed, f *messages.Failure) {
 		u.asking = false
-		if res == nil || !u.Answered(m, interest, owner, res) {
+		if res == nil {
 			u.dueMS = d.now() + u.Unanswered()
 			u.note(d, "%s does not answer: %v", owner, f)
 			return
+		}
+		u.dueMS = 0
+		if _, againMS := u.Answered(m, interest, owner, res); againMS > 0 {
+			u.dueMS = d.now() + againMS
 		}
 		u.note(d, "%s answers, settled %v", owner, res.Settled)
 	})

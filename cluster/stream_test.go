@@ -232,3 +232,37 @@ func BenchmarkStreamSend(b *testing.B) {
 		})
 	}
 }
+
+// What is said while the reader has more frames at hand leaves when it has been
+// through them, all of it.
+func TestAnswersToWhatCameTogetherLeaveTogether(t *testing.T) {
+	quiet := func(c *StreamConfig) { c.Heartbeat = time.Hour; c.Timeout = time.Minute }
+	a, b := startStreams(t, "a", 1, quiet), startStreams(t, "b", 1, quiet)
+	const many = 500
+	begin := make(chan struct{})
+	b.fail = func(env *messages.Envelope) {
+		if env.Id == 0 {
+			<-begin // the rest has come when the first is answered
+		}
+		b.Send("a", note(int(env.Id)))
+	}
+	introduce(a, b)
+	eventually(t, "up", func() bool { return a.up("b") && b.up("a") })
+	before := b.Stats().Writes
+	for i := range many {
+		if !a.Send("b", note(i)) {
+			t.Fatal("not sent")
+		}
+	}
+	close(begin)
+	eventually(t, "all answers", func() bool { return len(a.envelopes()) == many })
+	for i, env := range a.envelopes() {
+		if env.Id != uint64(i) {
+			t.Fatalf("answer %d came as number %d", env.Id, i)
+		}
+	}
+	// Each single one: 500. Those that the reader had not at hand may leave alone.
+	if writes := b.Stats().Writes - before; writes > many/2 {
+		t.Errorf("%d answers left by %d writes", many, writes)
+	}
+}

@@ -128,10 +128,13 @@ func (c *Core) mature(s *shard) {
 	}
 	t := c.tally.Load()
 	until := c.tallyUntil.Load()
-	var room messages.RecordRoom
+	var room *messages.RecordRoom
 	for sec, ids := range s.young {
 		if sec*1000 > until {
 			continue
+		}
+		if room == nil {
+			room = &messages.RecordRoom{}
 		}
 		delete(s.young, sec)
 		for _, id := range ids {
@@ -139,7 +142,7 @@ func (c *Core) mature(s *shard) {
 				if t == nil || g.counted() == t.number {
 					return
 				}
-				rec := g.read(&room)
+				rec := g.read(room)
 				if _, young := c.isYoung(rec); !young { // else it has been filed again
 					t.add(c, rec, g.hash(), false)
 					g.setCounted(t.number)

@@ -58,10 +58,8 @@ func (c *Core) tell(v *view, now int64, before, next *messages.Record, after *ef
 
 // lastLife is the incarnation in which a node was met last, 0 if it never was.
 func (c *Core) lastLife(name string) uint64 {
-	c.viewMu.Lock()
-	defer c.viewMu.Unlock()
-	if p := c.peers[name]; p != nil {
-		return p.incarnation
+	if incarnation, ok := c.lives.Load(name); ok {
+		return incarnation.(uint64)
 	}
 	return 0
 }

@@ -183,7 +183,7 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		}
 		return
 	}
-	r, _, err := readReply(msg.Raw)
+	r, _, err := readReply(msg.Text())
 	if err != nil {
 		b.f.s.count.dropped.Add(1)
 		return

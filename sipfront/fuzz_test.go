@@ -68,7 +68,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nRoute: <sip:x;lr>, <sip:y>\r\n\r\n")
 	f.Add("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx,SIP/2.0/UDP i\r\n folded\r\n\r\nbody")
 	f.Fuzz(func(t *testing.T, s string) {
-		_, _, _ = readReply([]byte(s))
+		_, _, _ = readReply(s)
 		start, headers, body, err := splitMessage(s)
 		if err != nil {
 			return

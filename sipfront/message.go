@@ -48,7 +48,7 @@ type request struct {
 //
 // With an error comes what could be read, for the answer.
 func parseRequest(msg *transport.Message) (*request, error) {
-	start, headers, body, err := splitMessage(string(msg.Raw))
+	start, headers, body, err := splitMessage(msg.Text())
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func BenchmarkNotify(b *testing.B) {
 			p.attachMany(watchers, func(int) string { return aor })
 			p.srv.watch.mu.Lock()
 			u := p.srv.watch.user(aor)
-			u.Answered(&messages.Subscribe{Interest: &messages.Interest{}}, p.srv.watch.interest(u, p.zone.NowMS()), "", &messages.Subscribed{})
+			u.Answered(&messages.Subscribe{Interest: &messages.Interest{}}, p.srv.watch.interest(u, p.zone.NowMS()), "", &messages.Subscribed{Settled: true})
 			p.srv.watch.mu.Unlock()
 			b.ReportAllocs()
 			changes := uint32(0)

@@ -164,7 +164,7 @@ func (s *Server) passBack(raw []byte) bool {
 	if !ok || b.loop != passedLoop {
 		return false
 	}
-	r, next, err := readReply(raw)
+	r, next, err := readReply(text)
 	callID, method := passedFields(text)
 	if err != nil || next == "" || b.mac != s.branchMAC(passedLoop+b.nonce, callID, next) {
 		return false

@@ -135,12 +135,15 @@ func (s *Server) registerAoR(r *request, p *plan) (actors.AoR, error) {
 func (s *Server) checkRequire(r *request) error {
 	var bad []string
 	for _, tag := range r.values("Require") {
-		if !hasToken([]string{s.supported(r)}, tag) {
+		if !hasToken(s.supported(r), tag) {
 			bad = append(bad, tag)
 		}
 	}
 	if len(bad) > 0 {
 		return badExtensionError{strings.Join(bad, ", ")}
+	}
+	if s.cfg.StrictPath && hasPath(r) && !r.hasToken("Supported", "path") {
+		return badExtensionError{"path"}
 	}
 	return nil
 }
@@ -173,8 +176,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 		}
 		hs = append(hs, header{"Contact", contactValue(&b, left)})
 	}
-	ua := r.values("Supported")
-	if hasToken(ua, "path") {
+	if r.hasToken("Supported", "path") {
 		for _, v := range q.GetPath() {
 			hs = append(hs, header{"Path", v})
 		}
@@ -188,7 +190,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
-	return keepsFlow(r) && hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
+	return keepsFlow(r) && r.hasToken("Supported", "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
 }
 
 // throughEdge tells whether the first proxy that a REGISTER came to holds the
@@ -213,7 +215,7 @@ func checkFlows(r *request, q *messages.Register) error {
 		return nil
 	}
 	if !keepsFlow(r) {
-		if hasToken(r.values("Supported"), "outbound") {
+		if r.hasToken("Supported", "outbound") {
 			return errFirstHop
 		}
 		for _, c := range q.GetContacts() {
@@ -389,13 +391,20 @@ func hasRegID(c *messages.RegisterContact) bool {
 	return c.GetInstanceId() != "" && c.GetRegId() != 0
 }
 
-// hasToken tells whether a list header has a token, whatever its case.
-func hasToken(values []string, token string) bool {
-	for _, v := range values {
-		for _, t := range splitValues(nil, v) {
-			if strings.EqualFold(t, token) {
-				return true
-			}
+// hasToken tells whether the value of a list header has a token, whatever its case.
+func hasToken(value, token string) (has bool) {
+	eachValue(value, func(t string) bool {
+		has = strings.EqualFold(t, token)
+		return !has
+	})
+	return has
+}
+
+// hasToken tells whether a list header has a token.
+func (r *request) hasToken(name, token string) bool {
+	for _, h := range r.headers {
+		if h.name == name && hasToken(h.value, token) {
+			return true
 		}
 	}
 	return false

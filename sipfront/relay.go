@@ -92,7 +92,7 @@ func (s *Server) stray(msg *transport.Message) {
 	if s.plain != nil && s.passBack(msg.Raw) {
 		return
 	}
-	r, next, err := readReply(msg.Raw)
+	r, next, err := readReply(msg.Text())
 	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
 		return
@@ -131,7 +131,7 @@ func (s *Server) late(request *transport.Message, r reply) {
 // ours tells whether a response answers an INVITE that this node sent, and got
 // from where the second Via leads.
 func (s *Server) ours(msg *transport.Message, next string) bool {
-	_, headers, _, err := splitMessage(string(msg.Raw))
+	_, headers, _, err := splitMessage(msg.Text())
 	if err != nil {
 		return false
 	}

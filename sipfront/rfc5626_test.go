@@ -77,6 +77,23 @@ func TestRFC3327_5_3_PathIsKeptAndReturned(t *testing.T) {
 	})
 }
 
+// RFC 3327 5.3: where that is the policy, a device that does not support a Path
+// learns that a proxy has put one in.
+func TestRFC3327_5_3_StrictPathIsRefused(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		for callID, c := range map[string]struct{ supported, status string }{"p1": {"timer", "420 Bad Extension"}, "p2": {"timer, path", "200 OK"}} {
+			n.recv(edgeProxy, strings.Replace(registration("alice", callID, 1, "Supported: "+c.supported, "Path: <sip:192.0.2.50;lr>"),
+				"Via: ", "Via: SIP/2.0/UDP 192.0.2.50:5060;branch=z9hG4bKedge"+callID+"\nVia: ", 1))
+			expectStatus(t, c.supported, m.status(n, edgeProxy), c.status)
+			if got := values(n.lastRes[edgeProxy], "Unsupported"); (c.status != "200 OK") != slices.Equal(got, []string{"path"}) {
+				t.Errorf("%s: Unsupported %q", c.supported, got)
+			}
+		}
+		n.recv(alice, registration("alice", "p3", 1))
+		expectStatus(t, "without a Path", m.status(n, alice), "200 OK")
+	}, func(c *Config) { c.StrictPath = true })
+}
+
 // RFC 3327 5.4: the Path of a binding is the Route of what is sent to it, in order.
 func TestRFC3327_5_4_PathBecomesRoute(t *testing.T) {
 	alone(t, func(t *testing.T, m *mesh, n *rig) {

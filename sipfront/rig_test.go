@@ -81,13 +81,14 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 	}
 	lcfg := transaction.DefaultConfig()
 	lcfg.Seed, lcfg.Carry = 1, MarkHeader
-	r.layer = transaction.New(lcfg, r.srv)
-	r.srv.Use(r.layer)
+	layer := transaction.New(lcfg, r.srv) // a test may put another in its place
+	r.layer = layer
+	r.srv.Use(layer)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = r.layer.Run(ctx)
+		_ = layer.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -3,7 +3,6 @@ package sipfront
 import (
 	"bytes"
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -277,16 +276,18 @@ func (n *notifier) askOwner(ctx context.Context, u *watched) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !u.Answered(m, interest, owner, res) {
-		return errUnsettledOwner
+	show, againMS := u.Answered(m, interest, owner, res)
+	if againMS > 0 {
+		n.lookAt(u, n.nowMS()+againMS)
+	}
+	if !show {
+		return nil
 	}
 	prune(u.Rec, n.nowMS())
 	n.changed(u)
 	n.poke()
 	return nil
 }
-
-var errUnsettledOwner = errors.New("the owner has not settled")
 
 // wants is what the owner is to tell this node of, and until when.
 func (n *notifier) wants(u *watched) (interest []byte, untilMS int64) {

@@ -89,16 +89,16 @@ func testThousandUsers(t *testing.T, bin string) {
 	s := newSIPp(t, users...)
 	nodes := startCluster(t, bin, 3)
 	s.answer()
-	s.all("register", nodes[0].sip, 400)
-	s.all("uac_call", nodes[1].sip, 250)
-	s.all("uac_call", nodes[2].sip, 250)
+	s.all("register", nodes[0].sip, 200)
+	s.all("uac_call", nodes[1].sip, 125)
+	s.all("uac_call", nodes[2].sip, 125)
 
 	nodes[1].kill()
 	nodes[1].start()
 	waitMembers(t, nodes)
 	waitAll(nodes, users)
-	s.all("uac_call", nodes[1].sip, 250)
-	s.all("uac_call", nodes[2].sip, 250)
+	s.all("uac_call", nodes[1].sip, 125)
+	s.all("uac_call", nodes[2].sip, 125)
 
 	for _, n := range nodes {
 		n.kill()
@@ -108,8 +108,8 @@ func testThousandUsers(t *testing.T, bin string) {
 	}
 	waitMembers(t, nodes)
 	waitAll(nodes, users)
-	s.all("uac_call", nodes[1].sip, 250)
-	s.all("uac_call", nodes[2].sip, 250)
+	s.all("uac_call", nodes[1].sip, 125)
+	s.all("uac_call", nodes[2].sip, 125)
 }
 
 // waitAll waits until some of the users are found from each node; that all are, the calls show.

@@ -38,6 +38,10 @@ func whole(t *testing.T) {
 	}
 }
 
+// sippBuffer is the size of SIPp's socket buffers: its own 64 KiB overflow when
+// the machine does not let it run for a tenth of a second.
+const sippBuffer = "2097152"
+
 // sipp is SIPp with the scenarios in testdata/sipp and a file of users.
 type sipp struct {
 	t           *testing.T
@@ -73,7 +77,7 @@ func (s *sipp) answer() {
 	s.t.Helper()
 	at := port(s.t)
 	s.contact = s.at(at)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-buff_size", sippBuffer, "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -87,7 +91,7 @@ func (s *sipp) device(name, transport string, at *node) *process {
 		s.contact += ";transport=tcp"
 	}
 	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", s.ip, "-p", strconv.Itoa(base),
-		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+		"-mp", strconv.Itoa(base+2), "-buff_size", sippBuffer, "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
 }
@@ -117,7 +121,7 @@ func (s *sipp) begin(name, addr string, rate int) (p *process, errors func() str
 	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
 		"-key", "expires", "3600", "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
-		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
+		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-buff_size", sippBuffer, "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
 	return start(s.t, "sipp-"+name, cmd), func() string {

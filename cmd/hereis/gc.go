@@ -58,10 +58,8 @@ func gcPercent(live, scan uint64) int {
 		return gcMost
 	}
 	percent := int(min(uint64(gcMost), max(gcRoom, scan)*100/live))
-	switch {
-	case percent >= 25:
+	if percent >= 100 {
 		return percent / 25 * 25
-	default:
-		return max(gcLeast, percent/gcLeast*gcLeast)
 	}
+	return max(gcLeast, percent/gcLeast*gcLeast)
 }

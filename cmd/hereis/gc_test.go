@@ -10,8 +10,8 @@ func TestGCPercent(t *testing.T) {
 		want       int
 	}{
 		{0, 0, gcMost}, {1 << 20, 1 << 20, gcMost}, {16 << 20, 4 << 20, 800}, {64 << 20, 0, 200}, {100 << 20, 0, 125},
-		{256 << 20, 100 << 20, 50}, {420 << 20, 40 << 20, 25}, {1 << 30, 64 << 20, 10}, {8 << 30, 64 << 20, gcLeast},
-		{1 << 30, 600 << 20, 50}, {1 << 30, 1 << 30, 100},
+		{256 << 20, 100 << 20, 50}, {345 << 20, 40 << 20, 35}, {1 << 30, 64 << 20, 10}, {8 << 30, 64 << 20, gcLeast},
+		{1 << 30, 600 << 20, 55}, {1 << 30, 1 << 30, 100},
 	} {
 		if got := gcPercent(row.live, row.scan); got != row.want {
 			t.Errorf("%d bytes live, %d to scan: got %d, want %d", row.live, row.scan, got, row.want)

@@ -27,6 +27,7 @@ func (t *Transport) receive(m *Message) {
 	if !ok {
 		h = &head{}
 	}
+	h.shares = true
 	switch err := t.parser.guard(m.Raw, h); {
 	case !fits:
 		// The head is likely whole: what there is of it is for the answer.
