@@ -72,7 +72,7 @@ func (c *Core) Awake() (n int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		n += len(s.awake)
+		s.waiting(func(*entry) { n++ })
 		s.mu.Unlock()
 	}
 	return n
