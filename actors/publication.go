@@ -2,9 +2,11 @@ package actors
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
@@ -57,6 +59,16 @@ func (u *User) publish(q *Question, p *messages.Publish) (*Answer, error) {
 		return nil, ErrTooManyPublications
 	}
 	return t.write(asked)
+}
+
+// PublicationID names the publication that an initial PUBLISH begins. A repeat
+// of the request has the same, by whatever node it comes in: where two nodes have
+// taken it for the first, as on two sides of a cut, they made one publication.
+func PublicationID(callID string, cseq uint32) string {
+	h := xxh3.New()
+	fmt.Fprintf(h, "%s\x00%d", callID, cseq)
+	sum := h.Sum128().Bytes()
+	return hex.EncodeToString(sum[:])
 }
 
 // publishInterval is what a PUBLISH asks for, the default if it does not say.
