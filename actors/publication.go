@@ -103,7 +103,8 @@ func (t *publishing) find() *Answer {
 }
 
 // repeated is the answer to a request that has been carried out. Its first
-// answer may have been lost before the edge stored the lease.
+// answer may have been lost before the edge stored the lease; so the edge of the
+// repeat, which is to keep it now, takes it over if that is another one (rule 5).
 func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Answer {
 	res := &messages.Published{EntityTag: pub.EntityTag, NowMs: t.q.NowMS}
 	if !l.Dead {
@@ -111,8 +112,15 @@ func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Ans
 	}
 	if l.Edge == t.p.Edge {
 		res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{l}}
+		return &Answer{Reply: res}
 	}
-	return &Answer{Reply: res}
+	moved := proto.CloneOf(l)
+	moved.Edge, moved.Vouch, moved.Stamp = t.p.Edge, t.p.Incarnation, t.p.Stamp
+	if moved.Stamp.Compare(l.Stamp) <= 0 {
+		moved.Stamp = t.q.NewStamp()
+	}
+	res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{moved}}
+	return &Answer{Reply: res, Writes: res.Writes, All: true, Tell: []string{l.Edge}}
 }
 
 // key is that of an initial publication.
