@@ -80,7 +80,12 @@ func (l *Layer) Pass(key string, invite bool, raw []byte, flow transport.Flow, a
 	s.passing[key] = p
 	s.mu.Unlock()
 	l.count.passed.Add(1)
-	s.wheel.arm(&p.timer, p.due.next())
+	// A late answer to an earlier copy of the request may end it before this.
+	p.mu.Lock()
+	if !p.over {
+		s.wheel.arm(&p.timer, p.due.next())
+	}
+	p.mu.Unlock()
 	return PassNew
 }
 

@@ -3,6 +3,7 @@ package transaction
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -74,6 +75,26 @@ func TestRFC4320_4_1_PassedRequest(t *testing.T) {
 		r.wait(50 * time.Millisecond)
 		r.toldUser("100")
 		r.sent()
+		if st := r.Stats(); st.Active != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// An answer to an earlier copy of a request may come while a later one begins.
+func TestPassing_AnsweredWhileItBegins(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		var all sync.WaitGroup
+		for range 200 {
+			all.Go(func() { r.passing("k", true) })
+			all.Go(func() { r.PassAnswered("k", 200) })
+		}
+		all.Wait()
+		r.PassAnswered("k", 200)
+		r.told.take()
+		r.wait(time.Minute)
+		r.sent()
+		r.toldUser()
 		if st := r.Stats(); st.Active != 0 {
 			t.Errorf("%+v", st)
 		}
