@@ -2,6 +2,7 @@ package actors
 
 import (
 	"bytes"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,7 +15,7 @@ import (
 // and who calls it carries the questions.
 type Presentity struct {
 	// Rec is all that has been told and asked, merged, so that an older word never
-	// undoes a newer one.
+	// undoes a newer one. It is nobody else's.
 	Rec *messages.Record
 	// resumed: watchers were shown the user's state before this node restarted.
 	resumed bool
@@ -36,6 +37,9 @@ const (
 	// resumeTries is how often an owner that has not settled is asked again, for
 	// about seven seconds in all, before its word is taken after a restart.
 	resumeTries = 4
+	// believeMS is how long what has been told is not taken back because the owner
+	// does not know it (any more).
+	believeMS = 10_000
 	// firstAskMS and lastAskMS bound the waits after questions without an answer.
 	firstAskMS = 500
 	lastAskMS  = 30_000
@@ -110,13 +114,35 @@ func (p *Presentity) Answered(m *messages.Subscribe, interest []byte, owner stri
 	p.Rec.Merge(res.GetState())
 	if res.GetSettled() {
 		p.asked, p.tries = true, 0
-		return true, 0
+		return true, p.takeBack(res)
 	}
 	// It may know less than watchers were shown before a restart, which would be
 	// an older state after a newer one (rule 23).
 	show = p.asked || !p.resumed || p.tries >= resumeTries
 	p.asked = show
 	return show, p.Unanswered()
+}
+
+// takeBack forgets what counts here and the owner, who knows all, does not know:
+// it was told of, and lost before it was acknowledged. A copy of what is younger
+// than believeMS may be late: it is asked for again after the ms that it returns.
+func (p *Presentity) takeBack(res *messages.Subscribed) (againMS int64) {
+	for i := 0; i < len(p.Rec.Leases); i++ {
+		l := p.Rec.Leases[i]
+		is := res.GetState().Lease(l.Key)
+		switch left := l.Stamp.GetMs() + believeMS - res.GetNowMs(); {
+		case !p.Rec.Alive(l, res.GetNowMs()) || is != nil && is.Compare(l) >= 0:
+		case left > 0:
+			againMS = max(againMS, left)
+			p.tries = 1
+		case is != nil:
+			p.Rec.Leases[i] = is
+		default:
+			p.Rec.Leases = slices.Delete(p.Rec.Leases, i, i+1)
+			i--
+		}
+	}
+	return againMS
 }
 
 // Unanswered notes that there was no answer, and says after how many ms to ask again.

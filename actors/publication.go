@@ -2,9 +2,11 @@ package actors
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
@@ -59,6 +61,16 @@ func (u *User) publish(q *Question, p *messages.Publish) (*Answer, error) {
 	return t.write(asked)
 }
 
+// PublicationID names the publication that an initial PUBLISH begins. A repeat
+// of the request has the same, by whatever node it comes in: where two nodes have
+// taken it for the first, as on two sides of a cut, they made one publication.
+func PublicationID(callID string, cseq uint32) string {
+	h := xxh3.New()
+	fmt.Fprintf(h, "%s\x00%d", callID, cseq)
+	sum := h.Sum128().Bytes()
+	return hex.EncodeToString(sum[:])
+}
+
 // publishInterval is what a PUBLISH asks for, the default if it does not say.
 func (l *Limits) publishInterval(p *messages.Publish) time.Duration {
 	if p.GetHasExpires() {
@@ -91,7 +103,8 @@ func (t *publishing) find() *Answer {
 }
 
 // repeated is the answer to a request that has been carried out. Its first
-// answer may have been lost before the edge stored the lease.
+// answer may have been lost before the edge stored the lease; so the edge of the
+// repeat, which is to keep it now, takes it over if that is another one (rule 5).
 func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Answer {
 	res := &messages.Published{EntityTag: pub.EntityTag, NowMs: t.q.NowMS}
 	if !l.Dead {
@@ -99,8 +112,15 @@ func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Ans
 	}
 	if l.Edge == t.p.Edge {
 		res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{l}}
+		return &Answer{Reply: res}
 	}
-	return &Answer{Reply: res}
+	moved := proto.CloneOf(l)
+	moved.Edge, moved.Vouch, moved.Stamp = t.p.Edge, t.p.Incarnation, t.p.Stamp
+	if moved.Stamp.Compare(l.Stamp) <= 0 {
+		moved.Stamp = t.q.NewStamp()
+	}
+	res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{moved}}
+	return &Answer{Reply: res, Writes: res.Writes, All: true, Tell: []string{l.Edge}}
 }
 
 // key is that of an initial publication.

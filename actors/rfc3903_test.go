@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 // publishArgs is a PUBLISH for a replica; without body it has none.
 type publishArgs struct {
 	match, tag, body, call, edge string
+	id                           string // empty: one of the tag
 	cseq                         uint32
 	expires                      int64 // -1: no Expires
 }
@@ -19,7 +21,7 @@ type publishArgs struct {
 // to sends it and shows what came of it.
 func (a publishArgs) to(p *replica) string {
 	m := &messages.Publish{
-		Aor: "sip:alice@example.com", Event: "presence", IfMatch: a.match, EntityTag: a.tag, Id: "id-" + a.tag,
+		Aor: "sip:alice@example.com", Event: "presence", IfMatch: a.match, EntityTag: a.tag, Id: cmp.Or(a.id, "id-"+a.tag),
 		Body: []byte(a.body), ContentType: "application/pidf+xml", CallId: a.call, Cseq: a.cseq,
 		Stamp: &messages.Stamp{Ms: p.now, Counter: a.cseq, Incarnation: edgeIncarnation(a.edge)}, Edge: a.edge, Incarnation: 1, From: "udp 192.0.2.1:5060",
 	}
@@ -112,6 +114,35 @@ func TestRFC3903_RepeatGetsTheSameEntityTag(t *testing.T) {
 	check(t, "modification", publishArgs{match: "e1", tag: "e8", body: "y", call: "c1", edge: "A", cseq: 2, expires: -1}.to(p), "e2 3600")
 	publishArgs{match: "e2", tag: "e3", call: "c1", edge: "A", cseq: 3, expires: 0}.to(p)
 	check(t, "removal", publishArgs{match: "e2", tag: "e7", call: "c1", edge: "A", cseq: 3, expires: 0}.to(p), "e3 0")
+}
+
+// The first answer was lost with its edge, which has not stored the publication:
+// the edge of the repeat must, before it says 200.
+func TestRule5_ARepeatedPublishIsKeptByTheEdgeThatAnswersIt(t *testing.T) {
+	p := newReplica(DefaultLimits())
+	publishArgs{tag: "e1", body: "x", call: "c1", edge: "A", cseq: 1, expires: -1}.to(p)
+	p.now += 1000
+	check(t, "repeat", publishArgs{tag: "e9", body: "x", call: "c1", edge: "B", cseq: 1, expires: -1}.to(p), "e1 3599")
+	if l := p.rec.Leases[0]; len(p.rec.Leases) != 1 || l.Edge != "B" || l.Stamp.Ms != p.now {
+		t.Errorf("got %v, want one lease, of B", p.rec.Leases)
+	}
+}
+
+// Two sides of a cut take a request and its repeat for the first: it is one publication.
+func TestRule23_ARepeatOnTheOtherSideOfACutIsTheSamePublication(t *testing.T) {
+	if a, b := PublicationID("c1", 1), PublicationID("c1", 1); a != b || a == PublicationID("c1", 2) || a == PublicationID("c2", 1) {
+		t.Error("the id is not the request's own")
+	}
+	here, there := newReplica(DefaultLimits()), newReplica(DefaultLimits())
+	first := publishArgs{id: PublicationID("c1", 1), tag: "e1", body: "x", call: "c1", edge: "A", cseq: 1, expires: -1}
+	first.to(here)
+	first.tag, first.edge, there.now = "e2", "B", there.now+3000
+	first.to(there)
+	here.now = there.now
+	here.copyFrom(there)
+	if list := here.publications(); len(list) != 1 || list[0].EntityTag != "e2" {
+		t.Errorf("got %v, want the later of the two", list)
+	}
 }
 
 func TestPublicationsAreLimitedAndLeaveBindingsAlone(t *testing.T) {

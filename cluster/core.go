@@ -209,7 +209,6 @@ func (c *Core) peerOf(m Member) *neighbor {
 			p.aloneMS.Store(c.ticked.Load())
 		}
 		c.peers[m.Name] = p
-		c.lives.Store(m.Name, m.Incarnation)
 	}
 	return p
 }

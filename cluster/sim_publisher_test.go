@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"hereis/actors"
 	"hereis/messages"
 )
 
@@ -54,7 +55,7 @@ func (w *world) publish(p *publisher, n *simNode, m *messages.Publish, done func
 	core := n.core
 	m = proto.CloneOf(m)
 	m.EntityTag = fmt.Sprintf("%x", w.rng.Uint64())
-	m.Id = fmt.Sprintf("%x", w.rng.Uint64())
+	m.Id = actors.PublicationID(m.CallId, m.Cseq)
 	m.Edge, m.Incarnation, m.Stamp = n.name, n.inc, core.NewStamp(w.now+n.skew)
 	p.open, p.state = m, -1
 	finish := func(res *messages.Published, f *messages.Failure) {

@@ -83,6 +83,10 @@ func playPresence(t *testing.T, seed uint64) uint64 {
 		h.checkPublisher(p)
 	}
 	h.checkWatchers()
+	// The last of some node's watchers may go at this very moment.
+	h.runUntil(2000, "all acknowledged", func() bool {
+		return !slices.ContainsFunc(h.nodes, func(n *simNode) bool { return n.core.Tables(h.now).Unacknowledged > 0 })
+	})
 	h.checkCopies(h.devices)
 	h.lastChanges()
 	if t.Failed() {

@@ -18,16 +18,10 @@ import (
 
 // deafTable has the nodes that something could not be told to.
 type deafTable struct {
-	mu    sync.Mutex
-	nodes map[string]deaf
-}
-
-// deaf is a node that has missed something.
-type deaf struct {
-	// incarnation is of its life, 0 if this node never met it: the next one asks anyway.
-	incarnation uint64
-	// parted: there was no stream to it. It asks when there is one again.
-	parted bool
+	mu sync.Mutex
+	// nodes tells of each whether it was for want of a stream alone: then it asks
+	// when there is one again.
+	nodes map[string]bool
 }
 
 // tell sends what a change of a record means to the nodes that have an interest in it.
@@ -44,24 +38,17 @@ func (c *Core) tell(v *view, now int64, before, next *messages.Record, after *ef
 			}
 			p := v.peer(name)
 			if p == nil {
-				// It may live, and not know that it counts as failed here.
-				c.noteDeaf(name, deaf{incarnation: c.lastLife(name)})
+				// It may live, and not know that it counts as failed here; or this is a
+				// new life of it, which has asked already.
+				c.noteDeaf(name, false)
 				continue
 			}
 			c.stats.Tells.Add(1)
 			if !c.ride(p, msg) {
-				c.noteDeaf(name, deaf{incarnation: p.incarnation, parted: p.down.Load()})
+				c.noteDeaf(name, p.down.Load())
 			}
 		}
 	})
-}
-
-// lastLife is the incarnation in which a node was met last, 0 if it never was.
-func (c *Core) lastLife(name string) uint64 {
-	if incarnation, ok := c.lives.Load(name); ok {
-		return incarnation.(uint64)
-	}
-	return 0
 }
 
 // deliver gives an event to who takes its type.
@@ -76,16 +63,14 @@ func (c *Core) deliver(from string, msg proto.Message) {
 	}
 }
 
-func (c *Core) noteDeaf(name string, d deaf) {
+func (c *Core) noteDeaf(name string, parted bool) {
 	c.deaf.mu.Lock()
 	defer c.deaf.mu.Unlock()
 	if c.deaf.nodes == nil {
-		c.deaf.nodes = make(map[string]deaf)
+		c.deaf.nodes = make(map[string]bool)
 	}
-	if have, ok := c.deaf.nodes[name]; ok {
-		d.parted = d.parted && have.parted
-	}
-	c.deaf.nodes[name] = d
+	was, known := c.deaf.nodes[name]
+	c.deaf.nodes[name] = parted && (was || !known)
 }
 
 // tickDeaf tells nodes that they have missed something, as soon as it can.
@@ -98,16 +83,17 @@ func (c *Core) tickDeaf() {
 	missed := c.deaf.nodes
 	c.deaf.nodes = nil
 	c.deaf.mu.Unlock()
+	if missed == nil {
+		return
+	}
 	v := c.view.Load()
 	for _, name := range slices.Sorted(maps.Keys(missed)) {
-		d := missed[name]
-		switch p := v.peer(name); {
-		case p == nil:
-			c.noteDeaf(name, d)
-		case d.incarnation != 0 && d.incarnation != p.incarnation, d.parted && !p.down.Load():
-			// It asks, or has asked, by itself.
-		case !c.event(p, &messages.StateLost{}):
-			c.noteDeaf(name, d)
+		p := v.peer(name)
+		if p != nil && missed[name] && !p.down.Load() {
+			continue // it asks
+		}
+		if p == nil || !c.event(p, &messages.StateLost{}) {
+			c.noteDeaf(name, missed[name])
 		}
 	}
 }

@@ -70,7 +70,7 @@ func (s *Server) readPublish(r *request, p *plan) (*messages.Publish, error) {
 	}
 	m := &messages.Publish{
 		Aor: string(p.aor), Event: pkg.Name(), CallId: strings.Clone(r.callID), Cseq: r.cseq,
-		EntityTag: strconv.FormatUint(s.rand(), 36), Id: strconv.FormatUint(s.rand(), 36), From: flowText(r.msg.Flow),
+		EntityTag: strconv.FormatUint(s.rand(), 36), Id: actors.PublicationID(r.callID, r.cseq), From: flowText(r.msg.Flow),
 	}
 	matches := r.values("SIP-If-Match")
 	switch {
