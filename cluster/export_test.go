@@ -77,3 +77,13 @@ func (c *Core) Awake() (n int) {
 	}
 	return n
 }
+
+// Rescan walks as after a new view, the present one again.
+func (c *Core) Rescan(now int64) {
+	c.viewMu.Lock()
+	c.beginScan(c.view.Load())
+	c.viewMu.Unlock()
+	for c.scan.active {
+		c.tickScan(now)
+	}
+}
