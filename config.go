@@ -120,6 +120,12 @@ type Config struct {
 	// BindingPolicy is what happens to one more: "reject" (403) or "replace-oldest".
 	BindingPolicy string `name:"binding-policy" group:"registrar" placeholder:"POLICY" help:"For one binding more: reject or replace-oldest."`
 
+	// Path is what becomes of a REGISTER with a Path (RFC 3327) of a device that
+	// does not say that it knows it: "lazy", the Path is kept and not mentioned, as
+	// most devices behind an edge proxy need it, or "strict", the 420 that 5.3 of
+	// the RFC recommends.
+	Path string `name:"path" group:"registrar" placeholder:"MODE" help:"A Path added for a device that does not support it: lazy (kept) or strict (420)."`
+
 	// PublishMin, PublishMax and PublishDefault are for publications what
 	// ExpiresMin, ExpiresMax and ExpiresDefault are for bindings (RFC 3903 6).
 	PublishMin     time.Duration `name:"publish-min" group:"presence" placeholder:"T" help:"Shortest publication; a shorter wish is answered 423."`
@@ -262,6 +268,7 @@ func DefaultConfig() Config {
 		ExpiresDefault: time.Hour,
 		MaxBindings:    10,
 		BindingPolicy:  "reject",
+		Path:           "lazy",
 
 		PublishMin: time.Minute, PublishMax: 2 * time.Hour, PublishDefault: time.Hour,
 		SubscribeMin: front.SubscribeMin, SubscribeMax: front.SubscribeMax, SubscribeDefault: front.SubscribeDefault,

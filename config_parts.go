@@ -81,6 +81,7 @@ func (c *Config) transport() transport.Config {
 // transaction is that of the transaction layer.
 func (c *Config) transaction() transaction.Config {
 	tc := transaction.DefaultConfig()
+	tc.Carry = sipfront.MarkHeader
 	tc.MaxTransactions, tc.AnswerBytes, tc.MaxPending = c.MaxTransactions, c.AnswerBytes, c.MaxPending
 	tc.Seed = rand.Uint64()
 	return tc
@@ -91,6 +92,7 @@ func (c *Config) transaction() transaction.Config {
 func (c *Config) front() (fc sipfront.Config, err error) {
 	fc = sipfront.DefaultConfig()
 	fc.MaxBranches, fc.MaxLookups, fc.MaxBreadth = c.MaxBranches, c.MaxLookups, c.MaxBreadth
+	fc.StrictPath = c.Path == "strict"
 	fc.Recurse, fc.MaxRedirects, fc.RingTimeout = c.FollowRedirects, c.MaxRedirects, c.RingTimeout
 	fc.RecordRoute = c.RecordRoute
 	fc.MessageTTL, fc.MaxStoredMessages, fc.MaxMessageSize = c.MessageTTL, c.MaxStored, c.MaxStoredBytes

@@ -67,6 +67,7 @@ func TestConfigValidateNamesTheField(t *testing.T) {
 		"expires-jitter":    func(c *Config) { c.ExpiresJitter = 51 },
 		"max-bindings":      func(c *Config) { c.MaxBindings = 0 },
 		"binding-policy":    func(c *Config) { c.BindingPolicy = "" },
+		"path":              func(c *Config) { c.Path = "off" },
 		"publish-min":       func(c *Config) { c.PublishMin = 0 },
 		"publish-max":       func(c *Config) { c.PublishMax = 1 },
 		"publish-default":   func(c *Config) { c.PublishDefault = 3 * time.Hour },

@@ -185,6 +185,7 @@ func (c *Config) validateRegistrar() error {
 	if c.MaxBindings < 1 || c.MaxBindings > 1000 {
 		errs = append(errs, fieldErr("max-bindings", "%d is not within 1 and 1000", c.MaxBindings))
 	}
+	errs = append(errs, oneOf("path", c.Path, "lazy", "strict"))
 	return errors.Join(append(errs, oneOf("binding-policy", c.BindingPolicy, "reject", "replace-oldest"))...)
 }
 

@@ -85,13 +85,13 @@ func TestRFC3261_25_1_BytesThatAreNoTextStopNobody(t *testing.T) {
 	}
 	defer conn.Close()
 	n := 0
-	ask := func(method, callID string, lines ...string) string {
+	ask := func(method, callID, body string, lines ...string) string {
 		t.Helper()
 		n++
 		head := fmt.Sprintf("%s sip:%s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bKtext%d\r\nMax-Forwards: 70\r\n"+
 			"From: <sip:alice@example.com>;tag=1\r\nTo: <sip:alice@example.com>\r\nCall-ID: %s%d\r\nCSeq: %d %s\r\n",
 			method, map[bool]string{true: "example.com", false: "alice@example.com"}[method == "REGISTER"], conn.LocalAddr(), n, callID, n, n, method)
-		if _, err := conn.Write([]byte(head + strings.Join(append(lines, "Content-Length: 0", "", ""), "\r\n"))); err != nil {
+		if _, err := conn.Write([]byte(head + strings.Join(append(lines, fmt.Sprint("Content-Length: ", len(body)), "", body), "\r\n"))); err != nil {
 			t.Fatal(err)
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -100,32 +100,39 @@ func TestRFC3261_25_1_BytesThatAreNoTextStopNobody(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s %d is not answered: %v", method, n, err)
 			}
-			if text := string(buf[:got]); strings.HasPrefix(text, "SIP/2.0 ") && strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d\r", n)) ||
-				strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d;", n)) {
+			if text := string(buf[:got]); strings.HasPrefix(text, "SIP/2.0 ") && (strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d\r", n)) ||
+				strings.Contains(text, fmt.Sprintf("branch=z9hG4bKtext%d;", n))) {
 				return text[8:11]
 			}
 		}
 	}
 	contact := "Contact: <sip:alice@127.0.0.1:9>"
 	event := []string{"Event: presence", "Expires: 600", contact}
+	publish := []string{"Event: presence", "Expires: 600", "Content-Type: application/pidf+xml"}
+	const state = `<presence xmlns="urn:ietf:params:xml:ns:pidf" entity="sip:alice@example.com"><tuple id="a"><status><basic>open</basic></status></tuple></presence>`
+	// What is published is good but for its Call-ID.
+	if got := ask("PUBLISH", "good", state, publish...); got != "200" {
+		t.Fatalf("a good PUBLISH gets %s", got)
+	}
 	for name, c := range map[string]struct {
 		method, callID, want string
 		lines                []string
+		body                 string
 	}{
-		"Call-ID":             {"REGISTER", bad, "400", []string{contact}},
-		"Contact":             {"REGISTER", "c", "400", []string{"Contact: <sip:" + bad + "@127.0.0.1:9>"}},
-		"Contact parameter":   {"REGISTER", "c", "400", []string{contact + ";x=\"" + bad + "\""}},
-		"Path":                {"REGISTER", "c", "400", []string{contact, "Supported: path", "Path: <sip:" + bad + "@127.0.0.1;lr>"}},
-		"User-Agent":          {"REGISTER", "c", "200", []string{contact, "User-Agent: M" + bad + "ller"}},
-		"subscriber's target": {"SUBSCRIBE", "c", "400", []string{"Event: presence", "Contact: <sip:" + bad + "@127.0.0.1:9>"}},
-		"subscriber's call":   {"SUBSCRIBE", bad, "400", event},
-		"event id":            {"SUBSCRIBE", "c", "400", []string{"Event: presence;id=" + bad, contact}},
-		"publisher's call":    {"PUBLISH", bad, "400", []string{"Event: presence", "Expires: 600"}},
+		"Call-ID":             {"REGISTER", bad, "400", []string{contact}, ""},
+		"Contact":             {"REGISTER", "c", "400", []string{"Contact: <sip:" + bad + "@127.0.0.1:9>"}, ""},
+		"Contact parameter":   {"REGISTER", "c", "400", []string{contact + ";x=\"" + bad + "\""}, ""},
+		"Path":                {"REGISTER", "c", "400", []string{contact, "Supported: path", "Path: <sip:" + bad + "@127.0.0.1;lr>"}, ""},
+		"User-Agent":          {"REGISTER", "c", "200", []string{contact, "User-Agent: M" + bad + "ller"}, ""},
+		"subscriber's target": {"SUBSCRIBE", "c", "400", []string{"Event: presence", "Contact: <sip:" + bad + "@127.0.0.1:9>"}, ""},
+		"subscriber's call":   {"SUBSCRIBE", bad, "400", event, ""},
+		"event id":            {"SUBSCRIBE", "c", "400", []string{"Event: presence;id=" + bad, contact}, ""},
+		"publisher's call":    {"PUBLISH", bad, "400", publish, state},
 	} {
-		if got := ask(c.method, c.callID, c.lines...); got != c.want {
+		if got := ask(c.method, c.callID, c.body, c.lines...); got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
-		if got := ask("REGISTER", "good", contact); got != "200" {
+		if got := ask("REGISTER", "good", "", contact); got != "200" {
 			t.Fatalf("after %s: a good REGISTER gets %s", name, got)
 		}
 		if err := node.Healthy(); err != nil {

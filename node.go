@@ -132,6 +132,8 @@ func (n *Node) openStore() error {
 	var err error
 	n.store, err = store.Open(store.Config{
 		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability),
+		// Answers that waited for the disk leave together.
+		Together: n.transport.Together,
 	}, n.log)
 	if err != nil {
 		return err

@@ -236,16 +236,18 @@ func (c *Client) keep(ctx context.Context, writes *messages.Record) error {
 // Locate asks where a user can be called (WHEREIS). No way to call them is an
 // error: ErrNotFound, ErrUnavailable or ErrRetry (rule 15).
 func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error) {
-	callID, _ := ctx.Value(callIDKey{}).(string)
-	return call[*messages.Located](ctx, c, string(aor), &messages.Locate{Aor: string(aor), CallId: callID})
+	return call[*messages.Located](ctx, c, string(aor), &messages.Locate{Aor: string(aor)})
 }
 
-type callIDKey struct{}
-
-// WithCallID makes a Locate carry the Call-ID of the request that it is asked
-// for, for the logs of the nodes that answer. It decides nothing.
-func WithCallID(ctx context.Context, callID string) context.Context {
-	return context.WithValue(ctx, callIDKey{}, strings.ToValidUTF8(callID, "?"))
+// LocateThen is Locate with a continuation, which is called once, perhaps before
+// LocateThen returns, and must not wait. deadlineMS is node time; callID, which
+// may be empty, is that of the request that it is asked for, for the logs of the
+// nodes that answer. It decides nothing.
+func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?")}
+	c.cluster.AskAsync(m.Aor, m, deadlineMS, func(reply proto.Message, err error) {
+		done(typed[*messages.Located](reply, err))
+	})
 }
 
 // Where asks for all that is known of a user, for people.

@@ -184,7 +184,8 @@ const (
 )
 
 // bind makes the payload of a binding. sinceMS is when the binding was first made.
-func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]byte, error) {
+// A refresh mostly says what have says, nil for nothing, which is then taken.
+func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64, have []byte) ([]byte, error) {
 	b := messages.Binding{
 		Contact:    c.Uri,
 		Params:     c.Params,
@@ -199,5 +200,13 @@ func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]b
 		UserAgent:  r.UserAgent,
 		SinceMs:    sinceMS,
 	}
-	return b.Pack()
+	var room [512]byte
+	packed, err := b.Pack(room[:0])
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.Equal(packed, have):
+		return have, nil
+	}
+	return bytes.Clone(packed), nil
 }

@@ -113,7 +113,8 @@ func (u *User) register(q *Question, r *messages.Register) (*Answer, error) {
 	if err := u.check(q, r); err != nil {
 		return nil, err
 	}
-	t := &update{q: q, r: r, cfg: &u.cfg}
+	t := &update{q: q, r: r, cfg: &u.cfg, made: &decision{}}
+	t.writes = t.made.list[:0]
 	var err error
 	if r.GetStar() {
 		err = t.star()
@@ -175,11 +176,27 @@ type update struct {
 	behind bool
 	all    bool
 	tell   []string
+	made   *decision
+}
+
+// decision is what a REGISTER with one Contact comes to, in one piece of memory.
+// It must not be copied.
+type decision struct {
+	answer   Answer
+	lease    messages.Lease
+	leased   bool // lease is taken
+	list     [1]*messages.Lease
+	writes   messages.Record
+	after    messages.Record
+	leases   [2]*messages.Lease
+	reply    messages.Registered
+	bindings [2]*messages.Lease
 }
 
 // contacts finds each Contact's key and decides on all of them in turn.
 func (t *update) contacts() error {
-	entries := make([]entry, 0, len(t.r.GetContacts()))
+	var room [2]entry
+	entries := room[:0]
 	for _, c := range t.r.GetContacts() {
 		e := resolve(t.q.Record, c, t.q.NowMS)
 		e.removal = t.cfg.requested(t.r, c) == 0
@@ -291,7 +308,7 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 			since = peek(e.have.Payload, bindingSince).sinceMS
 		}
 		var err error
-		if l.Payload, err = bind(t.r, e.contact, since); err != nil {
+		if l.Payload, err = bind(t.r, e.contact, since, e.have.GetPayload()); err != nil {
 			return fmt.Errorf("%w: %v", ErrBadRequest, err)
 		}
 		if !wasAlive {
@@ -309,17 +326,15 @@ func (t *update) write(e *entry, stamp *messages.Stamp) error {
 
 // lease is a lease of this request's edge without payload.
 func (t *update) lease(key []byte, stamp *messages.Stamp, flow *messages.FlowID) *messages.Lease {
-	return &messages.Lease{
-		Key:        key,
-		Kind:       messages.LeaseKind_LEASE_KIND_BINDING,
-		Edge:       t.r.Edge,
-		Flow:       flow,
-		Stamp:      stamp,
-		Vouch:      t.r.Incarnation,
-		CallId:     t.r.CallId,
-		Cseq:       t.r.Cseq,
-		LifetimeMs: t.cfg.lifetimeMS(),
+	l := &t.made.lease
+	if t.made.leased {
+		l = &messages.Lease{}
 	}
+	t.made.leased = true
+	l.Key, l.Kind = key, messages.LeaseKind_LEASE_KIND_BINDING
+	l.Edge, l.Flow, l.Stamp, l.Vouch = t.r.Edge, flow, stamp, t.r.Incarnation
+	l.CallId, l.Cseq, l.LifetimeMs = t.r.CallId, t.r.Cseq, t.cfg.lifetimeMS()
+	return l
 }
 
 // boundFlow is the flow that a lease lives and dies with. A Contact that can be
@@ -368,17 +383,21 @@ func isBinding(l *messages.Lease) bool {
 // answer makes the 200: every live binding after the writes, with the edge's
 // part of them.
 func (t *update) answer() *Answer {
-	after, a := t.q.Record, &Answer{All: t.all, Tell: t.tell}
+	after, a := t.q.Record, &t.made.answer
+	a.All, a.Tell = t.all, t.tell
 	if len(t.writes) > 0 || t.floor != nil {
-		a.Writes = &messages.Record{Aor: t.r.Aor, Leases: t.writes, Floor: t.floor}
-		after = after.Clone()
-		after.Merge(a.Writes)
+		a.Writes = &t.made.writes
+		a.Writes.Aor, a.Writes.Leases, a.Writes.Floor = t.r.Aor, t.writes, t.floor
+		next := &t.made.after
+		next.Leases = append(t.made.leases[:0], after.GetLeases()...)
+		next.Floor, next.Ended = after.GetFloor(), after.GetEnded()
+		next.Merge(a.Writes) // which have nothing of Ended
+		after = next
 	}
-	a.Reply = &messages.Registered{
-		Bindings: liveBindings(after, t.q.NowMS),
-		Writes:   t.toKeep(a.Writes),
-		NowMs:    t.q.NowMS,
-	}
+	res := &t.made.reply
+	res.Bindings = appendLive(t.made.bindings[:0], after, t.q.NowMS)
+	res.Writes, res.NowMs = t.toKeep(a.Writes), t.q.NowMS
+	a.Reply = res
 	return a
 }
 
@@ -399,7 +418,10 @@ func (t *update) toKeep(writes *messages.Record) *messages.Record {
 // liveBindings lists the bindings that count at nowMS, in the order of their
 // keys: the same at every holder.
 func liveBindings(rec *messages.Record, nowMS int64) []*messages.Lease {
-	live := make([]*messages.Lease, 0, len(rec.GetLeases()))
+	return appendLive(nil, rec, nowMS)
+}
+
+func appendLive(live []*messages.Lease, rec *messages.Record, nowMS int64) []*messages.Lease {
 	for _, l := range rec.GetLeases() {
 		if isBinding(l) && rec.Alive(l, nowMS) {
 			live = append(live, l)

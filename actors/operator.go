@@ -27,7 +27,7 @@ func (u *User) remove(q *Question, m *messages.Remove) (*Answer, error) {
 	if m.Stamp.Ms > q.NowMS+messages.SkewBoundMS {
 		return nil, ErrClockAhead
 	}
-	t := &update{q: q, cfg: &u.cfg, r: &messages.Register{
+	t := &update{q: q, cfg: &u.cfg, made: &decision{}, r: &messages.Register{
 		Aor: m.Aor, CallId: m.CallId, Cseq: 1, Stamp: m.Stamp,
 		Edge: m.Edge, Incarnation: m.Incarnation, AgeMs: m.AgeMs,
 	}}

@@ -301,7 +301,7 @@ func TestProperty_PeekReadsWhatBindWrites(t *testing.T) {
 			Params: rapid.SliceOfN(rapid.StringMatching(`[ -~]{0,5}`), 0, 3).Draw(t, "params"), Q: rapid.Uint32().Draw(t, "q"), RegId: rapid.Uint32().Draw(t, "reg"), FlowBound: rapid.Bool().Draw(t, "bound"),
 		}
 		since := rapid.Int64().Draw(t, "since")
-		b, err := bind(&messages.Register{Path: []string{"<sip:p;lr>"}}, c, since)
+		b, err := bind(&messages.Register{Path: []string{"<sip:p;lr>"}}, c, since, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,7 @@ func metricsHandler(node Node, more []prometheus.Collector, log *slog.Logger) ht
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		gcStops{},
 		statsCollector{node: node},
 	)
 	reg.MustRegister(more...)

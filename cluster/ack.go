@@ -86,10 +86,10 @@ func (c *Core) acknowledged(v *view, s *shard, e *entry) {
 	if e.x.former && !v.holds(v.self, e.aor) {
 		e.x.former = false
 		next := part(e.rec, c.cfg.Name)
-		e.rec, e.hash = next, hashPart(next, "")
+		c.replace(s, e, next, hashPart(next, ""))
 	}
 	c.rest(e)
 	if e.rec.Empty() && e.x == nil {
-		c.remove(s, e)
+		s.remove(e)
 	}
 }

@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"hash/fnv"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -85,7 +87,7 @@ func startActors(t *testing.T, name string, incarnation uint64, p *placement, ke
 		if err := <-ended; err != nil {
 			t.Errorf("%s: Run: %v", name, err)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 20*time.Second { // a hang, not a slow machine
 			t.Errorf("%s: took %v to stop", name, took)
 		}
 	})
@@ -98,7 +100,7 @@ func startActors(t *testing.T, name string, incarnation uint64, p *placement, ke
 
 func (a *actorNode) ask(t *testing.T, identity, text string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	r, err := a.Request(ctx, "echo", identity, wrapperspb.String(text))
 	if err != nil {
@@ -107,17 +109,28 @@ func (a *actorNode) ask(t *testing.T, identity, text string) (string, error) {
 	return r.(*wrapperspb.StringValue).Value, nil
 }
 
+// proto.actor's own StartMember takes a second more, every time: of twenty
+// starts, one that took less shows that ours does without, however slow the machine is.
 func TestActorsAreReadyWithoutThePauseOfStartMember(t *testing.T) {
 	p := &placement{}
 	p.set("a")
-	start := time.Now()
-	a := startActors(t, "a", 1, p, nil)
-	if got, err := a.ask(t, "x", "hi"); err != nil || got != "a x hi" {
-		t.Fatalf("got %q, %v", got, err)
+	var fastest time.Duration
+	for range 20 {
+		start := time.Now()
+		a := startActors(t, "a", 1, p, nil)
+		if got, err := a.ask(t, "x", "hi"); err != nil || got != "a x hi" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		took := time.Since(start)
+		if took < 900*time.Millisecond {
+			return
+		}
+		if fastest == 0 || took < fastest {
+			fastest = took
+		}
+		a.stop()
 	}
-	if took := time.Since(start); took > 900*time.Millisecond {
-		t.Errorf("took %v", took)
-	}
+	t.Errorf("the fastest of twenty starts took %v", fastest)
 }
 
 func TestUnknownKindAndStoppedSystem(t *testing.T) {
@@ -130,13 +143,19 @@ func TestUnknownKindAndStoppedSystem(t *testing.T) {
 	if _, err := a.Request(ctx, "nothing", "x", wrapperspb.String("")); err == nil {
 		t.Error("an unknown kind answered")
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 10*time.Second { // a hang, not a slow machine
 		t.Errorf("took %v", took)
 	}
 	a.stop()
 	if _, err := a.Request(t.Context(), "echo", "x", wrapperspb.String("")); !errors.Is(err, ErrNotStarted) {
 		t.Errorf("got %v, want ErrNotStarted", err)
 	}
+	// What counts proto.actor's log lines of a failed request outlives its actor
+	// system by up to a second.
+	eventually(t, "nothing of the system is left", func() bool {
+		buf := make([]byte, 1<<20)
+		return !bytes.Contains(buf[:runtime.Stack(buf, true)], []byte("NewThrottleWithLogger"))
+	})
 }
 
 func TestTakenPortIsAnError(t *testing.T) {
@@ -196,7 +215,7 @@ func TestRule20_RemoteSurvivesWhatAPeerSends(t *testing.T) {
 		"connect":            {MessageType: &remote.RemoteMessage_ConnectRequest{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			st, err := client.Receive(ctx)
 			if err != nil {

@@ -59,13 +59,13 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		return e, false
 	}
 	if e == nil {
-		e = s.add(aor, next)
+		e = s.add(aor, before)
 	}
 	c.hlc.observe(in, now)
 	if c.debug {
 		c.logChange(aor, in, o)
 	}
-	e.rec, e.hash = next, hash
+	c.replace(s, e, next, hash)
 	lost := c.superseded(now, before, won, after)
 	if lost || !o.keeps {
 		c.store(e, before)
@@ -87,7 +87,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 		c.tell(v, now, before, next, after)
 	}
 	if next.Empty() && e.x == nil {
-		c.remove(s, e)
+		s.remove(e)
 	}
 	return e, true
 }
@@ -217,10 +217,9 @@ func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Reco
 	after.add(func() { c.publish(now, ev) })
 }
 
-// remove takes an entry out of the table.
-func (c *Core) remove(s *shard, e *entry) {
-	if s.entries[e.aor] == e {
-		delete(s.entries, e.aor)
-	}
-	e.gone = true
+// replace gives e another record. s is locked.
+func (c *Core) replace(s *shard, e *entry, next *messages.Record, hash uint64) {
+	c.uncount(e)
+	e.rec, e.hash = next, hash
+	c.count(s, e)
 }

@@ -154,8 +154,8 @@ func (c *Core) patience(p *neighbor, a *ask) int64 {
 // askHere serves a question at this node's own gate.
 func (c *Core) askHere(now int64, a *ask, standIn bool) {
 	c.stats.LocalAsks.Add(1)
-	rq := &request{msg: c.aged(now, a), aor: a.aor, asker: c.cfg.Name, deadline: a.deadline, standIn: standIn}
-	rq.reply = func(msg proto.Message) { c.answer(now, a, msg, rq.standIn) }
+	rq := &request{msg: c.aged(now, a), aor: a.aor, asker: c.cfg.Name, deadline: a.deadline, standIn: standIn,
+		ask: a, askedMS: now, core: c}
 	c.gate(now, rq)
 	c.timeAsk(now, a)
 }

@@ -12,8 +12,11 @@ import (
 // bulkQueue is what waits to be pushed to one peer.
 type bulkQueue struct {
 	mu sync.Mutex
-	// aors wait, in order; each stands here once for each target with queued set.
-	aors []string
+	// aors wait from first on, in order; each stands here once for each target
+	// with queued set. What is before first is free: hundreds of thousands may
+	// wait, and are not to be moved for each message.
+	aors  []string
+	first int
 	// window has the messages under way, by number, with the time of sending.
 	window map[uint64]int64
 	last   uint64
@@ -41,7 +44,7 @@ func (c *Core) tickBulk(now int64) {
 func (q *bulkQueue) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.aors)
+	return len(q.aors) - q.first
 }
 
 // ackChunk is how many acknowledgements one message has at most.
@@ -110,14 +113,14 @@ func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
 			delete(q.window, b)
 		}
 	}
-	if len(q.aors) == 0 || len(q.window) >= window {
+	if len(q.aors) == q.first || len(q.window) >= window {
 		return 0, nil
 	}
-	n := min(len(q.aors), bulkChunk)
-	aors = slices.Clone(q.aors[:n])
-	q.aors = q.aors[n:]
-	if len(q.aors) == 0 {
-		q.aors = nil
+	n := min(len(q.aors)-q.first, bulkChunk)
+	aors = slices.Clone(q.aors[q.first : q.first+n])
+	clear(q.aors[q.first : q.first+n])
+	if q.first += n; q.first == len(q.aors) {
+		q.aors, q.first = nil, 0
 	}
 	q.last++
 	if q.window == nil {
@@ -131,8 +134,11 @@ func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
 func (q *bulkQueue) untake(batch uint64, rest []string, sent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(rest) > 0 {
-		q.aors = append(slices.Clone(rest), q.aors...)
+	if q.first >= len(rest) {
+		q.first -= len(rest)
+		copy(q.aors[q.first:], rest)
+	} else { // all were taken, and others have come since
+		q.aors, q.first = slices.Concat(rest, q.aors[q.first:]), 0
 	}
 	if !sent {
 		delete(q.window, batch)

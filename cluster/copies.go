@@ -3,19 +3,46 @@ package cluster
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/messages"
 )
 
 // wait is a reply that waits for acknowledgements of copies (rule 5).
 type wait struct {
-	e *entry
+	aor string
 	// hash is what the record was when it was copied.
 	hash     uint64
 	need     []*neighbor
 	deadline int64
 	// missed: somebody whose copy was wanted cannot be reached.
 	missed bool
-	finish func(copied bool)
+	rq     *request
+	reply  proto.Message
+	// other: the AoR has two holders; mine: the asker is one of them, this node.
+	other, mine bool
+}
+
+// finish lets a reply go, which may say whether another holder has a copy. The
+// reply is nobody else's yet.
+func (c *Core) finish(w *wait, copied bool, after *effects) {
+	if !copied {
+		c.stats.Undercopied.Add(1)
+	}
+	is := w.other && (copied || !w.mine)
+	switch r := w.reply.(type) {
+	case *messages.Registered:
+		r.Copied = is
+	case *messages.Removed:
+		r.Copied = is
+	case *messages.Published:
+		r.Copied = is
+	case *messages.MessageStored:
+		r.Copied = is
+	case *messages.Subscribed:
+		r.Copied = is
+	}
+	after.reply(w.rq, w.reply)
 }
 
 // awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
@@ -23,55 +50,34 @@ type wait struct {
 // holder and the former edges have it too.
 func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, a *Answer, after *effects) {
 	owner, backup := v.place(rq.aor)
-	mine := rq.asker == c.cfg.Name
-	other := owner != none && backup != none
-	finish := func(copied bool) {
-		if !copied {
-			c.stats.Undercopied.Add(1)
-		}
-		switch r := a.Reply.(type) {
-		case *messages.Registered:
-			r.Copied = other && (copied || !mine)
-		case *messages.Removed:
-			r.Copied = other && (copied || !mine)
-		case *messages.Published:
-			r.Copied = other && (copied || !mine)
-		case *messages.MessageStored:
-			r.Copied = other && (copied || !mine)
-		case *messages.Subscribed:
-			r.Copied = other && (copied || !mine)
-		}
-		rq.reply(a.Reply)
-	}
-	var need []*neighbor
-	missed := false
-	if e.x != nil && (a.All || mine) && !c.off.ReplyAtOnce {
+	w := wait{rq: rq, reply: a.Reply, other: owner != none && backup != none, mine: rq.asker == c.cfg.Name}
+	if e.x != nil && (a.All || w.mine) && !c.off.ReplyAtOnce {
 		for i := range e.x.targets {
 			t := &e.x.targets[i]
 			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
 			switch {
 			case t.peer.name == rq.asker || !holder && !(a.All && t.tell):
 			case t.peer.down.Load():
-				missed = true // repair sees to it
+				w.missed = true // repair sees to it
 			default:
-				need = append(need, t.peer)
+				w.need = append(w.need, t.peer)
 			}
 		}
 	}
-	if len(need) == 0 {
-		after.add(func() { finish(!missed) })
+	if len(w.need) == 0 {
+		c.finish(&w, !w.missed, after)
 		return
 	}
 	c.stats.Parked.Add(1)
-	s.waits = append(s.waits, &wait{
-		e: e, hash: e.hash, need: need, deadline: now + millis(c.cfg.CopyWait), missed: missed, finish: finish,
-	})
+	w.aor, w.hash, w.deadline = e.aor, e.hash, now+millis(c.cfg.CopyWait)
+	kept := w // only a reply that waits is one more allocation
+	s.waits = append(s.waits, &kept)
 }
 
 // releaseWaits notes that p has what hashed to hash, or all of e.
 func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
 	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.e != e || !all && w.hash != hash {
+		if w.aor != e.aor || !all && w.hash != hash {
 			return false
 		}
 		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })
@@ -79,7 +85,7 @@ func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bo
 			return false
 		}
 		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(!w.missed) })
+		c.finish(w, !w.missed, after)
 		return true
 	})
 }
@@ -97,7 +103,7 @@ func (c *Core) giveUpCopies(s *shard, p *neighbor) {
 			return false
 		}
 		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(false) })
+		c.finish(w, false, &after)
 		return true
 	})
 	s.mu.Unlock()
@@ -113,7 +119,7 @@ func (c *Core) expireWaits(now int64, s *shard, after *effects) {
 	for ; n < len(s.waits) && s.waits[n].deadline <= now; n++ {
 		w := s.waits[n]
 		c.stats.Parked.Add(-1)
-		after.add(func() { w.finish(false) })
+		c.finish(w, false, after)
 	}
 	s.waits = slices.Delete(s.waits, 0, n)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -55,6 +56,10 @@ type Core struct {
 	asks    askTable
 	watches watchTable
 	digests digestState
+	// tally is of the present view, nil while this node is alone: replaced with
+	// digests.mu held. tallyUntil is up to which node time changes are in it.
+	tally      atomic.Pointer[tally]
+	tallyUntil atomic.Int64
 	// changes counts the changes that could be seen; it is raised with the lock
 	// of the user's shard held.
 	changes atomic.Uint64
@@ -111,40 +116,23 @@ func (p *neighbor) roundTrip() float64 { return float64(p.meanRTT.Load()) / 1000
 
 // shard is a part of the table: the records of the AoRs that hash to it.
 type shard struct {
-	mu      sync.Mutex
-	entries map[string]*entry
-	// unpacked are the entries with rec; room is where they are packed (rest.go).
-	unpacked []*entry
-	room     []byte
-	// due has, by second of node time, the entries to look at then (expiry.go).
-	due    map[int64][]*entry
+	mu sync.Mutex
+	table
+	// due has, by second of node time, the hashes of the AoRs to look at then (expiry.go).
+	due    map[int64][]uint64
 	dueSec int64
 	// retries has, by slot of retrySlotMS, the entries whose pushes may be due (repair.go).
 	retries   map[int64][]*entry
 	retrySlot int64
-	accepted  accepted
+	// young has, by second of their last change, the hashes of AoRs that the tally has yet to count (tally.go).
+	young    map[int64][]uint64
+	accepted accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
 	// pulls are the records being completed (pull.go).
 	pulls map[string]*pull
-}
-
-// entry is one AoR at this node. There is one, whatever the node's roles. It is
-// guarded by its shard's mutex; a record never changes once it is here.
-type entry struct {
-	aor string
-	// rec is nil while the entry is at rest; packed has its content then (rest.go).
-	rec    *messages.Record
-	packed string
-	hash   uint64
-	// x is nil at rest.
-	x *extra
-	// due is the second at which the entry is looked at, 0 for none.
-	due uint32
-	// stored: the disk has this edge's part.
-	stored bool
-	// gone: the entry has left the table; lists may still point to it.
-	gone bool
+	// asked is the question that is being answered (gate.go).
+	asked asked
 }
 
 // extra is what an entry needs only for a time.
@@ -180,10 +168,10 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 	}
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.entries = make(map[string]*entry)
-		s.due = make(map[int64][]*entry)
+		s.due = make(map[int64][]uint64)
 		s.retries = make(map[int64][]*entry)
 		s.pulls = make(map[string]*pull)
+		c.prepare(s)
 	}
 	c.debug = p.Log.Enabled(context.Background(), slog.LevelDebug)
 	c.flows.aors = make(map[flowKey]*flowAoRs)
@@ -231,6 +219,7 @@ func (c *Core) Tick(now int64) {
 	c.tickView(now)
 	c.tickScan(now)
 	c.tickAsks(now)
+	c.timeTally(now)
 	for i := range c.shards {
 		c.tickShard(now, &c.shards[i])
 	}
@@ -249,6 +238,7 @@ func (c *Core) tickShard(now int64, s *shard) {
 	c.expireWaits(now, s, &after)
 	c.expirePulls(now, s, &after)
 	s.accepted.expire(now)
+	c.mature(s)
 	s.pack()
 	s.mu.Unlock()
 	after.run()
@@ -264,13 +254,27 @@ func (c *Core) Stop() {
 }
 
 // effects are what must happen after a lock is given back, in order.
-type effects []func()
+type effects []effect
 
-func (e *effects) add(f func()) { *e = append(*e, f) }
+// effect is a call of do, or of reply with msg where rq is not nil.
+type effect struct {
+	do  func()
+	rq  *request
+	msg proto.Message
+}
+
+func (e *effects) add(f func()) { *e = append(*e, effect{do: f}) }
+
+// reply answers a request.
+func (e *effects) reply(rq *request, msg proto.Message) { *e = append(*e, effect{rq: rq, msg: msg}) }
 
 func (e *effects) run() {
 	for _, f := range *e {
-		f()
+		if f.rq != nil {
+			f.rq.reply(f.msg)
+		} else {
+			f.do()
+		}
 	}
 }
 
@@ -397,26 +401,19 @@ func (c *Core) Tables(now int64) Tables {
 	var t Tables
 	var room messages.RecordRoom
 	v := c.view.Load()
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		for _, e := range s.entries {
-			c.countEntry(now, v, e, e.read(&room), &t)
-		}
-		s.mu.Unlock()
-	}
+	c.walk(func(_ *shard, g glance) { c.countRecord(now, v, g.extra(), g.read(&room), &t) })
 	return t
 }
 
-func (c *Core) countEntry(now int64, v *view, e *entry, rec *messages.Record, t *Tables) {
+func (c *Core) countRecord(now int64, v *view, x *extra, rec *messages.Record, t *Tables) {
 	t.AoRs++
-	owner, backup := v.place(e.aor)
+	owner, backup := v.place(rec.Aor)
 	switch {
 	case owner == v.self:
 		t.Owned++
 	case backup == v.self:
 		t.Backup++
-	case e.x != nil && e.x.former:
+	case x != nil && x.former:
 		t.Former++
 	default:
 		t.Edge++
@@ -430,7 +427,7 @@ func (c *Core) countEntry(now int64, v *view, e *entry, rec *messages.Record, t 
 			t.Live++
 		}
 	}
-	if e.x != nil && len(e.x.targets) > 0 {
+	if x != nil && len(x.targets) > 0 {
 		t.Unacknowledged++
 	}
 }
@@ -450,18 +447,16 @@ func (c *Core) Record(aor string) *messages.Record {
 func (c *Core) Own(now int64, kind messages.LeaseKind) map[string]int {
 	own := make(map[string]int)
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		for aor, e := range s.entries {
-			rec := e.read(&room)
-			for _, l := range rec.Leases {
-				if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
-					own[aor]++
-				}
+	c.walk(func(_ *shard, g glance) {
+		rec, n := g.read(&room), 0
+		for _, l := range rec.Leases {
+			if l.Kind == kind && l.Edge == c.cfg.Name && rec.Alive(l, now) {
+				n++
 			}
 		}
-		s.mu.Unlock()
-	}
+		if n > 0 {
+			own[strings.Clone(rec.Aor)] = n
+		}
+	})
 	return own
 }

@@ -10,8 +10,8 @@ import (
 	"hereis/messages"
 )
 
-// Digests find what slipped through: at the same node times every node sums up
-// what it shares with each peer and sends the sums; where a bucket differs, the
+// Digests find what slipped through: at the same node times every node sends
+// the sums of what it shares with each peer (tally.go); where a bucket differs, the
 // sums of its parts are compared, and both sides offer what is in those that
 // differ (rule 10). So a difference costs about as much as it is large: with a
 // million users, a thousand that differ are in nearly every bucket of a digest.
@@ -23,51 +23,69 @@ const (
 	fineBuckets = 1 << 16
 	// bucketRecords is about how many records a part is to have.
 	bucketRecords = 4
-	// digestMarginMS leaves out what is too young to have reached everybody.
-	digestMarginMS = 5000
-	// digestRecords is how many records are summed in one tick.
+	// digestRecords is how many records are counted in one tick after a change of view.
 	digestRecords = 512
 )
 
-// digestState is the walk for the present slot. mu also guards the walk, so
-// that a tick and a message do not see half a sum.
+// digestState is what is compared in the present slot. mu also guards the walk
+// of the tally.
 type digestState struct {
 	mu   sync.Mutex
 	slot int64
 	view uint64
-	next int
+	// done: sums are of slot, or there are none for it.
 	done bool
 	sums sums
-	// early are digests of peers that came before the walk was complete.
+	// early are digests of peers that came before this node had its sums.
 	early map[string]*messages.Digests
+	// tallies numbers them.
+	tallies uint32
 }
 
-// tickDigests walks on, and sends the sums when the walk is complete.
+// timeTally says up to which time changes are counted: what is young is left
+// out, and until a slot's sums are taken, what is young at its beginning.
+func (c *Core) timeTally(now int64) {
+	d := &c.digests
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := now
+	if slot := c.slot(now); slot != d.slot || !d.done {
+		at = slot
+	}
+	c.tallyUntil.Store(at - youngMS)
+}
+
+// slot is the node time at which the digests of now were due.
+func (c *Core) slot(now int64) int64 {
+	every := millis(c.cfg.DigestEvery)
+	return now / every * every
+}
+
+// tickDigests keeps the tally, and sends its sums when a slot has begun.
 func (c *Core) tickDigests(now int64) {
 	d := &c.digests
-	every := millis(c.cfg.DigestEvery)
 	v := c.view.Load()
 	d.mu.Lock()
-	if slot := now / every * every; d.slot != slot {
+	slot := c.slot(now)
+	begins := d.slot != slot
+	if begins {
 		first := d.slot == 0
-		d.slot, d.view, d.next, d.done = slot, v.digest, 0, first || !c.settled.Load()
-		d.sums, d.early = c.newSums(v), make(map[string]*messages.Digests)
+		d.slot, d.view, d.done = slot, v.digest, first || !c.settled.Load()
+		d.sums, d.early = sums{}, make(map[string]*messages.Digests)
 	}
-	if d.done || d.view != v.digest {
+	t := c.keepTally(v, begins)
+	if d.done || t == nil || d.view != v.digest {
+		d.done = true
 		d.mu.Unlock()
 		return
 	}
-	for seen := 0; d.next < shards && seen < digestRecords; d.next++ {
-		seen += c.sumShard(v, &c.shards[d.next], d)
-	}
-	if d.next < shards {
+	if !t.whole() {
 		d.mu.Unlock()
 		return
 	}
-	d.done = true
+	d.done, d.sums = true, t.sums()
 	early, mine := d.early, d.sums
 	d.early = make(map[string]*messages.Digests)
-	slot := d.slot
 	d.mu.Unlock()
 	for i := range v.nodes {
 		if p := v.nodes[i].peer; p != nil && c.cfg.Name < p.name {
@@ -78,25 +96,6 @@ func (c *Core) tickDigests(now int64) {
 	for from, m := range early {
 		c.onDigests(now, from, m)
 	}
-}
-
-// sumShard adds a shard's records to the sums of the peers that share them.
-func (c *Core) sumShard(v *view, s *shard, d *digestState) int {
-	var room messages.RecordRoom
-	all := s.all()
-	for some := range slices.Chunk(all, scanChunk) {
-		s.mu.Lock()
-		for _, e := range some {
-			if e.gone {
-				continue
-			}
-			if rec := e.read(&room); newest(rec) <= d.slot-digestMarginMS {
-				c.sum(v, e, rec, d.sums)
-			}
-		}
-		s.mu.Unlock()
-	}
-	return len(all)
 }
 
 // sums are what is shared with members.
@@ -112,17 +111,20 @@ type shared struct {
 	records int
 }
 
-// newSums are for a walk through the table as it is; with many records they are finer.
-func (c *Core) newSums(v *view) sums {
+// newSums are for a walk through the table as it is.
+func (c *Core) newSums(v *view) sums { return sums{c.width(v), make(map[string]*shared)} }
+
+// width is in how many buckets the table is summed up: with many records they are finer.
+func (c *Core) width(v *view) int {
 	records := 0
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		records += len(s.entries)
+		records += s.n
 		s.mu.Unlock()
 	}
 	// A record is shared with one or two of the others.
-	return sums{bucketsFor(2*records/max(1, len(v.nodes)-1), digestBuckets, fineBuckets), make(map[string]*shared)}
+	return bucketsFor(2*records/max(1, len(v.nodes)-1), digestBuckets, fineBuckets)
 }
 
 // bucketsFor is how many buckets records are worth.
@@ -135,10 +137,10 @@ func bucketsFor(records, least, most int) int {
 }
 
 // sum adds a record to the sums of those who share it.
-func (c *Core) sum(v *view, e *entry, rec *messages.Record, all sums) {
-	key := xxh3.HashString(e.aor)
+func (c *Core) sum(v *view, rec *messages.Record, hash uint64, all sums) {
+	key := xxh3.HashString(rec.Aor)
 	c.eachShared(v, rec, func(i int, scope string) {
-		h := e.hash
+		h := hash
 		if scope != "" {
 			h = hashPart(rec, scope)
 		}
@@ -329,7 +331,7 @@ func (c *Core) onDigests(now int64, from string, m *messages.Digests) {
 	}
 	c.event(p, out)
 	if out.Fine == 0 {
-		c.offerBuckets(now, v, p, buckets, of, m.SlotMs-digestMarginMS)
+		c.offerBuckets(now, v, p, buckets, of, m.SlotMs-youngMS)
 	}
 }
 
@@ -352,7 +354,7 @@ func (c *Core) onDiffers(now int64, from string, m *messages.Differs) {
 		}
 		c.event(p, &messages.Differs{SlotMs: m.SlotMs, View: m.View, Buckets: buckets, Of: uint32(of)})
 	}
-	c.offerBuckets(now, v, p, buckets, of, m.SlotMs-digestMarginMS)
+	c.offerBuckets(now, v, p, buckets, of, m.SlotMs-youngMS)
 }
 
 // offerBuckets offers a peer all that it shares in some buckets and that has not
@@ -364,25 +366,17 @@ func (c *Core) offerBuckets(now int64, v *view, p *neighbor, buckets []uint32, o
 		want[uint64(b)] = true
 	}
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		for some := range slices.Chunk(s.all(), scanChunk) {
-			s.mu.Lock()
-			for _, e := range some {
-				if e.gone || !want[xxh3.HashString(e.aor)%uint64(of)] {
-					continue
-				}
-				rec := e.read(&room)
-				if newest(rec) > until {
-					continue
-				}
-				c.eachShared(v, rec, func(i int, _ string) {
-					if v.nodes[i].peer == p {
-						c.addTarget(now, s, e, target{peer: p, light: true}, origin{bulk: true})
-					}
-				})
-			}
-			s.mu.Unlock()
+	c.walk(func(s *shard, g glance) {
+		if !want[g.id%uint64(of)] {
+			return
 		}
-	}
+		rec, offer := g.read(&room), false
+		if newest(rec) > until {
+			return
+		}
+		c.eachShared(v, rec, func(i int, _ string) { offer = offer || v.nodes[i].peer == p })
+		if offer {
+			c.addTarget(now, s, s.hold(g), target{peer: p, light: true}, origin{bulk: true})
+		}
+	})
 }

@@ -13,7 +13,7 @@ type DrainStatus struct {
 	Waiting []string
 }
 
-// DrainStatus looks at every record.
+// DrainStatus looks at every record that is not at rest.
 func (c *Core) DrainStatus() DrainStatus {
 	c.viewMu.Lock()
 	v := c.view.Load()
@@ -28,11 +28,11 @@ func (c *Core) DrainStatus() DrainStatus {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for _, e := range s.entries {
+		s.waiting(func(e *entry) {
 			if e.x != nil && (e.x.former || len(e.x.targets) > 0) {
 				st.Left++
 			}
-		}
+		})
 		s.mu.Unlock()
 	}
 	st.Done = st.Draining && !scanning && len(st.Waiting) == 0 && st.Left == 0

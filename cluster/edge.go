@@ -107,7 +107,7 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		done(nil)
 		return
 	}
-	var room [4]func()
+	var room [4]effect
 	after := effects(room[:0])
 	v := c.view.Load()
 	s := c.shard(rec.Aor)
@@ -214,7 +214,7 @@ func (c *Core) Load(now int64) error {
 				c.store(e, rec)
 			}
 		}
-		if len(s.unpacked) >= unpackedRoom {
+		if len(s.busy) >= busyRoom {
 			s.pack()
 		}
 		return nil

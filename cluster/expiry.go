@@ -21,7 +21,7 @@ func (c *Core) fileDue(now int64, s *shard, e *entry) {
 	}
 	next = max(next, s.dueSec+1)
 	e.due = uint32(next)
-	s.due[next] = append(s.due[next], e)
+	s.due[next] = append(s.due[next], e.id)
 }
 
 // nextEvent is the second at which something in e comes to its end, 0 for never.
@@ -80,13 +80,15 @@ func (c *Core) expire(now int64, s *shard, after *effects) {
 func (c *Core) expireSecond(now int64, v *view, s *shard, sec int64, after *effects) {
 	list := s.due[sec]
 	delete(s.due, sec)
-	for _, e := range list {
-		if e.gone || int64(e.due) != sec {
-			continue
-		}
-		e.due = 0
-		s.unpack(e)
-		c.look(now, v, s, e, sec, after)
+	for _, id := range list {
+		s.at(id, func(g glance) {
+			if int64(g.due()) != sec {
+				return
+			}
+			e := s.awaken(g)
+			e.due = 0
+			c.look(now, v, s, e, sec, after)
+		})
 	}
 }
 
@@ -102,13 +104,13 @@ func (c *Core) look(now int64, v *view, s *shard, e *entry, sec int64, after *ef
 	soon := c.mayForget(v)
 	soon.ok = soon.ok && (e.x == nil || len(e.x.targets) == 0)
 	if next := forget(before, now, soon); next != before {
-		e.rec, e.hash = next, hashPart(next, "")
+		c.replace(s, e, next, hashPart(next, ""))
 		c.store(e, before)
 		c.unindex(before, next)
 	}
 	c.rest(e)
 	if e.rec.Empty() && e.x == nil {
-		c.remove(s, e)
+		s.remove(e)
 		return
 	}
 	c.fileDue(now, s, e)

@@ -1,6 +1,13 @@
 package cluster
 
-import "github.com/zeebo/xxh3"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/zeebo/xxh3"
+
+	"hereis/messages"
+)
 
 // Rules and SwitchOff let a simulation leave rules out.
 type Rules = rules
@@ -10,6 +17,47 @@ func (c *Core) SwitchOff(r Rules) { c.off = r }
 
 // ShardOf is the part of the table that an AoR is in.
 func ShardOf(aor string) uint64 { return xxh3.HashString(aor) >> 58 }
+
+// TallyError tells what is wrong with the sums of what is shared with others:
+// they are to be those of the records that are marked as counted, and the others
+// to be filed. walked: the tally is whole.
+func (c *Core) TallyError() (walked bool, err error) {
+	c.digests.mu.Lock()
+	defer c.digests.mu.Unlock()
+	t := c.tally.Load()
+	if t == nil || !t.whole() {
+		return false, nil
+	}
+	want := sums{t.width, make(map[string]*shared)}
+	var room messages.RecordRoom
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.each(func(g glance) bool {
+			rec := g.read(&room)
+			sec, young := c.isYoung(rec)
+			switch {
+			case g.counted() == t.number:
+				c.sum(t.v, rec, g.hash(), want)
+			case !young || !slices.Contains(s.young[sec], g.id):
+				err = fmt.Errorf("%s is not counted, young %t, and not filed", g.aor(), young)
+			}
+			return true
+		})
+		s.mu.Unlock()
+	}
+	got := t.sums()
+	for i := range t.v.nodes {
+		name := t.v.nodes[i].Name
+		if b, _ := differing(got.of(name), want.of(name)); len(b) > 0 {
+			err = fmt.Errorf("%d sums of what is shared with %s are wrong", len(b), name)
+		}
+		if with := want.with[name]; with != nil && with.records != got.with[name].records {
+			err = fmt.Errorf("%d records are shared with %s, %d counted", with.records, name, got.with[name].records)
+		}
+	}
+	return true, err
+}
 
 // Hear registers who takes events of a type, as Node.HandleEvent does.
 func (c *Core) Hear(typeName string, h Hearer) {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"slices"
 
+	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
@@ -20,19 +21,28 @@ type request struct {
 	standIn bool
 	// widened: all have been asked on its account already.
 	widened bool
-	// env is nil for a question of this node.
-	env *messages.Envelope
-	// reply is called exactly once, with no lock held.
-	reply func(proto.Message)
+	// env is nil for a question of this node, which is ask, asked at askedMS.
+	env     *messages.Envelope
+	ask     *ask
+	askedMS int64
+	core    *Core
+}
+
+// reply answers the question. It is called exactly once, with no lock held.
+func (rq *request) reply(msg proto.Message) {
+	if rq.ask != nil {
+		rq.core.answer(rq.askedMS, rq.ask, msg, rq.standIn)
+		return
+	}
+	rq.core.sendReply(rq, msg)
 }
 
 // receiveRequest opens a peer's question.
 func (c *Core) receiveRequest(now int64, from string, env *messages.Envelope) {
-	rq := &request{aor: env.Aor, asker: from, deadline: env.DeadlineMs, standIn: env.StandIn, env: env}
+	rq := &request{aor: env.Aor, asker: from, deadline: env.DeadlineMs, standIn: env.StandIn, env: env, core: c}
 	if env.ForwardedFor != "" {
 		rq.asker = env.ForwardedFor
 	}
-	rq.reply = func(msg proto.Message) { c.sendReply(rq, msg) }
 	msg, err := env.Open()
 	if err != nil {
 		c.stats.BadMessages.Add(1)
@@ -138,7 +148,7 @@ func (c *Core) handle(h Handler, rq *request) {
 // when it has been completed (rule 11). A stand-in's Locate need not wait: what
 // it finds counts, and if it finds nothing it completes itself then.
 func (c *Core) serve(now int64, v *view, rq *request) {
-	var room [4]func()
+	var room [4]effect
 	after := effects(room[:0])
 	s := c.shard(rq.aor)
 	s.mu.Lock()
@@ -148,7 +158,7 @@ func (c *Core) serve(now int64, v *view, rq *request) {
 	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked) && !(complete && lookup):
 		// What need not wait is answered under any load.
 		c.stats.Overloaded.Add(1)
-		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait")) })
+		after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait"))
 	case complete || rq.standIn && lookup:
 		c.execute(now, v, s, rq, complete, &after)
 	default:
@@ -160,7 +170,7 @@ func (c *Core) serve(now int64, v *view, rq *request) {
 
 // completed tells whether a record has been completed by asking in this round.
 func (s *shard) completed(aor string, round uint64) bool {
-	e := s.entries[aor]
+	e := s.find(xxh3.HashString(aor), aor)
 	return e != nil && e.x != nil && e.x.completeRound == round
 }
 
@@ -168,7 +178,7 @@ func (s *shard) completed(aor string, round uint64) bool {
 func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
 	e := s.entry(rq.aor)
 	if kind := adds(rq.msg); kind != 0 && !c.makeRoom(now, s, e, kind) {
-		after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys")) })
+		after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys"))
 		return
 	}
 	var rec *messages.Record
@@ -177,16 +187,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	} else {
 		rec = &messages.Record{Aor: rq.aor}
 	}
-	incarnation := v.incarnationOf
-	if c.off.OldLivesCount {
-		incarnation = nil
-	}
-	a := c.parts.Grains.Answer(&Question{
-		Message: c.stamped(now, rq.msg), Record: rec, NowMS: now, StandIn: rq.standIn, Settled: complete,
-		FailedMember: len(v.failed) > 0, LiveEdge: v.isLive, EdgeIncarnation: incarnation,
-		AcceptedMS: func(key []byte) int64 { return s.accepted.at(s.entry(rq.aor), key) },
-		NewStamp:   func() *messages.Stamp { return c.hlc.next(now) },
-	})
+	a := c.question(now, v, s, rq, rec, complete)
 	if c.debug {
 		c.logAnswer(rq, a)
 	}
@@ -197,7 +198,7 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 			c.park(now, v, s, rq, after)
 			return
 		}
-		after.add(func() { rq.reply(a.Reply) })
+		after.reply(rq, a.Reply)
 		return
 	}
 	mine := rq.asker == c.cfg.Name
@@ -205,11 +206,41 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		from: rq.asker, gate: true, keeps: mine, urgent: a.All || mine, tell: slices.Clone(a.Tell),
 	}, after)
 	if e == nil {
-		after.add(func() { rq.reply(a.Reply) })
+		after.reply(rq, a.Reply)
 		return
 	}
 	s.accepted.note(now, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
+}
+
+// asked is a shard's room for the question that is being answered: there is one
+// at a time, and Grains do not keep it.
+type asked struct {
+	question Question
+	aor      string
+	now      int64
+}
+
+// prepare gives a shard's questions what is the same in all of them.
+func (c *Core) prepare(s *shard) {
+	q := &s.asked
+	q.question.AcceptedMS = func(key []byte) int64 { return s.accepted.at(s.entry(q.aor), key) }
+	q.question.NewStamp = func() *messages.Stamp { return c.hlc.next(q.now) }
+}
+
+// question asks the grains. s is locked.
+func (c *Core) question(now int64, v *view, s *shard, rq *request, rec *messages.Record, complete bool) *Answer {
+	s.asked.aor, s.asked.now = rq.aor, now
+	q := &s.asked.question
+	q.Message, q.Record, q.NowMS = c.stamped(now, rq.msg), rec, now
+	q.StandIn, q.Settled, q.FailedMember = rq.standIn, complete, len(v.failed) > 0
+	q.LiveEdge, q.EdgeIncarnation = v.isLive, v.incarnationOf
+	if c.off.OldLivesCount {
+		q.EdgeIncarnation = nil
+	}
+	a := c.parts.Grains.Answer(q)
+	q.Message, q.Record = nil, nil
+	return a
 }
 
 // stamped is the message itself, as its edge has stamped it (rule 1).
@@ -270,7 +301,7 @@ func (c *Core) makeRoom(now int64, s *shard, e *entry, kind messages.LeaseKind) 
 	before := e.rec
 	next := before.Clone()
 	next.Leases = slices.Delete(next.Leases, oldest, oldest+1)
-	e.rec, e.hash = next, hashPart(next, "")
+	c.replace(s, e, next, hashPart(next, ""))
 	c.stats.DeadEvicted.Add(1)
 	c.store(e, before)
 	c.unindex(before, next)

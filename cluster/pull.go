@@ -109,7 +109,7 @@ func (c *Core) finishPull(now int64, v *view, s *shard, p *pull, complete bool, 
 		c.broadcasts.Add(-1)
 	}
 	c.stats.Parked.Add(-int64(len(p.requests)))
-	if e := s.entries[p.aor]; e != nil && complete {
+	if e := s.entry(p.aor); e != nil && complete {
 		if e.x == nil {
 			e.x = &extra{}
 		}
@@ -123,7 +123,7 @@ func (c *Core) finishPull(now int64, v *view, s *shard, p *pull, complete bool, 
 		}
 		if rq.deadline != 0 && now > rq.deadline {
 			c.stats.TooLate.Add(1)
-			after.add(func() { rq.reply(fail(messages.FailureCode_FAILURE_CODE_TOO_LATE, "deadline passed before execution")) })
+			after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_TOO_LATE, "deadline passed before execution"))
 			continue
 		}
 		rq.widened = true

@@ -146,12 +146,12 @@ func (c *Core) hurry(p *neighbor) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for _, e := range s.entries {
+		s.waiting(func(e *entry) {
 			if t := e.x.target(p); t != nil && t.tries > 1 {
 				t.tries = 0
 				c.enqueue(e, t)
 			}
-		}
+		})
 		s.mu.Unlock()
 	}
 }

@@ -2,10 +2,13 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
+	"runtime"
+	"slices"
 	"testing"
-	"unsafe"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"hereis/messages"
 )
@@ -17,51 +20,171 @@ func restingRecord(aor string) *messages.Record {
 	}}}
 }
 
-// TestPack_AnEntryAtRestKeepsItsRecord, whichever way it is looked at.
-func TestPack_AnEntryAtRestKeepsItsRecord(t *testing.T) {
-	s := &shard{entries: make(map[string]*entry)}
-	var want []*messages.Record
-	for i := range 100 {
-		rec := restingRecord(fmt.Sprintf("sip:user%d@example.com", i))
-		want = append(want, proto.CloneOf(rec))
-		s.add(rec.Aor, rec)
+// modelEntry is what a table should have of an AoR.
+type modelEntry struct {
+	rec          *messages.Record
+	hash         uint64
+	due, counted uint32
+	stored, held bool
+}
+
+// TestTable_IsAMapOfRecords, whatever is worked with, goes to rest or cannot,
+// waits for others, and has the hash of another.
+func TestTable_IsAMapOfRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var tab table
+		want := make(map[string]*modelEntry)
+		aors := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("sip:u%d@b", rapid.IntRange(0, 9).Draw(t, "user")) })
+		id := func(aor string) uint64 { return uint64(len(aor)) + uint64(aor[5]%4) } // many have the same
+		change := func(t *rapid.T, e *entry, m *modelEntry) {
+			m.rec = restingRecord(e.aor)
+			m.rec.Leases[0].Payload = make([]byte, rapid.IntRange(0, 900).Draw(t, "payload"))
+			if rapid.IntRange(0, 9).Draw(t, "text") == 0 {
+				m.rec.Floor = &messages.Floor{CallId: "\xff"} // cannot be packed
+			}
+			m.hash, m.due, m.stored = rapid.Uint64().Draw(t, "hash"), rapid.Uint32().Draw(t, "due"), rapid.Bool().Draw(t, "stored")
+			e.rec, e.hash, e.due, e.stored = m.rec, m.hash, m.due, m.stored
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"change": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				e := tab.entryOf(id(aor), aor)
+				if (e != nil) != (want[aor] != nil) {
+					t.Fatalf("%s: found %t, want %t", aor, e != nil, want[aor] != nil)
+				}
+				if e == nil {
+					e, want[aor] = tab.addAs(id(aor), aor, &messages.Record{Aor: aor}), &modelEntry{}
+				}
+				change(t, e, want[aor])
+			},
+			"remove": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				if e := tab.entryOf(id(aor), aor); e != nil {
+					tab.remove(e)
+					delete(want, aor)
+				}
+			},
+			"hold": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				tab.at(id(aor), func(g glance) {
+					if g.aor() == aor {
+						tab.hold(g).x, want[aor].held = &extra{}, true
+					}
+				})
+			},
+			"let go": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				if e := tab.entryOf(id(aor), aor); e != nil {
+					e.x, want[aor].held = nil, false
+				}
+			},
+			"tally": func(t *rapid.T) {
+				n := rapid.Uint32().Draw(t, "number")
+				for _, of := range tab.ids() {
+					tab.at(of, func(g glance) {
+						g.setCounted(n)
+						want[g.aor()].counted = n
+					})
+				}
+			},
+			"rest": func(*rapid.T) { tab.pack() },
+			"":     func(t *rapid.T) { checkTable(t, &tab, want, id) },
+		})
+	})
+}
+
+func checkTable(t *rapid.T, tab *table, want map[string]*modelEntry, id func(string) uint64) {
+	t.Helper()
+	if tab.n != len(want) {
+		t.Fatalf("counted %d, want %d", tab.n, len(want))
 	}
-	s.pack()
-	for round := range 2 {
-		for _, w := range want {
-			e := s.entries[w.Aor]
-			if e.rec != nil || len(s.unpacked) > 0 {
-				t.Fatal("not at rest")
-			}
-			if got := e.read(nil); !proto.Equal(got, w) || e.rec != nil {
-				t.Fatalf("round %d: read %v, want %v", round, got, w)
-			}
+	var room messages.RecordRoom
+	seen := make(map[string]int)
+	look := func(g glance) bool {
+		w := want[g.aor()]
+		if w == nil {
+			t.Fatalf("%s was removed", g.aor())
 		}
-		for _, w := range want {
-			if e := s.entry(w.Aor); !proto.Equal(e.rec, w) {
-				t.Fatalf("got %v, want %v", e.rec, w)
-			}
+		if g.id != id(g.aor()) || g.hash() != w.hash || g.due() != w.due || g.counted() != w.counted || w.held != (g.extra() != nil) {
+			t.Fatalf("%s: got %x %d %d, want %+v", g.aor(), g.hash(), g.due(), g.counted(), w)
 		}
-		s.pack()
+		if got := g.read(&room); got.Aor != g.aor() || !proto.Equal(got, w.rec) && utf8Record(w.rec) {
+			t.Fatalf("read %v, want %v", got, w.rec)
+		}
+		if got := g.keep(); !proto.Equal(got, w.rec) && utf8Record(w.rec) {
+			t.Fatalf("kept %v, want %v", got, w.rec)
+		}
+		seen[string([]byte(g.aor()))]++
+		return true
+	}
+	tab.each(look)
+	for _, of := range tab.ids() {
+		tab.at(of, func(g glance) { look(g) })
+	}
+	for aor := range want {
+		if seen[aor] != 2 {
+			t.Fatalf("%s was seen %d times, want twice", aor, seen[aor])
+		}
+	}
+	ids := tab.ids()
+	slices.Sort(ids)
+	if n := len(ids); len(slices.Compact(ids)) != n {
+		t.Fatal("a hash is listed twice")
 	}
 }
 
-// TestPack_WhatCannotBePackedStays: text that is no UTF-8, beside a floor.
-func TestPack_WhatCannotBePackedStays(t *testing.T) {
-	s := &shard{entries: make(map[string]*entry)}
-	rec := restingRecord("sip:a@b")
-	rec.Floor = &messages.Floor{CallId: "\xff"}
-	s.add(rec.Aor, rec)
-	s.add("sip:gone@b", restingRecord("sip:gone@b")).gone = true
-	s.pack()
-	if e := s.entry(rec.Aor); e.rec != rec || len(s.unpacked) != 1 {
-		t.Errorf("got %v, %d unpacked", e.rec, len(s.unpacked))
+// utf8Record: protobuf compares no others.
+func utf8Record(r *messages.Record) bool { return r.Floor == nil }
+
+// TestTable_WhoIsAtRestHasNoEntry: neither an object nor a place in a list.
+func TestTable_WhoIsAtRestHasNoEntry(t *testing.T) {
+	var tab table
+	for i := range 1000 {
+		aor := fmt.Sprintf("sip:user%d@example.com", i)
+		tab.add(aor, restingRecord(aor))
+	}
+	tab.pack()
+	if len(tab.awake) != 0 || len(tab.busy) != 0 || tab.cells.len() != 1000 {
+		t.Errorf("%d entries and %d busy ones are left, %d cells", len(tab.awake), len(tab.busy), tab.cells.len())
+	}
+	one := tab.entry("sip:user7@example.com")
+	one.x = &extra{}
+	tab.pack()
+	if got := slices.Collect(maps.Values(tab.awake)); len(got) != 1 || got[0] != one || one.rec != nil {
+		t.Errorf("awake are %v, want the one that waits, with its record packed", got)
 	}
 }
 
-// TestEntrySize: a million users are a million entries.
-func TestEntrySize(t *testing.T) {
-	if n := unsafe.Sizeof(entry{}); n > 64 {
-		t.Errorf("an entry has %d bytes, which take a block of more than 64", n)
+// BenchmarkRest is what a million users at rest cost: of memory, and of the
+// collector's time. Before, each was an entry, an AoR, a record and a pointer
+// in the map.
+func BenchmarkRest(b *testing.B) {
+	const users = 200_000
+	shards := make([]table, 64)
+	for i := range users {
+		aor := fmt.Sprintf("sip:user%d@example.com", i)
+		rec := restingRecord(aor)
+		rec.Leases[0].Payload = make([]byte, 150)
+		t := &shards[i%64]
+		t.add(aor, rec)
+		if len(t.busy) >= 100 {
+			t.pack()
+		}
 	}
+	benchmarkCollections(b, users)
+	for i := range shards {
+		shards[i].pack()
+	}
+}
+
+// benchmarkCollections times whole collections, and reports the heap for each of n.
+func benchmarkCollections(b *testing.B, n int) {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	for b.Loop() {
+		runtime.GC()
+	}
+	b.ReportMetric(float64(m.HeapAlloc)/float64(n), "heap-B/user")
+	b.ReportMetric(float64(m.HeapObjects)/float64(n), "objects/user")
 }

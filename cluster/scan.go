@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"slices"
+
 	"hereis/messages"
 )
 
@@ -25,8 +27,8 @@ type scan struct {
 	// next is the shard to look at; shards when the walk is complete.
 	next   int
 	active bool
-	// rest are those of the shard before next that are still to be looked at.
-	rest []*entry
+	// rest are the hashes of those of the shard before next that are still to be looked at.
+	rest []uint64
 	// each is how many are looked at in one tick.
 	each int
 	// again: a member asked after the walk began; its sums would be too old.
@@ -47,7 +49,7 @@ func (c *Core) restartScan(v *view) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		all += len(s.entries)
+		all += s.n
 		s.mu.Unlock()
 	}
 	c.scan.each = max(scanRecords, all/scanTicks)
@@ -101,55 +103,70 @@ func (c *Core) tickScan(now int64) {
 	c.answerReports(now, v)
 }
 
-// all are the entries of a shard.
-func (s *shard) all() []*entry {
+// all are the hashes of a shard's AoRs.
+func (s *shard) all() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]*entry, 0, len(s.entries))
-	for _, e := range s.entries {
-		out = append(out, e)
+	return s.ids()
+}
+
+// walk calls f for all that this node has, with its shard locked, which is given
+// back again and again: requests need it.
+func (c *Core) walk(f func(s *shard, g glance)) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		for some := range slices.Chunk(s.all(), scanChunk) {
+			s.mu.Lock()
+			for _, id := range some {
+				s.at(id, func(g glance) { f(s, g) })
+			}
+			s.mu.Unlock()
+		}
 	}
-	return out
 }
 
 // scanSome looks at some entries of a shard. What has come to it since its
 // entries were listed has been told to whom it must be by the view of now.
-func (c *Core) scanSome(now int64, v *view, s *shard, some []*entry) {
+func (c *Core) scanSome(now int64, v *view, s *shard, some []uint64) {
 	var room messages.RecordRoom
 	var after effects
 	s.mu.Lock()
-	for _, e := range some {
-		if e.gone {
-			continue
-		}
-		if len(c.scan.since) > 0 && c.concerns(v, e, e.read(&room)) {
-			s.unpack(e)
-			c.scanEntry(now, v, s, e, &after)
-		}
-		if !e.gone {
-			c.sum(v, e, e.read(&room), c.scan.sums)
-		}
+	for _, id := range some {
+		s.at(id, func(g glance) {
+			rec := g.read(&room)
+			if len(c.scan.since) > 0 && c.concerns(v, g, rec) {
+				e := s.awaken(g)
+				c.scanEntry(now, v, s, e, &after)
+				if e.gone {
+					return
+				}
+				g, rec = glance{id: id, e: e}, e.rec
+			}
+			c.sum(v, rec, g.hash(), c.scan.sums)
+		})
 	}
 	s.mu.Unlock()
 	after.run()
 }
 
 // concerns tells whether a new view may make a difference to an entry: not if
-// it is at rest at a holder, and all who have something of it are who they were.
+// it is at rest, at a holder or with nothing but this edge's part, and all who
+// have something of it are who they were.
 // Most are, and are not unpacked.
-func (c *Core) concerns(v *view, e *entry, rec *messages.Record) bool {
-	owner, backup := v.place(e.aor)
-	if e.x != nil || owner != v.self && backup != v.self {
+func (c *Core) concerns(v *view, g glance, rec *messages.Record) bool {
+	owner, backup := v.place(rec.Aor)
+	holder := owner == v.self || backup == v.self
+	if g.extra() != nil || !holder && hashPart(rec, c.cfg.Name) != g.hash() {
 		return true
 	}
 	for _, i := range [...]int{owner, backup} {
-		if i != none && i != v.self && !c.heldThroughout(&v.nodes[i], e.aor) {
+		if i != none && i != v.self && !c.heldThroughout(&v.nodes[i], rec.Aor) {
 			return true
 		}
 	}
 	for _, l := range rec.Leases {
 		i := v.index(l.Edge)
-		if i != none && (l.Flow.GetStream() && l.Flow.Incarnation < v.nodes[i].Incarnation ||
+		if holder && i != none && (l.Flow.GetStream() && l.Flow.Incarnation < v.nodes[i].Incarnation ||
 			i != v.self && !alwaysIn(l.Edge, v.nodes[i].Incarnation, c.scan.base, c.scan.since)) {
 			return true
 		}

@@ -108,6 +108,9 @@ func (w *world) checkCopies(devices []*device) {
 		if parked := n.core.Stats().Parked.Load(); parked != 0 {
 			w.t.Errorf("%s: %d parked", n.name, parked)
 		}
+		if _, err := n.core.TallyError(); err != nil {
+			w.t.Errorf("%s: %v", n.name, err)
+		}
 	}
 }
 

@@ -69,25 +69,28 @@ func (c *Core) snapshot(now int64, q *messages.Snapshot) *messages.Snapshotted {
 // matching is what a snapshot wants of one shard, in order.
 func (c *Core) matching(now int64, v *view, s *shard, q *messages.Snapshot) (page []found) {
 	after := xxh3.HashString(q.After)
+	var room messages.RecordRoom
 	s.mu.Lock()
-	for aor, e := range s.entries {
+	s.each(func(g glance) bool {
+		aor := g.aor()
 		hash := xxh3.HashString(aor)
 		if q.After != "" && (hash < after || hash == after && aor <= q.After) || q.Pattern != "" && !matches(q.Pattern, aor) {
-			continue
+			return true
 		}
 		owner, backup := v.place(aor)
 		switch {
 		case q.Follow && owner == v.self:
-			if shown := c.parts.Grains.Shown(e.read(nil)); !shown.Empty() {
+			if shown := c.parts.Grains.Shown(g.keep()); !shown.Empty() {
 				page = append(page, found{hash, shown, c.changes.Load()})
 			}
 		case q.Follow:
 		case owner == v.self || q.Backup && backup == v.self:
-			if rec := e.read(nil); online(rec, now) {
-				page = append(page, found{hash: hash, rec: rec})
+			if online(g.read(&room), now) {
+				page = append(page, found{hash: hash, rec: g.keep()})
 			}
 		}
-	}
+		return true
+	})
 	s.mu.Unlock()
 	slices.SortFunc(page, func(a, b found) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), strings.Compare(a.rec.Aor, b.rec.Aor))
@@ -100,27 +103,22 @@ func (c *Core) counted(now int64, q *messages.Count) *messages.Counted {
 	v := c.view.Load()
 	out := &messages.Counted{}
 	var room messages.RecordRoom
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		for aor, e := range s.entries {
-			if q.Pattern != "" && !matches(q.Pattern, aor) || !ownedBy(v, aor) {
-				continue
-			}
-			live := uint64(0)
-			rec := e.read(&room)
-			for _, l := range rec.Leases {
-				if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
-					live++
-				}
-			}
-			if live > 0 {
-				out.Users++
-				out.Bindings += live
+	c.walk(func(_ *shard, g glance) {
+		if aor := g.aor(); q.Pattern != "" && !matches(q.Pattern, aor) || !ownedBy(v, aor) {
+			return
+		}
+		live := uint64(0)
+		rec := g.read(&room)
+		for _, l := range rec.Leases {
+			if l.Kind <= messages.LeaseKind_LEASE_KIND_BINDING && rec.Alive(l, now) {
+				live++
 			}
 		}
-		s.mu.Unlock()
-	}
+		if live > 0 {
+			out.Users++
+			out.Bindings += live
+		}
+	})
 	return out
 }
 

@@ -49,8 +49,14 @@ type streamConn struct {
 	unheard           atomic.Int64  // when the first ping since the last answer was sent, since born, in ns; 0: all are answered
 	pingMoves         atomic.Uint64 // the clock's Moves before it
 
+	// gathering: the reader has more frames at hand, and wakes the writer when it
+	// has been through them: what they are answered leaves together.
+	gathering atomic.Bool
+	writeSet  time.Time // when the write deadline was set; the writer's
+
 	mu     sync.Mutex // guards what follows
 	buf    []byte     // frames to be written
+	due    bool       // buf has what does not ride
 	spare  []byte     // the other buffer, while it is not being written
 	armed  bool       // ride is running
 	ride   *time.Timer
@@ -83,6 +89,7 @@ func (c *streamConn) queue(env *messages.Envelope, now bool) bool {
 		return false
 	}
 	c.buf = buf
+	c.due = c.due || now
 	c.s.stats.sentFrames.Add(1)
 	arm := !now && !c.armed
 	if arm {
@@ -90,10 +97,29 @@ func (c *streamConn) queue(env *messages.Envelope, now bool) bool {
 		c.ride.Reset(c.s.cfg.RideDelay)
 	}
 	c.mu.Unlock()
-	if now {
+	if now && !c.gathering.Load() {
 		c.wakeWriter()
 	}
 	return true
+}
+
+// gather begins to gather, or ends it: then the writer is woken for what has
+// been queued meanwhile. It is the reader's.
+func (c *streamConn) gather(begin bool) {
+	if c.gathering.Load() == begin {
+		return
+	}
+	c.gathering.Store(begin)
+	if begin {
+		return
+	}
+	// Whoever saw gathering has queued before: it is seen here.
+	c.mu.Lock()
+	due := c.due
+	c.mu.Unlock()
+	if due {
+		c.wakeWriter()
+	}
 }
 
 func (c *streamConn) wakeWriter() {
@@ -120,7 +146,7 @@ func (c *streamConn) writeLoop() {
 		last = c.retired.Load()
 		c.mu.Lock()
 		out, frames := c.buf, len(c.buf) > 0
-		c.buf, c.spare = c.spare[:0], nil
+		c.buf, c.spare, c.due = c.spare[:0], nil, false
 		if c.armed {
 			c.armed = false
 			c.ride.Stop()
@@ -148,8 +174,12 @@ func (c *streamConn) write(out []byte) error {
 	st := &c.s.stats
 	for len(out) > 0 {
 		n := min(len(out), writeChunk)
-		if err := c.nc.SetWriteDeadline(time.Now().Add(c.s.cfg.Timeout)); err != nil {
-			return err
+		// Set anew not more often than matters, as deadlineReader does.
+		if now := time.Now(); now.Sub(c.writeSet) > c.s.cfg.Timeout/8 {
+			if err := c.nc.SetWriteDeadline(now.Add(c.s.cfg.Timeout)); err != nil {
+				return err
+			}
+			c.writeSet = now
 		}
 		if _, err := c.nc.Write(out[:n]); err != nil {
 			return err
@@ -165,6 +195,12 @@ func (c *streamConn) write(out []byte) error {
 func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 	st := &c.s.stats
 	for {
+		switch c.framesAtHand() {
+		case 0:
+			c.gather(false)
+		case 2:
+			c.gather(true)
+		}
 		frame, err := c.readFrame()
 		if err != nil {
 			if errors.Is(err, errGarbage) {
@@ -198,6 +234,22 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 			p.receive(c, recv, env)
 		}
 	}
+}
+
+// framesAtHand is how many whole frames have been read already, 2 for more.
+func (c *streamConn) framesAtHand() (n int) {
+	for at, have := 0, c.br.Buffered(); n < 2 && have-at >= frameHead; n++ {
+		head, err := c.br.Peek(at + frameHead)
+		if err != nil {
+			return n
+		}
+		size := int64(binary.BigEndian.Uint32(head[at:]))
+		if size > int64(have-at-frameHead) {
+			return n
+		}
+		at += frameHead + int(size)
+	}
+	return n
 }
 
 // readFrame returns the next frame; its bytes are good until the next call.

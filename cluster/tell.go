@@ -76,6 +76,10 @@ func (c *Core) noteDeaf(name string, parted bool) {
 // tickDeaf tells nodes that they have missed something, as soon as it can.
 func (c *Core) tickDeaf() {
 	c.deaf.mu.Lock()
+	if len(c.deaf.nodes) == 0 {
+		c.deaf.mu.Unlock()
+		return
+	}
 	missed := c.deaf.nodes
 	c.deaf.nodes = nil
 	c.deaf.mu.Unlock()

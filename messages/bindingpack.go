@@ -10,19 +10,17 @@ import (
 // A Binding is written and read once for each REGISTER: by hand, to the bytes of
 // the library, which has whatever is unusual.
 
-// Pack is the protobuf encoding of b, with its fields in the order of their numbers.
-func (b *Binding) Pack() ([]byte, error) {
+// Pack appends the protobuf encoding of b, with its fields in the order of their
+// numbers, to out.
+func (b *Binding) Pack(out []byte) ([]byte, error) {
 	if len(b.unknownFields) > 0 || !b.isText() {
-		return proto.MarshalOptions{Deterministic: true}.Marshal(b)
+		// Copies: what the library is given does not stay on the stack.
+		again := &Binding{unknownFields: b.unknownFields}
+		again.set(b)
+		packed, err := proto.MarshalOptions{Deterministic: true}.Marshal(again)
+		return append(out, packed...), err
 	}
-	// A tag and a length for each text, and the numbers.
-	n := 48 + len(b.Contact) + len(b.InstanceId) + len(b.Transport) + len(b.Local) + len(b.Remote) + len(b.UserAgent)
-	for _, list := range [...][]string{b.Params, b.Path} {
-		for _, v := range list {
-			n += len(v) + 6
-		}
-	}
-	out := appendText(make([]byte, 0, n), 1, b.Contact)
+	out = appendText(out, 1, b.Contact)
 	out = appendTexts(out, 2, b.Params)
 	out = appendNumber(out, 3, uint64(b.Q))
 	out = appendText(out, 4, b.InstanceId)
@@ -60,12 +58,22 @@ func appendTexts(b []byte, field byte, list []string) []byte {
 // Unpack makes b what packed encodes; its strings share memory with each other.
 // The error is the library's.
 func (b *Binding) Unpack(packed []byte) error {
-	b.Reset()
+	b.set(&Binding{})
+	b.unknownFields = nil
 	if b.read(reader{text: string(packed)}) && b.isText() {
 		return nil
 	}
-	b.Reset()
-	return proto.Unmarshal(packed, b)
+	again := &Binding{}
+	err := proto.Unmarshal(packed, again)
+	b.set(again)
+	b.unknownFields = again.unknownFields
+	return err
+}
+
+// set gives b the fields of o that are known here.
+func (b *Binding) set(o *Binding) {
+	b.Contact, b.Params, b.Q, b.InstanceId, b.RegId, b.Path = o.Contact, o.Params, o.Q, o.InstanceId, o.RegId, o.Path
+	b.FlowBound, b.Transport, b.Local, b.Remote, b.UserAgent, b.SinceMs = o.FlowBound, o.Transport, o.Local, o.Remote, o.UserAgent, o.SinceMs
 }
 
 // read takes the fields known here; false: there are others.

@@ -35,7 +35,7 @@ func TestBindingPack_AgreesWithTheLibrary(t *testing.T) {
 			b.ProtoReflect().SetUnknown([]byte{15 << 3, 1})
 		}
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
-		got, err2 := b.Pack()
+		got, err2 := b.Pack(nil)
 		if (err == nil) != (err2 == nil) || !bytes.Equal(got, want) {
 			rt.Fatalf("got %x, %v\nwant %x, %v\nof %v", got, err2, want, err, b)
 		}
@@ -59,7 +59,7 @@ func FuzzBindingUnpack(f *testing.F) {
 	full, err := (&Binding{
 		Contact: "sip:a@192.0.2.1", Params: []string{"x", ""}, Q: 1000, InstanceId: "urn:x", RegId: 1, Path: []string{"<sip:p;lr>"},
 		FlowBound: true, Transport: "udp", Local: "l", Remote: "r", UserAgent: "é", SinceMs: 1 << 41,
-	}).Pack()
+	}).Pack(nil)
 	if err != nil {
 		f.Fatal(err)
 	}

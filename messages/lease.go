@@ -145,12 +145,17 @@ func (r *Record) mergeEnded(e *Ended) bool {
 // Clone copies the record's own slices; leases, floor and ended flows are
 // shared, as they are immutable.
 func (r *Record) Clone() *Record {
-	return &Record{
-		Aor:    r.GetAor(),
-		Leases: append([]*Lease(nil), r.GetLeases()...),
-		Floor:  r.GetFloor(),
-		Ended:  append([]*Ended(nil), r.GetEnded()...),
+	// Nearly all records have a lease or two.
+	c := &struct {
+		rec  Record
+		room [2]*Lease
+	}{}
+	c.rec.Aor, c.rec.Floor = r.GetAor(), r.GetFloor()
+	if len(r.GetLeases()) > 0 {
+		c.rec.Leases = append(c.room[:0], r.Leases...)
 	}
+	c.rec.Ended = append([]*Ended(nil), r.GetEnded()...)
+	return &c.rec
 }
 
 func compareBool(a, b bool) int {

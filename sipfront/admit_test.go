@@ -96,7 +96,7 @@ func TestForeignTargetsAreThoseOfTheLists(t *testing.T) {
 			{"sip:+1555@198.51.100.7", gateway}, {"sip:+1555@203.0.113.3:5090", "203.0.113.3:5090"}, {"sip:+1555@198.51.100.20:5070", "198.51.100.20:5070"},
 		} {
 			n.recv(alice, authenticated(t, m, n, "MESSAGE", c.target, fmt.Sprint("f", i)))
-			m.expect(c.at, "MESSAGE "+strings.Replace(c.target, "Partner.NET", "partner.net", 1)+" SIP/2.0")
+			m.expect(c.at, "MESSAGE "+c.target+" SIP/2.0")
 			if strings.Contains(n.lastReq[c.at], "Proxy-Authorization") || strings.Contains(n.lastReq[c.at], markHeader) {
 				t.Errorf("as %s got it:\n%s", c.at, n.lastReq[c.at])
 			}
@@ -150,14 +150,14 @@ func TestNoOpenRelay(t *testing.T) {
 			"a strict foreign Route":            invite("MESSAGE", "sip:192.0.2.1", "evil", "Route: <sip:x@192.0.2.66>"),
 			"maddr at a relay":                  invite("MESSAGE", "sip:x@partner.net;maddr=192.0.2.66", "evil"),
 			"maddr at a trunk":                  invite("MESSAGE", "sip:x@198.51.100.7;maddr=192.0.2.66", "evil"),
-			"a made-up hop token":               invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(guess, ""), ";ob")),
-			"a hop token without a mark":        invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(testKeys().FlowToken, ""), ";ob")),
-			"a hop token and a made-up mark":    invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(testKeys().FlowToken, ""), ";ob"), markHeader+": "+mark(guess, "n1", n.zone.NowMS(), r)),
-			"a made-up dialog token":            toTag(invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(guess, "evil"), ""))),
-			"another dialog's token":            toTag(invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(testKeys().FlowToken, "other"), ""))),
-			"a dialog's token outside of it":    invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(testKeys().FlowToken, "evil"), "")),
-			"a made-up mark":                    invite("MESSAGE", "sip:carol@partner.net", "evil", markHeader+": "+mark(guess, "n1", n.zone.NowMS(), r)),
-			"another request's mark":            invite("MESSAGE", "sip:carol@partner.net", "evil2", markHeader+": "+mark(testKeys().Mark, "n1", n.zone.NowMS(), r)),
+			"a made-up hop token":               invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(newMACKey(guess), ""), ";ob")),
+			"a hop token without a mark":        invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(newMACKey(testKeys().FlowToken), ""), ";ob")),
+			"a hop token and a made-up mark":    invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(hop.seal(newMACKey(testKeys().FlowToken), ""), ";ob"), markHeader+": "+mark(newMACKey(guess), "n1", n.zone.NowMS(), r)),
+			"a made-up dialog token":            toTag(invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(newMACKey(guess), "evil"), ""))),
+			"another dialog's token":            toTag(invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(newMACKey(testKeys().FlowToken), "other"), ""))),
+			"a dialog's token outside of it":    invite("MESSAGE", "sip:x@192.0.2.66", "evil", route(dialog.seal(newMACKey(testKeys().FlowToken), "evil"), "")),
+			"a made-up mark":                    invite("MESSAGE", "sip:carol@partner.net", "evil", markHeader+": "+mark(newMACKey(guess), "n1", n.zone.NowMS(), r)),
+			"another request's mark":            invite("MESSAGE", "sip:carol@partner.net", "evil2", markHeader+": "+mark(newMACKey(testKeys().Mark), "n1", n.zone.NowMS(), r)),
 			"a Record-Route of its own":         invite("MESSAGE", "sip:x@192.0.2.66", "evil", "Record-Route: <sip:192.0.2.66;lr>"),
 			"a To tag":                          toTag(invite("MESSAGE", "sip:bob@example.com", "evil")),
 			"a Via of a trunk":                  strings.Replace(invite("MESSAGE", "sip:bob@example.com", "evil"), "192.0.2.10:5060", gateway, 1),

@@ -79,7 +79,7 @@ func parsersAgree(t *testing.T, p *transport.Parser, raw []byte) {
 		return
 	}
 	if res != nil {
-		r, next, err := readReply(raw)
+		r, next, err := readReply(string(raw))
 		if err != nil {
 			t.Fatalf("%q: an answer to one, %v to the other", raw, err)
 		}

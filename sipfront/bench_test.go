@@ -100,7 +100,7 @@ func BenchmarkParseRequest(b *testing.B) {
 
 func BenchmarkFlowToken(b *testing.B) {
 	tok := sampleTokens()[2]
-	key := testKeys().FlowToken
+	key := newMACKey(testKeys().FlowToken)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := tok.seal(key, "call").open(key, "call"); err != nil {

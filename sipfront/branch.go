@@ -148,14 +148,9 @@ func (b *branch) send(w wayOut) error {
 		w = stream
 		d = s.draft(f, b.now, w)
 	}
-	req, err := d.request()
-	if err != nil {
-		b.dead()
-		return err
-	}
 	n := b.attempt
 	s.count.branches.Add(1)
-	c, err := s.layer.Request(req, w.flow, func(msg *transport.Message, err error) {
+	c, err := s.layer.RequestRaw(d.outgoing(), w.flow, func(msg *transport.Message, err error) {
 		f.do(func() { b.event(n, msg, err) })
 	})
 	if err != nil {
@@ -188,7 +183,7 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		}
 		return
 	}
-	r, _, err := readReply(msg.Raw)
+	r, _, err := readReply(msg.Text())
 	if err != nil {
 		b.f.s.count.dropped.Add(1)
 		return

@@ -46,6 +46,9 @@ type Config struct {
 	// and at all proxies behind (RFC 5393 5.3.3); a request that brings a lower
 	// Max-Breadth keeps to that.
 	MaxBreadth int
+	// StrictPath: a REGISTER with a Path whose device does not support it is 420;
+	// else the Path is kept and not mentioned. RFC 3327 5.3 leaves both open.
+	StrictPath bool
 	// Recurse: the Contacts of a 300, 301 or 302 are called by this node instead
 	// of being passed on (RFC 3261 16.7 step 4), MaxRedirects for one request.
 	Recurse      bool

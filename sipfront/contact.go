@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,22 +51,23 @@ func parseContact(v string) (*messages.RegisterContact, error) {
 		return nil, fmt.Errorf("%w: scheme", errContact)
 	}
 	c := &messages.RegisterContact{Uri: target, Q: 1000}
-	seen := map[string]bool{}
+	var seen [len(ownParams)]bool
 	eachParam(params, func(name, value, whole string) bool {
 		name = lower(name)
 		if !isToken(name) {
 			err = errContact
 			return false
 		}
-		if own := ownParam(name); !own {
+		own := slices.Index(ownParams[:], name)
+		if own < 0 {
 			c.Params = append(c.Params, whole)
 			return true
 		}
-		if seen[name] {
+		if seen[own] {
 			err = fmt.Errorf("%w: %s twice", errContact, name)
 			return false
 		}
-		seen[name] = true
+		seen[own] = true
 		err = setParam(c, name, value)
 		return err == nil
 	})
@@ -79,9 +81,8 @@ func parseContact(v string) (*messages.RegisterContact, error) {
 	return c, nil
 }
 
-func ownParam(name string) bool {
-	return name == "expires" || name == "q" || name == "+sip.instance" || name == "reg-id"
-}
+// ownParams are the parameters of a Contact that the registrar reads; others are kept.
+var ownParams = [...]string{"expires", "q", "+sip.instance", "reg-id"}
 
 func setParam(c *messages.RegisterContact, name, value string) (err error) {
 	switch name {

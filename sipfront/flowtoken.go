@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -68,7 +67,7 @@ var transports = [...]string{"", "udp", "tcp", "tls", "ws", "wss"}
 
 // seal makes a token. bind is what it is good for: the Call-ID for all but a
 // tokenHop (a client that has seen one cannot use it for another call).
-func (t *token) seal(key []byte, bind string) FlowToken {
+func (t *token) seal(key *macKey, bind string) FlowToken {
 	b := make([]byte, macSize, 96)
 	b = append(b, byte(t.kind), byte(len(t.edge)))
 	b = append(b, t.edge...)
@@ -78,12 +77,13 @@ func (t *token) seal(key []byte, bind string) FlowToken {
 	for i := range t.sides {
 		b = t.sides[i].append(b)
 	}
-	copy(b, tokenMAC(key, b[macSize:], bind))
+	var room [sha256.Size]byte
+	copy(b, tokenMAC(room[:0], key, b[macSize:], bind))
 	return FlowToken(base64.RawURLEncoding.EncodeToString(b))
 }
 
 // open reads a token that any node of the cluster made.
-func (f FlowToken) open(key []byte, bind string) (*token, error) {
+func (f FlowToken) open(key *macKey, bind string) (*token, error) {
 	// A look at the length first: most user parts are names of people.
 	// The decoder skips line ends: one token, one spelling.
 	if len(f) < base64.RawURLEncoding.EncodedLen(macSize+2) || len(f) > 1024 || strings.ContainsAny(string(f), "\r\n") {
@@ -94,7 +94,8 @@ func (f FlowToken) open(key []byte, bind string) (*token, error) {
 		return nil, errToken
 	}
 	mac, b := b[:macSize], b[macSize:]
-	if subtle.ConstantTimeCompare(mac, tokenMAC(key, b, bind)) != 1 {
+	var room [sha256.Size]byte
+	if subtle.ConstantTimeCompare(mac, tokenMAC(room[:0], key, b, bind)) != 1 {
 		return nil, errToken
 	}
 	return parseToken(b)
@@ -232,14 +233,13 @@ func parseAddrPort(b []byte) (netip.AddrPort, []byte, error) {
 	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[1+n:])), b[1+n+2:], nil
 }
 
-func tokenMAC(key, payload []byte, bind string) []byte {
-	h := hmac.New(sha256.New, key)
-	h.Write(payload)
+// tokenMAC appends the MAC of a payload to room.
+func tokenMAC(room []byte, key *macKey, payload []byte, bind string) []byte {
 	if len(payload) > 0 && tokenKind(payload[0]) != tokenHop {
-		h.Write([]byte{0})
-		h.Write([]byte(bind))
+		var bound [256]byte
+		return key.sum(room, payload, append(append(bound[:0], 0), bind...))[:macSize]
 	}
-	return h.Sum(nil)[:macSize]
+	return key.sum(room, payload)[:macSize]
 }
 
 // hashTag is the caller's From tag as tokens carry it.

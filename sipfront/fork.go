@@ -384,7 +384,7 @@ func (s *Server) cancel(tx serverTx, msg *transport.Message) {
 	f := v.(*fork)
 	reason := ""
 	if msg != nil {
-		if _, headers, _, err := splitMessage(string(msg.Raw)); err == nil {
+		if _, headers, _, err := splitMessage(msg.Text()); err == nil {
 			for _, h := range headers {
 				if h.name == "Reason" {
 					reason = h.value

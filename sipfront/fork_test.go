@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
-
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -26,9 +24,9 @@ func TestPeers1_6_2_AnswerFasterThanRequestReturns(t *testing.T) {
 // hasty answers 200 inside Request.
 type hasty struct{ layer }
 
-func (h *hasty) Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error) {
-	f(&transport.Message{Raw: answerTo([]byte(req.String()), "200 OK"), Flow: flow}, nil)
-	return h.layer.Request(req, flow, func(*transport.Message, error) {})
+func (h *hasty) RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (clientTx, error) {
+	f(&transport.Message{Raw: answerTo(req.Raw, "200 OK"), Flow: flow}, nil)
+	return h.layer.RequestRaw(req, flow, func(*transport.Message, error) {})
 }
 
 // A node that only waits for its device says so before it is given up.

@@ -1,8 +1,6 @@
 package sipfront
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"net/netip"
@@ -44,6 +42,13 @@ func (s *Server) forwarded(r *request) []header {
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
+	d := s.draftFor(f, t, w)
+	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
+	return d
+}
+
+// draftFor is draft without our Via.
+func (s *Server) draftFor(f *fork, t *target, w wayOut) *draft {
 	r := f.r
 	d := &draft{method: r.method, target: t.uri, vias: r.vias, routes: t.routes, headers: f.base, body: r.body}
 	s.route(d)
@@ -54,9 +59,8 @@ func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
 		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
 	if w.node && f.plan.accepted() {
-		d.first = append(d.first, header{markHeader, mark(s.parts.Keys.Mark, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
+		d.first = append(d.first, header{markHeader, mark(s.markKey, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
-	d.via = s.viaFor(w.flow, f)
 	return d
 }
 
@@ -116,7 +120,7 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 	}
 	tok := token{kind: tokenDialog, edge: s.parts.Cluster.Self(), caller: hashTag(r.fromTag)}
 	tok.sides = []side{s.sideOf(in, s.callerBound(r)), s.sideOf(w.flow, t.via == viaSide && t.side.bound)}
-	user := string(tok.seal(s.parts.Keys.FlowToken, r.callID))
+	user := string(tok.seal(s.flowKey, r.callID))
 	hs := []header{{"Record-Route", s.recordValue(user, r, w.flow)}}
 	if w.flow.Transport() != in.Transport() {
 		hs = append(hs, header{"Record-Route", s.recordValue(user, r, in)})
@@ -180,17 +184,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 	return best
 }
 
-// viaFor is our Via (RFC 3261 16.6 step 8). Its branch is unique, and carries
-// what tells a loop from a spiral.
-func (s *Server) viaFor(out transport.Flow, f *fork) string {
+// branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
+// carries what tells a loop from a spiral.
+func (s *Server) branchFor(f *fork) string {
 	nonce := strconv.FormatUint(s.rand(), 36)
-	var b strings.Builder
 	if f.loop == "" {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
-	b.WriteString("SIP/2.0/" + strings.ToUpper(out.Transport()) + " " + s.advertised(out).String())
-	b.WriteString(";branch=" + magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias)))
-	return b.String()
+	return magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias))
 }
 
 // first is the first of a list, empty if there is none: a request of this
@@ -206,13 +207,15 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
-	h := hmac.New(sha256.New, s.parts.Keys.FlowToken)
-	h.Write([]byte("branch\x00" + nonce + "\x00" + callID + "\x00"))
+	var room [512]byte
+	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
+	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
 		to, _ := v.source()
-		h.Write([]byte(v.transport + " " + to.String()))
+		b = append(append(b, v.transport...), ' ')
+		b = to.AppendTo(b)
 	}
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:6])
+	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(room[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393
@@ -250,37 +253,40 @@ func (s *Server) loopHash(r *request, p *plan) string {
 func (s *Server) looped(r *request, p *plan) bool {
 	hash := ""
 	for _, v := range r.vias {
-		loop, _, ok := s.ownBranch(v)
+		b, ok := s.ownBranch(v)
 		if !ok {
 			continue
 		}
 		if hash == "" {
 			hash = s.loopHash(r, p)
 		}
-		if loop == hash {
+		if b.loop == hash {
 			return true
 		}
 	}
 	return false
 }
 
+// branchParts are what a branch of ours consists of.
+type branchParts struct{ nonce, loop, mac string }
+
 // ownBranch takes a branch of a Via apart that names this node.
-func (s *Server) ownBranch(value string) (loop, nonce string, ok bool) {
+func (s *Server) ownBranch(value string) (parts branchParts, ok bool) {
 	if !strings.Contains(value, magic) {
-		return "", "", false
+		return parts, false
 	}
 	v, err := parseVia(value)
 	if err != nil {
-		return "", "", false
+		return parts, false
 	}
 	a, err := netip.ParseAddr(v.host)
 	if err != nil || !s.isSelf(netip.AddrPortFrom(a.Unmap(), portOr(v.port, v.transport))) {
-		return "", "", false
+		return parts, false
 	}
 	b, _ := param(v.params, "branch")
 	nonce, rest, ok := strings.Cut(strings.TrimPrefix(b, magic), ".")
 	if !ok || len(rest) != 16 {
-		return "", "", false
+		return parts, false
 	}
-	return rest[:8], nonce, true
+	return branchParts{nonce, rest[:8], rest[8:]}, true
 }

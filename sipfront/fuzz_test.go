@@ -44,7 +44,7 @@ func FuzzContact(f *testing.F) {
 
 // Nobody but the key's holder makes a token, and nothing that is read panics.
 func FuzzFlowToken(f *testing.F) {
-	key := testKeys().FlowToken
+	key := newMACKey(testKeys().FlowToken)
 	for _, tok := range sampleTokens() {
 		f.Add(string(tok.seal(key, "call")))
 	}
@@ -68,7 +68,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\nRoute: <sip:x;lr>, <sip:y>\r\n\r\n")
 	f.Add("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx,SIP/2.0/UDP i\r\n folded\r\n\r\nbody")
 	f.Fuzz(func(t *testing.T, s string) {
-		_, _, _ = readReply([]byte(s))
+		_, _, _ = readReply(s)
 		start, headers, body, err := splitMessage(s)
 		if err != nil {
 			return
@@ -99,7 +99,7 @@ func sampleTokens() []*token {
 }
 
 func TestFlowTokenRoundTrip(t *testing.T) {
-	key := testKeys().FlowToken
+	key := newMACKey(testKeys().FlowToken)
 	addr := rapid.Custom(func(t *rapid.T) netip.AddrPort {
 		if rapid.Bool().Draw(t, "none") {
 			return netip.AddrPort{}
@@ -137,7 +137,7 @@ func TestFlowTokenRoundTrip(t *testing.T) {
 		if _, err := sealed.open(key, "another call"); (err == nil) != (tok.kind == tokenHop) {
 			t.Fatalf("for another Call-ID: %v", err)
 		}
-		if _, err := sealed.open([]byte("another key of the same length!!"), "call"); err == nil {
+		if _, err := sealed.open(newMACKey([]byte("another key of the same length!!")), "call"); err == nil {
 			t.Fatal("opened with another key")
 		}
 		b := []byte(sealed)
@@ -152,7 +152,7 @@ func TestFlowTokenRoundTrip(t *testing.T) {
 func TestFlowTokenIsSmall(t *testing.T) {
 	one := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.1:5060"), remote: netip.MustParseAddrPort("203.0.113.9:40000"), bound: true}
 	tok := token{kind: tokenDialog, edge: "node-1", sides: []side{one, one}}
-	if n := len(tok.seal(testKeys().FlowToken, "")); n > 80 {
+	if n := len(tok.seal(newMACKey(testKeys().FlowToken), "")); n > 80 {
 		t.Errorf("a Record-Route token has %d characters", n)
 	}
 }

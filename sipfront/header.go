@@ -80,6 +80,16 @@ func canonicalName(name string) string {
 // splitValues appends the comma-separated values of a list header to vs. A
 // comma in quotes or angle brackets is part of a value.
 func splitValues(vs []string, value string) []string {
+	eachValue(value, func(v string) bool {
+		vs = append(vs, v)
+		return true
+	})
+	return vs
+}
+
+// eachValue calls f for each value of a list header that is not empty, until f
+// returns false.
+func eachValue(value string, f func(v string) bool) {
 	quoted, depth, begin := false, false, 0
 	for i := 0; i < len(value); i++ {
 		switch c := value[i]; {
@@ -93,18 +103,15 @@ func splitValues(vs []string, value string) []string {
 		case c == '>':
 			depth = false
 		case c == ',' && !depth:
-			vs = appendValue(vs, value[begin:i])
+			if v := strings.TrimSpace(value[begin:i]); v != "" && !f(v) {
+				return
+			}
 			begin = i + 1
 		}
 	}
-	return appendValue(vs, value[begin:])
-}
-
-func appendValue(vs []string, v string) []string {
-	if v = strings.TrimSpace(v); v != "" {
-		vs = append(vs, v)
+	if v := strings.TrimSpace(value[begin:]); v != "" {
+		f(v)
 	}
-	return vs
 }
 
 // splitAddr cuts a name-addr or addr-spec (RFC 3261 20.10) into the URI and

@@ -124,7 +124,7 @@ func TestRFC3261_18_3_AnswersDoNotSmuggle(t *testing.T) {
 		{"Subject: x\r\n\r\n", "Subject: x\r\nContent-Length: 0\r\n\r\n"},
 		{"content-length:3\r\n\r\nabc", "content-length:3\r\n\r\nabc"},
 	} {
-		r, _, err := readReply([]byte(head + c.in))
+		r, _, err := readReply(head + c.in)
 		if got, want := string(r.raw), "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP b;branch=2\r\n"+c.want; err != nil || got != want {
 			t.Errorf("%q: got\n%q, %v, want\n%q", c.in, got, err, want)
 		}

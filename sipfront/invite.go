@@ -295,26 +295,35 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 		tok.sides[0] = side{}
 	}
 	t.via, t.edge = viaNode, m.GetEdge()
-	network := ""
+	params := ";lr;ob;" + passParam
 	if hop.Transport != "udp" {
-		network = ";transport=" + hop.Transport
+		params = ";transport=" + hop.Transport + ";lr;ob"
 	}
-	route := "<sip:" + string(tok.seal(s.parts.Keys.FlowToken, "")) + "@" + hop.Addr.String() + network + ";lr;ob>"
+	route := "<sip:" + string(tok.seal(s.flowKey, "")) + "@" + hop.Addr.String() + params + ">"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
 }
 
-// locate asks the cluster where the user is, beside the socket's goroutine.
+// locate asks the cluster where the user is. It waits for nobody: whoever brings
+// the cluster's word goes on with the request.
 func (f *fork) locate() {
-	s := f.s
-	ok := s.ask(f.tx.Context(), func(ctx context.Context) {
-		if s.debug {
-			ctx = actors.WithCallID(ctx, f.r.callID)
-		}
-		res, err := s.parts.Locator.Locate(ctx, f.plan.aor)
+	f.s.locate(f.plan.aor, f.r.callID, func(res *messages.Located, err error) {
 		f.do(func() { f.located(res, err) })
 	})
-	if !ok {
-		f.do(func() { f.located(nil, actors.ErrOverloaded) })
+}
+
+// locate is the question of where a user is, within the limit on questions.
+func (s *Server) locate(aor actors.AoR, callID string, done func(*messages.Located, error)) {
+	if !s.begin() {
+		done(nil, actors.ErrOverloaded)
+		return
 	}
+	if !s.debug {
+		callID = ""
+	}
+	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
+	s.parts.Locator.LocateThen(aor, callID, deadlineMS, func(res *messages.Located, err error) {
+		defer s.end()
+		done(res, err)
+	})
 }

@@ -19,9 +19,11 @@ const (
 	// mailDelay is how long after a user came online the first message is sent:
 	// by then the device has the answer to its REGISTER.
 	mailDelay = 300 * time.Millisecond
-	// mailScan is how often the node looks for messages that nobody spoke of, and
-	// mailRetry how often one is tried whose user has not been heard of.
+	// mailScan is how often the node looks for messages that nobody spoke of: after
+	// its start it begins with mailFirst, and doubles that. mailRetry is how often
+	// one is tried whose user has not been heard of.
 	mailScan  = time.Minute
+	mailFirst = 4 * time.Second
 	mailRetry = 5 * time.Minute
 	// mailTries is how often a message is offered that a device refuses, mailPause
 	// how long it rests in between.
@@ -68,16 +70,17 @@ func newMailroom(s *Server) *mailroom { return &mailroom{s: s, boxes: make(map[a
 func (m *mailroom) full() bool { return m.waiting.Load() >= int64(m.s.cfg.MaxStoredMessages) }
 
 // run looks for messages from time to time: those of this node's disk at its
-// start, those that other nodes gave back, and those whose user came online
-// without this node hearing of it.
+// start, those that other nodes give back in the seconds after it (a node that
+// was killed before its disk had them), and those whose user came online without
+// this node hearing of it.
 func (m *mailroom) run(ctx context.Context) {
 	defer m.stop()
-	for {
+	for pause := mailFirst; ; pause = min(2*pause, mailScan) {
 		m.scan()
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(mailScan):
+		case <-time.After(pause):
 		}
 	}
 }

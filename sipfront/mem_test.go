@@ -247,6 +247,7 @@ type locateAnswer struct {
 
 // memLocator gives scripted answers, in turn.
 type memLocator struct {
+	zone    *memCluster
 	mu      sync.Mutex
 	answers map[string][]locateAnswer
 	asked   int
@@ -273,6 +274,20 @@ func (m *memLocator) set(aor, arg string, t testing.TB) {
 		}
 	}
 	m.answers[aor] = append(m.answers[aor], a)
+}
+
+// LocateThen answers at once, or beside the caller if there is a gate.
+func (m *memLocator) LocateThen(aor actors.AoR, _ string, deadlineMS int64, done func(*messages.Located, error)) {
+	answer := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(deadlineMS-m.zone.NowMS())*time.Millisecond)
+		defer cancel()
+		done(m.Locate(ctx, aor))
+	}
+	if m.gate == nil {
+		answer()
+		return
+	}
+	go answer()
 }
 
 func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {

@@ -2,11 +2,11 @@ package sipfront
 
 import (
 	"errors"
+	"net/netip"
 	"strconv"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
-
+	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
 
@@ -48,7 +48,7 @@ type request struct {
 //
 // With an error comes what could be read, for the answer.
 func parseRequest(msg *transport.Message) (*request, error) {
-	start, headers, body, err := splitMessage(string(msg.Raw))
+	start, headers, body, err := splitMessage(msg.Text())
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +139,10 @@ func (r *request) value(name string) (string, bool) {
 type draft struct {
 	method string
 	target uri
-	// via is this node's own Via value, vias are those below it.
+	// via is this node's own Via value, with branch and sentBy in it; vias are those below it.
 	via    string
+	branch string
+	sentBy netip.AddrPort
 	vias   []string
 	routes []string
 	// first are the header fields of this copy alone, headers those of all copies.
@@ -193,37 +195,19 @@ func (d *draft) each(f func(name, value string)) {
 	f("Content-Length", strconv.Itoa(len(d.body)))
 }
 
-// request gives the draft to the transaction layer. All fields are generic, so
-// that they go out as they came in; the layer's accessors parse what it reads.
-func (d *draft) request() (*sip.Request, error) {
-	to, err := d.target.recipient()
-	if err != nil {
-		return nil, err
-	}
-	req := sip.NewRequest(sip.RequestMethod(d.method), to)
-	d.each(func(name, value string) { req.AppendHeader(sip.NewHeader(name, value)) })
-	if d.body != "" {
-		req.SetBody([]byte(d.body))
-	}
-	return req, nil
+// outgoing is the draft as the transaction layer takes it.
+func (d *draft) outgoing() transaction.Outgoing {
+	return transaction.Outgoing{Method: d.method, Branch: d.branch, SentBy: d.sentBy, Raw: d.bytes()}
 }
 
-// recipient is the URI in the parser's model. Parameters and headers are one
-// entry each, because the model writes some of them back changed.
-func (u *uri) recipient() (sip.Uri, error) {
-	if u.opaque != "" {
-		var s sip.Uri
-		err := sip.ParseUri(u.text, &s)
-		return s, err
-	}
-	s := sip.Uri{Scheme: u.scheme, User: u.user, Host: u.host, Port: int(u.port)}
-	if u.params != "" {
-		s.UriParams = sip.HeaderParams{{K: u.params}}
-	}
-	if u.headers != "" {
-		s.Headers = sip.HeaderParams{{K: u.headers}}
-	}
-	return s, nil
+// setVia writes this node's own Via, for a flow by which the request leaves.
+func (d *draft) setVia(out transport.Flow, sentBy netip.AddrPort, branch string) {
+	d.branch, d.sentBy = branch, sentBy
+	var room [256]byte
+	b := append(room[:0], "SIP/2.0/"...)
+	b = append(append(b, strings.ToUpper(out.Transport())...), ' ')
+	b = append(sentBy.AppendTo(b), ";branch="...)
+	d.via = string(append(b, branch...))
 }
 
 func appendHeader(b []byte, name, value string) []byte {

@@ -236,13 +236,9 @@ func (n *notifier) sendBy(o *notification, t *target, ways []wayOut, err error) 
 			w = stream
 			d = o.draft(n.s, t, w)
 		}
-		var req *sip.Request
-		if req, err = d.request(); err != nil {
-			break
-		}
 		n.s.count.notifies.Add(1)
 		rest := ways
-		if _, err = n.s.layer.Request(req, w.flow, func(msg *transport.Message, err error) {
+		if _, err = n.s.layer.RequestRaw(d.outgoing(), w.flow, func(msg *transport.Message, err error) {
 			switch {
 			case err != nil && len(rest) > 0:
 				n.sendBy(o, t, rest, err)
@@ -266,8 +262,7 @@ func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
 		ev += ";id=" + p.EventId
 	}
 	d := &draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
-	d.via = "SIP/2.0/" + strings.ToUpper(w.flow.Transport()) + " " + s.advertised(w.flow).String() +
-		";branch=" + magic + "n" + strconv.FormatUint(s.rand(), 36)
+	d.setVia(w.flow, s.advertised(w.flow), magic+"n"+strconv.FormatUint(s.rand(), 36))
 	d.headers = []header{
 		{"Max-Forwards", strconv.Itoa(s.cfg.MaxForwards)},
 		{"From", p.Local + ";tag=" + p.LocalTag},

@@ -18,7 +18,7 @@ import (
 // instant is a transaction layer whose every request is answered 200 at once.
 type instant struct{ sent *atomic.Int64 }
 
-func (i instant) Request(req *sip.Request, _ transport.Flow, f transaction.Responses) (clientTx, error) {
+func (i instant) RequestRaw(req transaction.Outgoing, _ transport.Flow, f transaction.Responses) (clientTx, error) {
 	i.sent.Add(1)
 	f(&transport.Message{Response: sip.NewResponse(200, "OK")}, nil)
 	return nil, nil

@@ -1,6 +1,7 @@
 package sipfront
 
 import (
+	"bytes"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -14,21 +15,34 @@ import (
 // way unusual is left to the ordinary way, parse.go and message.go, whose
 // decision this one must not differ from (FuzzPlain).
 
-// plainLayer is what the transaction layer has for plain requests.
+// plainLayer is what the transaction layer has for requests without a transaction of the full kind.
 type plainLayer interface {
 	Begin(branch, host string, port int, method string, reply transport.Flow) *transaction.Plain
+	Knows(branch, host string, port int, method string) bool
+	Pass(key string, invite bool, raw []byte, flow transport.Flow, answer func(status int)) transaction.Passed
+	PassAnswered(key string, status int)
 }
 
 // plainHeaders is how many header fields a plain REGISTER has at most.
 const plainHeaders = 16
 
-// Plain answers a plain REGISTER to a domain of ours, and returns false for
-// everything else. It is a transport.Config's Plain.
+// Plain takes in what need not be parsed: a plain REGISTER to a domain of ours,
+// and what is passed on between a device of this node's and another node
+// (passing.go). It returns false for everything else. It is a transport.Config's Plain.
 func (s *Server) Plain(m *transport.Message) bool {
-	if len(m.Raw) < len(plainStart) || string(m.Raw[:len(plainStart)]) != plainStart ||
-		s.plain == nil || s.digest != nil || s.debug || s.draining.Load() {
+	switch {
+	case s.plain == nil || s.debug:
+		return false
+	case !bytes.HasPrefix(m.Raw, []byte(plainStart)):
+		return s.passes(m)
+	case s.digest != nil || s.draining.Load():
 		return false
 	}
+	return s.plainRegister(m)
+}
+
+// plainRegister answers a plain REGISTER; false: it is not plain.
+func (s *Server) plainRegister(m *transport.Message) bool {
 	x, ok := s.plains.Get().(*plain)
 	if !ok {
 		x = &plain{}
@@ -80,6 +94,8 @@ type plain struct {
 	msg  transport.Message
 	room [plainHeaders]header
 	vias [1]string
+	// answer has room for the fields of the answer.
+	answer [6]header
 
 	via, host, branch string
 	sentPort          uint16

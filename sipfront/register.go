@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"hereis/actors"
@@ -18,8 +19,9 @@ import (
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	q, err := s.readRegister(r, p)
-	if err == nil && !s.begin() {
-		err = actors.ErrOverloaded
+	began := time.Now()
+	if err == nil {
+		err = s.enterRegister(began)
 	}
 	if err != nil {
 		s.refuse(tx, r, err)
@@ -30,6 +32,7 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
 		defer s.release(r)
+		s.pace.leave(began, time.Now())
 		if err != nil {
 			if errors.Is(err, actors.ErrTooManyBindings) {
 				s.count.bindingsRefused.Add(1)
@@ -39,6 +42,20 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 		}
 		s.answer(tx, r, answer{200, "OK", s.registered(r, q, res)})
 	})
+}
+
+// enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
+// which there will be room for it.
+func (s *Server) enterRegister(now time.Time) error {
+	wait, ok := s.pace.enter(now)
+	if ok && !s.begin() {
+		wait, ok = s.pace.turnAway(now), false
+	}
+	if ok {
+		return nil
+	}
+	s.count.registersPaced.Add(1)
+	return actors.RetryAfterError{Err: actors.ErrOverloaded, After: wait}
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
@@ -78,7 +95,7 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		return nil, errContact
 	}
 	if f := r.msg.Flow; f != nil && (len(q.Contacts) > 0 || q.Star) {
-		q.Transport, q.Local, q.Remote = f.Transport(), f.Local().String(), f.Remote().String()
+		q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), f.Remote().String()
 		q.Flow = s.parts.Transport.Pin(f)
 		for _, c := range q.Contacts {
 			c.FlowBound = flowBound(r, c, f)
@@ -118,12 +135,15 @@ func (s *Server) registerAoR(r *request, p *plan) (actors.AoR, error) {
 func (s *Server) checkRequire(r *request) error {
 	var bad []string
 	for _, tag := range r.values("Require") {
-		if !hasToken([]string{s.supported(r)}, tag) {
+		if !hasToken(s.supported(r), tag) {
 			bad = append(bad, tag)
 		}
 	}
 	if len(bad) > 0 {
 		return badExtensionError{strings.Join(bad, ", ")}
+	}
+	if s.cfg.StrictPath && hasPath(r) && !r.hasToken("Supported", "path") {
+		return badExtensionError{"path"}
 	}
 	return nil
 }
@@ -133,7 +153,7 @@ func (s *Server) checkRequire(r *request) error {
 func (s *Server) supported(r *request) string {
 	tags := "path"
 	if keepsFlow(r) {
-		tags += ", outbound"
+		tags = "path, outbound"
 	}
 	if s.parts.Presentities != nil && r.method != "REGISTER" {
 		tags += ", " + tagEventlist + ", " + tagListBody
@@ -144,7 +164,10 @@ func (s *Server) supported(r *request) string {
 // registered are the header fields of the 200 (RFC 3261 10.3 step 8): all
 // bindings of the user, with what is left of their time.
 func (s *Server) registered(r *request, q *messages.Register, res *messages.Registered) []header {
-	hs := make([]header, 0, len(res.GetBindings())+4)
+	var hs []header
+	if x := r.plain; x != nil {
+		hs = x.answer[:0]
+	}
 	for _, l := range res.GetBindings() {
 		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
 		var b messages.Binding
@@ -153,8 +176,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 		}
 		hs = append(hs, header{"Contact", contactValue(&b, left)})
 	}
-	ua := r.values("Supported")
-	if hasToken(ua, "path") {
+	if r.hasToken("Supported", "path") {
 		for _, v := range q.GetPath() {
 			hs = append(hs, header{"Path", v})
 		}
@@ -168,7 +190,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
-	return keepsFlow(r) && hasToken(r.values("Supported"), "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
+	return keepsFlow(r) && r.hasToken("Supported", "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
 }
 
 // throughEdge tells whether the first proxy that a REGISTER came to holds the
@@ -193,7 +215,7 @@ func checkFlows(r *request, q *messages.Register) error {
 		return nil
 	}
 	if !keepsFlow(r) {
-		if hasToken(r.values("Supported"), "outbound") {
+		if r.hasToken("Supported", "outbound") {
 			return errFirstHop
 		}
 		for _, c := range q.GetContacts() {
@@ -244,7 +266,8 @@ func scheme(text string) string {
 }
 
 func contactValue(b *messages.Binding, left int64) string {
-	v := make([]byte, 0, len(b.GetContact())+64)
+	var room [256]byte
+	v := room[:0]
 	v = append(append(append(v, '<'), b.GetContact()...), ">;expires="...)
 	v = strconv.AppendInt(v, left, 10)
 	if b.GetQ() < 1000 {
@@ -332,22 +355,56 @@ func routable(contact string, source netip.AddrPort) bool {
 		return !strings.HasSuffix(u.host, ".invalid") && !strings.HasSuffix(u.host, ".local") &&
 			(u.host != "localhost" || from.IsLoopback())
 	}
-	shared := netip.MustParsePrefix("100.64.0.0/10")
-	local := a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || shared.Contains(a)
+	local := a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || isShared(a)
 	return a == from || !local
+}
+
+// isShared is 100.64.0.0/10 (RFC 6598).
+func isShared(a netip.Addr) bool {
+	if !a.Is4() {
+		return false
+	}
+	b := a.As4()
+	return b[0] == 100 && b[1]&0xc0 == 64
+}
+
+// addrText is the text of the address that was asked for last: a node has few.
+type addrText struct {
+	last atomic.Pointer[addrWritten]
+}
+
+type addrWritten struct {
+	addr netip.AddrPort
+	text string
+}
+
+func (t *addrText) of(a netip.AddrPort) string {
+	if last := t.last.Load(); last != nil && last.addr == a {
+		return last.text
+	}
+	w := &addrWritten{a, a.String()}
+	t.last.Store(w)
+	return w.text
 }
 
 func hasRegID(c *messages.RegisterContact) bool {
 	return c.GetInstanceId() != "" && c.GetRegId() != 0
 }
 
-// hasToken tells whether a list header has a token, whatever its case.
-func hasToken(values []string, token string) bool {
-	for _, v := range values {
-		for _, t := range splitValues(nil, v) {
-			if strings.EqualFold(t, token) {
-				return true
-			}
+// hasToken tells whether the value of a list header has a token, whatever its case.
+func hasToken(value, token string) (has bool) {
+	eachValue(value, func(t string) bool {
+		has = strings.EqualFold(t, token)
+		return !has
+	})
+	return has
+}
+
+// hasToken tells whether a list header has a token.
+func (r *request) hasToken(name, token string) bool {
+	for _, h := range r.headers {
+		if h.name == name && hasToken(h.value, token) {
+			return true
 		}
 	}
 	return false

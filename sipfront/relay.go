@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"hereis/messages"
 	"hereis/sipfront/transport"
 )
 
@@ -27,9 +28,7 @@ func (s *Server) ack(msg *transport.Message) {
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
-		// An ACK has no transaction, and so no context that it could end with.
-		s.ask(context.Background(), func(ctx context.Context) {
-			res, err := s.parts.Locator.Locate(ctx, p.aor)
+		s.locate(p.aor, r.callID, func(res *messages.Located, err error) {
 			if err != nil {
 				s.count.dropped.Add(1)
 				return
@@ -90,7 +89,10 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // goes where the second Via says, if the first is proof that we sent the
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
-	r, next, err := readReply(msg.Raw)
+	if s.plain != nil && s.passBack(msg.Raw) {
+		return
+	}
+	r, next, err := readReply(msg.Text())
 	if err != nil || r.status < 200 || r.status > 299 || next == "" || !s.ours(msg, next) {
 		s.count.dropped.Add(1)
 		return
@@ -129,7 +131,7 @@ func (s *Server) late(request *transport.Message, r reply) {
 // ours tells whether a response answers an INVITE that this node sent, and got
 // from where the second Via leads.
 func (s *Server) ours(msg *transport.Message, next string) bool {
-	_, headers, _, err := splitMessage(string(msg.Raw))
+	_, headers, _, err := splitMessage(msg.Text())
 	if err != nil {
 		return false
 	}
@@ -147,6 +149,6 @@ func (s *Server) ours(msg *transport.Message, next string) bool {
 			invite = strings.HasSuffix(h.value, " INVITE")
 		}
 	}
-	_, nonce, ok := s.ownBranch(top)
-	return ok && invite && strings.HasSuffix(top, s.branchMAC(nonce, callID, next))
+	b, ok := s.ownBranch(top)
+	return ok && invite && b.mac == s.branchMAC(b.nonce, callID, next)
 }

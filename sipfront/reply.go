@@ -66,8 +66,7 @@ type reply struct {
 // readReply takes the top Via off a response and passes all else as it is
 // (RFC 3261 16.7 step 3). The next Via value is returned; it is empty if the
 // response was for this node alone.
-func readReply(raw []byte) (r reply, next string, err error) {
-	text := string(raw)
+func readReply(text string) (r reply, next string, err error) {
 	start, _, ok := cutLine(text)
 	if !ok || len(start) < 11 || !strings.EqualFold(start[:8], "SIP/2.0 ") {
 		return r, "", errMessage
@@ -83,7 +82,7 @@ func readReply(raw []byte) (r reply, next string, err error) {
 	if len(values) == 0 {
 		return r, "", errMessage
 	}
-	r.raw = make([]byte, 0, len(raw))
+	r.raw = make([]byte, 0, len(text))
 	r.raw = append(r.raw, text[:begin]...)
 	if len(values) > 1 {
 		next = values[1]

@@ -59,7 +59,7 @@ func (s *Server) readList(r *request, p *messages.Subscription) error {
 		return errMembers
 	case strings.HasSuffix(p.Event, ".winfo"):
 		return eventError{s.watch.names}
-	case !hasToken(r.values("Supported"), tagEventlist) && !hasToken(r.values("Require"), tagEventlist):
+	case !r.hasToken("Supported", tagEventlist) && !r.hasToken("Require", tagEventlist):
 		return errEventlist
 	}
 	if accept := r.values("Accept"); len(accept) > 0 {
@@ -96,7 +96,7 @@ func (s *Server) listOf(r *request, aor string) ([]event.Resource, error) {
 		}
 		return members, err
 	}
-	if hasToken(r.values("Require"), tagListBody) {
+	if r.hasToken("Require", tagListBody) {
 		return nil, mediaError{[]string{event.TypeResourceLists}}
 	}
 	if s.parts.List == nil {

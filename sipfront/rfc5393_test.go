@@ -155,11 +155,11 @@ func TestRFC5393_4_2_1_CancelAndAckHaveTheBranch(t *testing.T) {
 		for _, method := range []string{"INVITE", "MESSAGE", "OPTIONS"} {
 			n.recv(alice, strings.Replace(invite(method, "sip:bob@example.com", "same"), "branch=z9hG4bK", "branch=z9hG4bK"+method, 1))
 			m.pump()
-			loop, _, ok := n.srv.ownBranch(viaOf(n.lastReq[phone1]))
+			b, ok := n.srv.ownBranch(viaOf(n.lastReq[phone1]))
 			if !ok {
 				t.Fatalf("not our branch: %s", viaOf(n.lastReq[phone1]))
 			}
-			loops[loop] = true
+			loops[b.loop] = true
 		}
 		if len(loops) != 1 {
 			t.Errorf("it varies with the method: %v", loops)
@@ -181,11 +181,11 @@ func TestRFC5393_4_2_1_LoopPartVariesWithTheWay(t *testing.T) {
 		} {
 			n.recv(alice, strings.Replace(req, "branch=z9hG4bK", "branch=z9hG4bK"+strings.ReplaceAll(name, " ", ""), 1))
 			m.pump()
-			loop, _, _ := n.srv.ownBranch(viaOf(n.lastReq[phone1]))
-			if other, ok := seen[loop]; ok {
+			b, _ := n.srv.ownBranch(viaOf(n.lastReq[phone1]))
+			if other, ok := seen[b.loop]; ok {
 				t.Errorf("%s is the same as %s", name, other)
 			}
-			seen[loop] = name
+			seen[b.loop] = name
 		}
 	})
 }

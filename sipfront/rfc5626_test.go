@@ -77,6 +77,23 @@ func TestRFC3327_5_3_PathIsKeptAndReturned(t *testing.T) {
 	})
 }
 
+// RFC 3327 5.3: where that is the policy, a device that does not support a Path
+// learns that a proxy has put one in.
+func TestRFC3327_5_3_StrictPathIsRefused(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		for callID, c := range map[string]struct{ supported, status string }{"p1": {"timer", "420 Bad Extension"}, "p2": {"timer, path", "200 OK"}} {
+			n.recv(edgeProxy, strings.Replace(registration("alice", callID, 1, "Supported: "+c.supported, "Path: <sip:192.0.2.50;lr>"),
+				"Via: ", "Via: SIP/2.0/UDP 192.0.2.50:5060;branch=z9hG4bKedge"+callID+"\nVia: ", 1))
+			expectStatus(t, c.supported, m.status(n, edgeProxy), c.status)
+			if got := values(n.lastRes[edgeProxy], "Unsupported"); (c.status != "200 OK") != slices.Equal(got, []string{"path"}) {
+				t.Errorf("%s: Unsupported %q", c.supported, got)
+			}
+		}
+		n.recv(alice, registration("alice", "p3", 1))
+		expectStatus(t, "without a Path", m.status(n, alice), "200 OK")
+	}, func(c *Config) { c.StrictPath = true })
+}
+
 // RFC 3327 5.4: the Path of a binding is the Route of what is sent to it, in order.
 func TestRFC3327_5_4_PathBecomesRoute(t *testing.T) {
 	alone(t, func(t *testing.T, m *mesh, n *rig) {
@@ -148,13 +165,13 @@ func TestRFC5626_6_OneFlowForOneContact(t *testing.T) {
 func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
 	inMesh(t, func(t *testing.T, m *mesh, n1, n2 *rig) {
 		tok := token{kind: tokenHop, edge: "n2", sides: []side{{transport: "udp", remote: mustAddr(bob), bound: true}}}
-		sealed := []byte(tok.seal(testKeys().FlowToken, ""))
+		sealed := []byte(tok.seal(newMACKey(testKeys().FlowToken), ""))
 		forged := byte('A')
 		if sealed[len(sealed)-4] == forged {
 			forged = 'B'
 		}
 		r := &request{method: "MESSAGE", callID: "tt", cseq: 1, fromTag: "a1"}
-		good := markHeader + ": " + mark(testKeys().Mark, "n1", n2.zone.NowMS(), r)
+		good := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		sealed[len(sealed)-4] = forged
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(sealed)+"@192.0.2.2:5060;lr;ob>", good))
 		synctest.Wait()
@@ -169,7 +186,7 @@ func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
 		id := f.ID()
 		f.closed = true
 		tok.sides[0] = side{flow: id, transport: "tcp", remote: mustAddr(bob), bound: true}
-		n2.recv(addr1, strings.ReplaceAll(invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(tok.seal(testKeys().FlowToken, ""))+"@192.0.2.2:5060;lr;ob>", good), "branch=z9hG4bK", "branch=z9hG4bKgone"))
+		n2.recv(addr1, strings.ReplaceAll(invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(tok.seal(newMACKey(testKeys().FlowToken), ""))+"@192.0.2.2:5060;lr;ob>", good), "branch=z9hG4bK", "branch=z9hG4bKgone"))
 		synctest.Wait()
 		n2.take()
 		if got := n2.lastRes[addr1]; !strings.HasPrefix(got, "SIP/2.0 430 Flow Failed") {

@@ -28,6 +28,8 @@ type rig struct {
 	peers map[string]string
 	// last has what was sent to each address: the newest request and response.
 	lastReq, lastRes map[string]string
+	// passing: datagrams are shown to Plain first, as the transport does.
+	passing bool
 }
 
 func testKeys() Keys {
@@ -61,7 +63,7 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 	r.net = &memNet{flows: map[string]*memFlow{}, byID: map[string]*memFlow{}, local: r.cfg.Addresses[0].Addr}
 	r.zone = &memCluster{self: name, nodes: map[string]netip.AddrPort{name: r.cfg.Addresses[0].Addr}, start: time.Now()}
 	r.reg = &memRegistrar{zone: r.zone}
-	r.loc = &memLocator{answers: map[string][]locateAnswer{}}
+	r.loc = &memLocator{zone: r.zone, answers: map[string][]locateAnswer{}}
 	var n uint64
 	var mu sync.Mutex
 	parts := Parts{
@@ -78,14 +80,15 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 		t.Fatal(err)
 	}
 	lcfg := transaction.DefaultConfig()
-	lcfg.Seed = 1
-	r.layer = transaction.New(lcfg, r.srv)
-	r.srv.Use(r.layer)
+	lcfg.Seed, lcfg.Carry = 1, MarkHeader
+	layer := transaction.New(lcfg, r.srv) // a test may put another in its place
+	r.layer = layer
+	r.srv.Use(layer)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = r.layer.Run(ctx)
+		_ = layer.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -150,6 +153,9 @@ func (r *rig) recvOver(network, from, body string) {
 	f := r.net.flow(netip.MustParseAddrPort(addr))
 	if network == "tcp" {
 		f = r.net.stream(netip.MustParseAddrPort(addr))
+	} else if r.passing && r.srv.Plain(&transport.Message{Raw: raw, Flow: f, Reply: f, At: time.Now()}) {
+		clear(raw) // the socket's buffer is used again
+		return
 	}
 	r.layer.Receive(&transport.Message{Request: req, Response: res, Raw: raw, Flow: f, At: time.Now()})
 }

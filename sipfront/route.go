@@ -45,11 +45,16 @@ type plan struct {
 // plan does RFC 3261 16.4 and the first part of 16.5. A token of ours is
 // looked at before any domain test.
 func (s *Server) plan(r *request) (*plan, error) {
-	p := &plan{target: r.target, routes: r.routes}
-	p.marked = marked(s.parts.Keys.Mark, s.parts.Cluster.NowMS(), r)
-	if _, has := r.value(markHeader); has && !p.marked {
+	is := marked(s.markKey, s.parts.Cluster.NowMS(), r)
+	if _, has := r.value(markHeader); has && !is {
 		s.count.badMarks.Add(1)
 	}
+	return s.planMarked(r, is)
+}
+
+// planMarked is plan for a request whose mark has been looked at.
+func (s *Server) planMarked(r *request, is bool) (*plan, error) {
+	p := &plan{target: r.target, routes: r.routes, marked: is}
 	if err := s.unstrict(p, r); err != nil {
 		return nil, err
 	}
@@ -84,7 +89,7 @@ func (s *Server) plan(r *request) (*plan, error) {
 // planDialog recognises our Contact of a subscription: a request to it is for
 // the node that serves that, wherever it has come in.
 func (s *Server) planDialog(p *plan, r *request) (bool, error) {
-	t, err := FlowToken(p.target.user).open(s.parts.Keys.FlowToken, r.callID)
+	t, err := FlowToken(p.target.user).open(s.flowKey, r.callID)
 	if err != nil || t.kind != tokenSubscription {
 		return false, nil
 	}
@@ -132,7 +137,7 @@ func (s *Server) unstrict(p *plan, r *request) error {
 	if len(p.routes) == 0 {
 		return nil
 	}
-	t, err := FlowToken(p.target.user).open(s.parts.Keys.FlowToken, r.callID)
+	t, err := FlowToken(p.target.user).open(s.flowKey, r.callID)
 	if err != nil || t.kind != tokenDialog {
 		return nil
 	}
@@ -167,7 +172,7 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		if err != nil {
 			return err
 		}
-		t, err := FlowToken(u.user).open(s.parts.Keys.FlowToken, r.callID)
+		t, err := FlowToken(u.user).open(s.flowKey, r.callID)
 		switch {
 		case err == nil && t.kind == tokenSubscription:
 			return errToken
@@ -207,7 +212,7 @@ func (s *Server) dialogToken(route string, r *request) (*token, bool) {
 	if err != nil {
 		return nil, false
 	}
-	t, err := FlowToken(u.user).open(s.parts.Keys.FlowToken, r.callID)
+	t, err := FlowToken(u.user).open(s.flowKey, r.callID)
 	return t, err == nil && t.kind == tokenDialog
 }
 

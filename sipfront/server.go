@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/emiago/sipgo/sip"
-
 	"hereis/actors"
 	"hereis/messages"
 	"hereis/sipfront/event"
@@ -29,9 +27,12 @@ type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
 }
 
-// Locator answers WHEREIS. A user without a reachable device is an error of actors.
+// Locator answers WHEREIS: it calls done, once, perhaps before it returns. done
+// must not wait. A user without a reachable device is an error of actors; one
+// comes at deadlineMS, a node time, at the latest. callID, which may be empty, is
+// that of the request, for the logs of those who answer.
 type Locator interface {
-	Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error)
+	LocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error))
 }
 
 // Cluster is what the core must know of the other nodes.
@@ -71,7 +72,7 @@ type Resolver interface {
 
 // Layer is the transaction layer below.
 type Layer interface {
-	Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (*transaction.Client, error)
+	RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (*transaction.Client, error)
 }
 
 // Keys are derived from the cluster's secret: the same on every node.
@@ -131,9 +132,13 @@ type Server struct {
 	plain plainLayer
 	// plains has *plain that are free.
 	plains sync.Pool
-	date   dateText
-	rand   func() uint64
-	log    *slog.Logger
+	// flowKey and markKey are those of Parts.Keys.
+	flowKey, markKey *macKey
+	date             dateText
+	// local is that of the node's own SIP address.
+	local addrText
+	rand  func() uint64
+	log   *slog.Logger
 	// debug: the life of a request is logged.
 	debug bool
 	ports map[uint16]bool
@@ -152,6 +157,8 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
+	// pace bounds the REGISTERs among them.
+	pace *pace
 	// workers are the goroutines of questions. Those that have none wait at idle,
 	// which ask sends to, unbuffered and never closed, until Run closes stop.
 	workers sync.WaitGroup
@@ -183,15 +190,15 @@ type (
 		Terminate()
 	}
 	layer interface {
-		Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error)
+		RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (clientTx, error)
 	}
 )
 
 // layerOf gives a Layer the core's view of a client transaction.
 type layerOf struct{ Layer }
 
-func (l layerOf) Request(req *sip.Request, flow transport.Flow, f transaction.Responses) (clientTx, error) {
-	c, err := l.Layer.Request(req, flow, f)
+func (l layerOf) RequestRaw(req transaction.Outgoing, flow transport.Flow, f transaction.Responses) (clientTx, error) {
+	c, err := l.Layer.RequestRaw(req, flow, f)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +221,8 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		ports:   map[uint16]bool{},
 		lookups: make(chan struct{}, cfg.MaxLookups),
 		idle:    make(chan question), stop: make(chan struct{}),
+		flowKey: newMACKey(parts.Keys.FlowToken), markKey: newMACKey(parts.Keys.Mark),
+		pace: newPace(&cfg),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64

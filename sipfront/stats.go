@@ -12,6 +12,9 @@ type Stats struct {
 	Answers [7]uint64
 	// Acks passed on, and Strays: answers without a transaction that were.
 	Acks, Strays uint64
+	// Passed requests of other nodes to devices of this one, and answers to them,
+	// that needed no transaction here.
+	Passed uint64
 	// Failovers to the next server of a name after a 503 (RFC 3263 4.3).
 	Failovers uint64
 	// BranchesCut counts devices that were not called: more than MaxBranches.
@@ -21,6 +24,10 @@ type Stats struct {
 	BreadthExceeded, RedirectsCut uint64
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
+	// RegistersPaced were told by 503 when to come again; RegisterLimit is how many
+	// may ask the cluster at a time by now, RegistersAsking how many do.
+	RegistersPaced                 uint64
+	RegisterLimit, RegistersAsking int
 	// Overloaded questions: more than MaxLookups. IdleWorkers are goroutines that
 	// have answered questions and wait for more, 64 at most.
 	Overloaded  uint64
@@ -71,11 +78,11 @@ type Stats struct {
 }
 
 type counters struct {
-	requests, registers, branches, deadFlows, acks, strays atomic.Uint64
-	overloaded, relocated, badMarks, dropped, failovers    atomic.Uint64
-	branchesCut, bindingsRefused                           atomic.Uint64
-	breadthExceeded, redirectsCut                          atomic.Uint64
-	answers                                                [7]atomic.Uint64
+	requests, registers, branches, deadFlows, acks, strays, passed atomic.Uint64
+	overloaded, relocated, badMarks, dropped, failovers            atomic.Uint64
+	branchesCut, bindingsRefused, registersPaced                   atomic.Uint64
+	breadthExceeded, redirectsCut                                  atomic.Uint64
+	answers                                                        [7]atomic.Uint64
 
 	publishes, subscribes, publicationsRefused, subscriptionsRefused             atomic.Uint64
 	notifies, notifiesFailed, stateChanges, stateGaps, statePulls, composeErrors atomic.Uint64
@@ -97,8 +104,8 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Requests: c.requests.Load(), Registers: c.registers.Load(),
 		Branches: c.branches.Load(), DeadFlows: c.deadFlows.Load(),
-		Acks: c.acks.Load(), Strays: c.strays.Load(),
-		Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
+		Acks: c.acks.Load(), Strays: c.strays.Load(), Passed: c.passed.Load(),
+		RegistersPaced: c.registersPaced.Load(), Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
 		MessagesStored: c.messagesStored.Load(), MessagesDelivered: c.messagesDelivered.Load(),
 		MessagesFailed: c.messagesFailed.Load(), MessagesRefused: c.messagesRefused.Load(),
@@ -119,6 +126,7 @@ func (s *Server) Stats() Stats {
 	st.StateChanges, st.StateGaps, st.StatePulls = c.stateChanges.Load(), c.stateGaps.Load(), c.statePulls.Load()
 	st.ComposeErrors = c.composeErrors.Load()
 	st.DialogsTold, st.DialogsFailed, st.DialogsRefused = c.dialogsTold.Load(), c.dialogsFailed.Load(), c.dialogsRefused.Load()
+	st.RegisterLimit, st.RegistersAsking = s.pace.now()
 	st.Dialogs, st.IdleWorkers = s.dialogs.following(), int(min(s.idling.Load(), maxIdle))
 	st.Subscriptions, st.Watched, st.NotifiesWaiting = s.watch.counts()
 	for i := range c.answers {

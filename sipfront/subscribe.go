@@ -272,7 +272,7 @@ func (s *Server) accepted(tx serverTx, r *request, sub *subscription, expiresS u
 // asked for it knows which one serves the subscription.
 func (s *Server) dialogContact(r *request) string {
 	t := token{kind: tokenSubscription, edge: s.parts.Cluster.Self()}
-	user := string(t.seal(s.parts.Keys.FlowToken, r.callID))
+	user := string(t.seal(s.flowKey, r.callID))
 	scheme, f := "sip:", r.msg.Flow
 	if r.target.scheme == "sips" {
 		scheme = "sips:"

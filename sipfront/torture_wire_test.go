@@ -38,10 +38,10 @@ type tortured struct {
 // anybody is at one address, whoever they are.
 type anybody struct{ contact string }
 
-func (a anybody) Locate(context.Context, actors.AoR) (*messages.Located, error) {
-	return &messages.Located{Final: true, Targets: []*messages.Target{{
+func (a anybody) LocateThen(_ actors.AoR, _ string, _ int64, done func(*messages.Located, error)) {
+	done(&messages.Located{Final: true, Targets: []*messages.Target{{
 		Contact: a.contact, Q: 1000, Edge: "n1", EdgeLive: true, Transport: "udp", Local: "127.0.0.1:1", Remote: "127.0.0.1:1",
-	}}}, nil
+	}}}, nil)
 }
 
 func startTortured(t *testing.T) *tortured {

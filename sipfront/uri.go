@@ -122,8 +122,17 @@ func (u *uri) param(name string) (value string, ok bool) { return param(u.params
 
 // addr returns the host as an address, if it is one.
 func (u *uri) addr() (netip.Addr, bool) {
+	if isName(u.host) {
+		return netip.Addr{}, false
+	}
 	a, err := netip.ParseAddr(u.host)
 	return a.Unmap(), err == nil
+}
+
+// isName tells that a host is surely no address: an IPv4 one ends with a digit, an
+// IPv6 one has a colon. It spares the error.
+func isName(host string) bool {
+	return host == "" || (host[len(host)-1] < '0' || host[len(host)-1] > '9') && strings.IndexByte(host, ':') < 0
 }
 
 // transportOr returns the transport that the URI asks for, or def.

@@ -83,11 +83,13 @@ func (l *udpLine) write(b []byte, to netip.AddrPort) {
 func (l *udpLine) read(until time.Time) ([]byte, netip.AddrPort, error) {
 	// Go does not read at all once a deadline has passed, so one that has come too
 	// near would let the socket's buffer run over.
-	if soonest := time.Now().Add(minWait); until.Before(soonest) {
+	now := time.Now()
+	if soonest := now.Add(minWait); until.Before(soonest) {
 		until = soonest
 	}
-	// The deadline moves by system call, so only if it has come near or must be earlier.
-	if until.Before(l.deadline) || until.Sub(l.deadline) > tick/2 {
+	// The deadline moves by system call, so only if it is over or must be earlier,
+	// or is so much too early that it would wake for nothing too often.
+	if !l.deadline.After(now) || until.Before(l.deadline) || until.Sub(l.deadline) > tick/2 {
 		if err := l.conn.SetReadDeadline(until); err != nil {
 			return nil, netip.AddrPort{}, err
 		}

@@ -24,6 +24,11 @@ const (
 	HeapBytes  = "go_memstats_heap_inuse_bytes"
 	OpenFiles  = "process_open_fds"
 	GCPauses   = "go_gc_duration_seconds_max"
+	// GCStops are all stops of the garbage collector, GCShort those of 5 ms at most;
+	// GCStopping those that had stopped everything after 5 ms at most.
+	GCStops    = "hereis_gc_stop_seconds_count"
+	GCShort    = "hereis_gc_stop_seconds_bucket_0.005"
+	GCStopping = "hereis_gc_stopping_seconds_bucket_0.005"
 )
 
 // Sample is metrics by name, each summed over its labels and over all nodes.
@@ -62,7 +67,8 @@ func (s Sample) addPage(ctx context.Context, addr string) (err error) {
 }
 
 // parse adds a page in Prometheus' text format. A summary's highest quantile
-// is kept as NAME_max, as the largest of all nodes.
+// is kept as NAME_max, as the largest of all nodes, and a histogram's bucket
+// up to B as NAME_B.
 func (s Sample) parse(r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
@@ -81,6 +87,10 @@ func (s Sample) parse(r io.Reader) error {
 		name, labels, _ := strings.Cut(line[:i], "{")
 		if strings.Contains(labels, `quantile="1"`) {
 			s[name+"_max"] = max(s[name+"_max"], v)
+		}
+		if _, bound, ok := strings.Cut(labels, `le="`); ok {
+			bound, _, _ = strings.Cut(bound, `"`)
+			name += "_" + bound
 		}
 		s[name] += v
 	}

@@ -13,6 +13,8 @@ a_total{k="2"} 3
 go_gc_duration_seconds{quantile="0.5"} 0.001
 go_gc_duration_seconds{quantile="1"} 0.004
 hereis_stream_sent_bytes_total 1.5e+06
+hereis_gc_stop_seconds_bucket{le="0.005"} 7
+hereis_gc_stop_seconds_bucket{le="+Inf"} 9
 `
 
 func TestReadSumsNodesAndLabels(t *testing.T) {
@@ -25,7 +27,7 @@ func TestReadSumsNodesAndLabels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s["a_total"] != 10 || s[Bytes] != 3e6 || s[GCPauses] != 0.004 {
+	if s["a_total"] != 10 || s[Bytes] != 3e6 || s[GCPauses] != 0.004 || s[GCShort] != 14 {
 		t.Errorf("got %v", s)
 	}
 	if d := s.Since(Sample{"a_total": 4}); d["a_total"] != 6 {

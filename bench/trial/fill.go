@@ -62,8 +62,11 @@ type Level struct {
 	// RSS and Heap are of all nodes, in bytes.
 	RSS  uint64
 	Heap float64
-	// GCPause is the longest stop of any node so far, in seconds.
-	GCPause float64
+	// GCPause is the longest stop of any node of late, in seconds. GCStops are the
+	// stops of all nodes so far, of which GCLong took more than 5 ms, and GCWaited
+	// more than that until everything had stopped: that is a wait for a core.
+	GCPause                   float64
+	GCStops, GCLong, GCWaited float64
 	// Fill is REGISTERs per second while it was filled.
 	Fill float64
 	// Probe is the load at ProbeRate.
@@ -125,6 +128,8 @@ func (f *Filled) level(ctx context.Context, s *Stand, users uint64, progress fun
 		return nil, err
 	}
 	l.Heap, l.GCPause = counters[metrics.HeapBytes], counters[metrics.GCPauses]
+	l.GCStops = counters[metrics.GCStops]
+	l.GCLong, l.GCWaited = l.GCStops-counters[metrics.GCShort], l.GCStops-counters[metrics.GCStopping]
 	cfg := s.Config(load.Register, uint64(f.Filling.ProbeRate*f.Filling.ProbeTime.Seconds()))
 	cfg.Sockets, cfg.Rate, cfg.Devices = f.Filling.Shape.Sockets, f.Filling.ProbeRate, f.Filling.Shape.Devices
 	r, err := load.Run(ctx, cfg, progress)
@@ -241,7 +246,7 @@ func (f *Filled) Report(facts []report.Fact) *report.Document {
 		Facts: append(facts, report.Fact{Name: "Copies", Value: fmt.Sprintf("%.2f of each contact on average: edge, owner and backup, where they are different nodes", copies)}),
 	}
 	t := report.Table{
-		Columns: []string{"users", "resident MB", "heap MB", "B per contact", "B per contact and copy", "filled at per second", "p50 ms", "p99 ms", "failed", "longest GC stop ms", "idle % of a core", "idle B/s between nodes"},
+		Columns: []string{"users", "resident MB", "heap MB", "B per contact", "B per contact and copy", "filled at per second", "p50 ms", "p99 ms", "failed", "longest GC stop ms", "GC stops", "over 5 ms", "of these until stopped", "idle % of a core", "idle B/s between nodes"},
 		Note: fmt.Sprintf("Bytes per contact are the slope of resident memory, all nodes together, from the row above. Latency is of new users at %g/s, counted from when each was due. The GC is as the node sets it.",
 			f.Filling.ProbeRate),
 	}
@@ -255,7 +260,7 @@ func (f *Filled) Report(facts []report.Fact) *report.Document {
 			slope, each = report.Number(per), report.Number(per/copies)
 		}
 		p := report.LatencyOf(l.Probe.Latency["register"])
-		t.Add(fmt.Sprint(l.Users), float64(l.RSS)/1e6, l.Heap/1e6, slope, each, l.Fill, report.MS(p.P50), report.MS(p.P99), l.Probe.Failed, 1000*l.GCPause, 100*l.Idle, l.IdleBytes)
+		t.Add(fmt.Sprint(l.Users), float64(l.RSS)/1e6, l.Heap/1e6, slope, each, l.Fill, report.MS(p.P50), report.MS(p.P99), l.Probe.Failed, 1000*l.GCPause, l.GCStops, l.GCLong, l.GCWaited, 100*l.Idle, l.IdleBytes)
 		memory.X, memory.Y = append(memory.X, float64(l.Users)), append(memory.Y, float64(l.RSS)/1e6)
 		d.Bench = append(d.Bench, report.Bench{Name: fmt.Sprintf("Filled/nodes=%d/users=%d", spec.Nodes, l.Users), N: l.Probe.Units(), Values: []report.Value{
 			{Value: float64(p.P50 * 1000), Unit: "ns/op"}, {Value: float64(p.P99), Unit: "p99-us"}, {Value: float64(l.RSS), Unit: "RSS-B"}}})

@@ -55,6 +55,9 @@ type Config struct {
 	Level Level
 	// Queue bounds the Puts that wait to be written (default 16384).
 	Queue int
+	// Together runs what tells of a group's Puts, so that whatever these make can
+	// leave together: it calls what it is given, once. Nil: nothing is gained by it.
+	Together func(func())
 }
 
 // Store is a node's folder, open.
@@ -70,7 +73,7 @@ type Store struct {
 	// commit writes one group; a test has its own.
 	commit func([]put) error
 
-	// wake tells the writer that there are Puts; one slot.
+	// wake tells the writer that there are Puts enough; one slot.
 	wake    chan struct{}
 	closing chan struct{} // closed by Close
 	written sync.WaitGroup
@@ -79,8 +82,10 @@ type Store struct {
 	groups  atomic.Uint64
 	puts    atomic.Uint64
 
-	mu      sync.Mutex // guards what follows
-	queue   []put
+	mu    sync.Mutex // guards what follows
+	queue []put
+	// want is how many Puts the writer is woken for.
+	want    int
 	refused []func(error) // Puts that found the queue full, to be told so
 	closed  bool
 	ended   error
@@ -113,6 +118,9 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	if cfg.Queue <= 0 {
 		cfg.Queue = 16384
 	}
+	if cfg.Together == nil {
+		cfg.Together = func(f func()) { f() }
+	}
 	f, err := openFolder(cfg.Dir, cfg.Name)
 	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", cfg.Dir, err)
@@ -132,7 +140,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: log, folder: f, db: db,
-		wake: make(chan struct{}, 1), closing: make(chan struct{}),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), want: 1,
 		room: &room{dir: f.dir, lock: f.lock}, logs: &logs{dir: f.badger()},
 	}
 	s.keepRoom(errors.Join(s.room.look(), s.logs.allocate()))

@@ -474,3 +474,55 @@ func TestWhatCannotBeWrittenFailsAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupsAreOneWhereTwoWouldTakeTurns: those who wait for a group and come
+// again together are one group again, although one of them is always first.
+func TestGroupsAreOneWhereTwoWouldTakeTurns(t *testing.T) {
+	s := open(t, Config{Dir: t.TempDir()})
+	const company, rounds = 8, 50
+	var mu sync.Mutex
+	sizes := map[int]int{}
+	s.commit = func(g []put) error {
+		time.Sleep(2 * time.Millisecond) // a disk
+		mu.Lock()
+		defer mu.Unlock()
+		sizes[len(g)]++
+		return s.commitGroup(g)
+	}
+	var wg sync.WaitGroup
+	for i := range company {
+		wg.Go(func() {
+			for range rounds {
+				putAll(t, s, record(i))
+			}
+		})
+	}
+	wg.Wait()
+	st := s.Stats()
+	t.Logf("groups of each size: %v", sizes)
+	if st.Puts != company*rounds {
+		t.Errorf("%d Puts written, want %d", st.Puts, company*rounds)
+	}
+	if st.Groups > st.Puts/3 {
+		t.Errorf("%d groups for %d Puts of %d at a time", st.Groups, st.Puts, company)
+	}
+}
+
+// TestPace: company is waited for only by those who had some.
+func TestPace(t *testing.T) {
+	for _, c := range []struct {
+		n    int
+		took time.Duration
+		want int
+		wait time.Duration
+	}{
+		{0, 0, 1, 0},
+		{1, 4 * time.Millisecond, 1, 2 * time.Millisecond},
+		{7, time.Millisecond, 7, 500 * time.Microsecond},
+		{30, time.Second, 30, mostGather},
+	} {
+		if want, wait := pace(c.n, c.took); want != c.want || wait != c.wait {
+			t.Errorf("pace(%d, %v) = %d, %v, want %d, %v", c.n, c.took, want, wait, c.want, c.wait)
+		}
+	}
+}

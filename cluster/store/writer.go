@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -47,7 +48,14 @@ func (s *Store) queuePut(p put) {
 	default:
 		s.queue = append(s.queue, p)
 	}
+	enough := s.enough()
 	s.mu.Unlock()
+	if enough {
+		s.wakeWriter()
+	}
+}
+
+func (s *Store) wakeWriter() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -71,10 +79,13 @@ func (s *Store) Err() error {
 func (s *Store) writeLoop() {
 	probe := time.NewTicker(probeEvery)
 	defer probe.Stop()
+	gather := time.NewTimer(mostGather)
+	defer gather.Stop()
 	var spare []put
 	for closing := false; !closing; {
 		select {
 		case <-s.wake:
+		case <-gather.C:
 		case <-probe.C:
 			if s.Err() != nil {
 				s.note(s.write(probeKey(), &messages.NodeState{}))
@@ -88,26 +99,56 @@ func (s *Store) writeLoop() {
 		s.mu.Lock()
 		group, refused := s.queue, s.refused
 		s.queue, s.refused = spare[:0], nil
+		s.want = math.MaxInt // the writer looks by itself when it has written
+		select {
+		case <-s.wake: // what it told of is in the group
+		default:
+		}
 		s.mu.Unlock()
 		for _, done := range refused {
 			done(ErrBusy)
 		}
-		s.writeGroup(group)
+		n := len(group)
+		took := s.writeGroup(group)
 		clear(group)
 		spare = group
+		want, wait := pace(n, took)
+		if want > 1 {
+			gather.Reset(wait)
+		} else {
+			gather.Stop()
+		}
+		s.await(want)
 	}
 }
 
-func (s *Store) writeGroup(group []put) {
+// await has the writer woken when want Puts wait.
+func (s *Store) await(want int) {
+	s.mu.Lock()
+	s.want = want
+	enough := s.enough()
+	s.mu.Unlock()
+	if enough {
+		s.wakeWriter()
+	}
+}
+
+// enough tells whether the writer is to be woken. mu is held.
+func (s *Store) enough() bool { return len(s.queue) >= s.want || len(s.refused) > 0 }
+
+// writeGroup writes a group and tells of it; it returns how long the writing took.
+func (s *Store) writeGroup(group []put) (took time.Duration) {
 	if s.Keeps() {
 		group = encoded(group)
 	}
 	if len(group) == 0 {
-		return
+		return 0
 	}
 	var err error
 	if s.Keeps() {
+		began := time.Now()
 		err = s.commit(group)
+		took = time.Since(began)
 		s.note(err)
 		if err == nil {
 			s.keepRoom(s.logs.allocate())
@@ -115,9 +156,12 @@ func (s *Store) writeGroup(group []put) {
 	}
 	s.groups.Add(1)
 	s.puts.Add(uint64(len(group)))
-	for _, p := range group {
-		p.done(err)
-	}
+	s.cfg.Together(func() {
+		for _, p := range group {
+			p.done(err)
+		}
+	})
+	return took
 }
 
 // encoded are the Puts of a group that can be written, in their order. One that

@@ -260,7 +260,7 @@ func (n *node) members() ([]member, error) {
 type whereabouts struct {
 	Owner, Backup, Node string
 	Settled             bool
-	Leases              []struct{ State, Edge, Contact string }
+	Leases              []struct{ Kind, State, Edge, Contact string }
 }
 
 // live is the edges of the live leases.

@@ -38,6 +38,10 @@ func whole(t *testing.T) {
 	}
 }
 
+// sippBuffer is the size of SIPp's socket buffers: its own 64 KiB overflow when
+// the machine does not let it run for a tenth of a second.
+const sippBuffer = "2097152"
+
 // sipp is SIPp with the scenarios in testdata/sipp and a file of users.
 type sipp struct {
 	t           *testing.T
@@ -73,7 +77,7 @@ func (s *sipp) answer() {
 	s.t.Helper()
 	at := port(s.t)
 	s.contact = s.at(at)
-	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-nostdin")
+	cmd := exec.Command(s.path, "-sf", scenario(s.t, "uas"), "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2), "-buff_size", sippBuffer, "-nostdin")
 	start(s.t, "sipp-uas", cmd)
 }
 
@@ -87,7 +91,7 @@ func (s *sipp) device(name, transport string, at *node) *process {
 		s.contact += ";transport=tcp"
 	}
 	p := start(s.t, "sipp-"+name, exec.Command(s.path, "-t", transport, "-sf", scenario(s.t, name), "-i", s.ip, "-p", strconv.Itoa(base),
-		"-mp", strconv.Itoa(base+2), "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
+		"-mp", strconv.Itoa(base+2), "-buff_size", sippBuffer, "-m", strconv.Itoa(s.n), "-timeout", "50", "-timeout_error", "-nostdin"))
 	s.all("register", at.sip, 50)
 	return p
 }
@@ -117,7 +121,7 @@ func (s *sipp) begin(name, addr string, rate int) (p *process, errors func() str
 	dir, at := s.t.TempDir(), port(s.t)
 	cmd := exec.Command(s.path, "-t", s.transport, "-sf", scenario(s.t, name), "-inf", s.users, "-key", "domain", "localhost", "-key", "contact", s.contact,
 		"-key", "expires", "3600", "-i", s.ip, "-p", strconv.Itoa(at), "-mp", strconv.Itoa(at+2),
-		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
+		"-m", strconv.Itoa(s.n), "-r", strconv.Itoa(rate), "-l", "200", "-buff_size", sippBuffer, "-timeout", "50", "-timeout_error", "-nostdin", "-trace_err", "-error_file", filepath.Join(dir, "errors"), addr)
 	cmd.Args = append(cmd.Args, s.flags...)
 	cmd.Dir = dir
 	return start(s.t, "sipp-"+name, cmd), func() string {
@@ -190,7 +194,9 @@ type device struct {
 	name, instance string
 	cseq           int
 	// heard is told of each request, by the reading goroutine; nil: nobody is.
-	heard   func(m *sipmsg.Message)
+	heard func(m *sipmsg.Message)
+	// refuses tells whom of those who ask it does not know (481), likewise; nil: it knows all.
+	refuses func(m *sipmsg.Message) bool
 	answers chan *sipmsg.Message // from the reading goroutine; deep enough for one question at a time
 }
 
@@ -208,11 +214,17 @@ func newDeviceAt(t *testing.T, ip, user, name string) *device {
 // newDeviceHearing is a device that passes on what it is asked.
 func newDeviceHearing(t *testing.T, ip, user, name string, heard func(*sipmsg.Message)) *device {
 	t.Helper()
+	return newDeviceRefusing(t, ip, user, name, heard, nil)
+}
+
+// newDeviceRefusing is newDeviceHearing that does not know everybody.
+func newDeviceRefusing(t *testing.T, ip, user, name string, heard func(*sipmsg.Message), refuses func(*sipmsg.Message) bool) *device {
+	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(ip)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, heard: heard, answers: make(chan *sipmsg.Message, 64)}
+	d := &device{t: t, conn: conn, addr: conn.LocalAddr().String(), user: user, name: name, heard: heard, refuses: refuses, answers: make(chan *sipmsg.Message, 64)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -244,7 +256,11 @@ func (d *device) read() {
 				d.heard(m)
 			}
 			var w sipmsg.Builder
-			w.Response(m, 200, "OK", "dev", from)
+			if d.refuses != nil && d.refuses(m) {
+				w.Response(m, 481, "Call/Transaction Does Not Exist", "dev", from)
+			} else {
+				w.Response(m, 200, "OK", "dev", from)
+			}
 			w.Copy(m, "Record-Route")
 			w.Header("Contact", "<sip:", d.user, "@", d.addr, ">")
 			w.Header("X-Device", d.name)

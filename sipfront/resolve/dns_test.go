@@ -142,10 +142,10 @@ func TestClientSurvivesBadServers(t *testing.T) {
 		msg.Question[0].Name = "other.example."
 		return msg
 	})
-	c := NewClient([]string{silent, lies, good}, "", 100*time.Millisecond)
+	c := NewClient([]string{silent, lies, good}, "", 500*time.Millisecond)
 	begin := time.Now()
 	records, err := c.Ask(t.Context(), "a.example", dns.TypeA)
-	if err != nil || len(records.List) != 1 || time.Since(begin) > time.Second {
+	if err != nil || len(records.List) != 1 || time.Since(begin) > 10*time.Second {
 		t.Errorf("%v, %v after %v", records, err, time.Since(begin))
 	}
 	if _, err := NewClient([]string{good}, "", time.Second).Ask(t.Context(), "x.example", dns.TypeA); err == nil {

@@ -156,7 +156,7 @@ func (c *Client) run(in input) {
 		err = c.flow.Send(in.raw)
 	}
 	if in.eff&doSendAck != 0 {
-		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", in.msg.Response.To(), ""))
+		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", in.msg.Response.To(), c.l.cfg.Carry, ""))
 	}
 	if in.eff&doSendCancel != 0 {
 		c.sendCancel(in.raw)
@@ -204,7 +204,7 @@ func (c *Client) sendCancel(invite []byte) {
 	}
 	c.mu.Unlock()
 	x := newClient(c.l, strings.TrimSuffix(c.key, "INVITE")+"CANCEL", sip.CANCEL, c.flow, nil)
-	x.raw = appendFollower(make([]byte, 0, 512), invite, "CANCEL", nil, lines)
+	x.raw = appendFollower(make([]byte, 0, 512), invite, "CANCEL", nil, c.l.cfg.Carry, lines)
 	c.l.active.Add(1)
 	_ = x.begin() // the INVITE's own limit ends it
 }

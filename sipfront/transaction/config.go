@@ -27,6 +27,9 @@ type Config struct {
 	RetryAfter time.Duration
 	// Seed makes the To tags of the layer's own answers; random in production.
 	Seed uint64
+	// Carry names a header field that an INVITE's ACK and CANCEL take along beside
+	// those of RFC 3261 17.1.1.3 and 9.1; empty: none.
+	Carry string
 }
 
 // DefaultConfig has RFC 3261's timers.

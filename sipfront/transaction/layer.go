@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,8 @@ type shard struct {
 	servers map[string]*Server
 	clients map[string]*Client
 	answers answers
+	// passing are the requests that the user passes on without a transaction.
+	passing map[string]*Passing
 }
 
 // Layer matches messages to transactions and drives their timers.
@@ -73,6 +76,7 @@ func New(cfg Config, user User) *Layer {
 		s := &l.shards[i]
 		s.servers = make(map[string]*Server)
 		s.clients = make(map[string]*Client)
+		s.passing = make(map[string]*Passing)
 		s.answers = answers{byKey: make(map[string]*answer), limit: cfg.AnswerBytes / shardCount}
 	}
 	return l
@@ -167,7 +171,7 @@ func (l *Layer) request(msg *transport.Message) {
 		s.mu.Unlock()
 		l.count.repeats.Add(1)
 		if raw != nil {
-			_ = a.reply.Send(raw) // counted by the transport; the client repeats
+			_ = transport.SendSoon(a.reply, raw) // counted by the transport; the client repeats
 		}
 		return
 	}
@@ -311,13 +315,37 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 	if branch, ok := via.Params.Get("branch"); !ok || branch == "" {
 		return nil, ErrRequest
 	}
+	var buf [256]byte
+	return l.begin(appendClientKey(buf[:0], via, string(req.Method)), req.Method, appendRequest(make([]byte, 0, 1024), req), flow, f)
+}
+
+// Outgoing is a request in bytes, which are the layer's from when it is given it,
+// with what its answers are known by: Method, and the Branch and sent-by of its
+// top Via.
+type Outgoing struct {
+	Method, Branch string
+	SentBy         netip.AddrPort
+	Raw            []byte
+}
+
+// RequestRaw is Request for a request that is written already.
+func (l *Layer) RequestRaw(o Outgoing, flow transport.Flow, f Responses) (*Client, error) {
+	if o.Branch == "" || !o.SentBy.IsValid() || o.Method == string(sip.ACK) {
+		return nil, ErrRequest
+	}
+	var buf [256]byte
+	var host [64]byte
+	key := appendBranchKey(buf[:0], o.Branch, string(o.SentBy.Addr().AppendTo(host[:0])), int(o.SentBy.Port()), o.Method)
+	return l.begin(key, sip.RequestMethod(o.Method), o.Raw, flow, f)
+}
+
+func (l *Layer) begin(key []byte, method sip.RequestMethod, raw []byte, flow transport.Flow, f Responses) (*Client, error) {
 	if l.full() {
 		l.count.overloads.Add(1)
 		return nil, ErrOverloaded
 	}
-	var buf [256]byte
-	c := newClient(l, string(appendClientKey(buf[:0], via, string(req.Method))), req.Method, flow, f)
-	c.raw = appendRequest(make([]byte, 0, 1024), req)
+	c := newClient(l, string(key), method, flow, f)
+	c.raw = raw
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}

@@ -100,9 +100,9 @@ func AppendResponse(b []byte, req *sip.Request, status int, reason, tag, lines s
 
 // appendFollower appends the ACK (17.1.1.3) or the CANCEL (9.1) that belongs to
 // the INVITE whose bytes are raw: same Request-URI, only the top Via, Route,
-// From, Call-ID and CSeq number; to is the To of the response, or nil for the
-// INVITE's own.
-func appendFollower(b, raw []byte, method string, to *sip.ToHeader, lines string) []byte {
+// From, Call-ID and CSeq number, and the field carry; to is the To of the
+// response, or nil for the INVITE's own.
+func appendFollower(b, raw []byte, method string, to *sip.ToHeader, carry, lines string) []byte {
 	start, rest, _ := bytes.Cut(raw, crlf)
 	_, target, _ := bytes.Cut(start, []byte{' '})
 	b = append(append(append(b, method...), ' '), target...)
@@ -133,7 +133,9 @@ func appendFollower(b, raw []byte, method string, to *sip.ToHeader, lines string
 			continue
 		case "Route", "From", "Call-ID":
 		default:
-			continue
+			if carry == "" || string(name) != carry {
+				continue
+			}
 		}
 		b = append(append(b, one...), "\r\n"...)
 	}

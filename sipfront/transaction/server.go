@@ -216,7 +216,7 @@ func (s *Server) run(in input) error {
 		s.end(in)
 	}
 	if in.eff&(doSend|doResend|doTrying) != 0 {
-		return s.reply.Send(in.raw)
+		return transport.SendSoon(s.reply, in.raw)
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ type Stats struct {
 	AnswersEvicted uint64
 	// Servers and Clients begun.
 	Servers, Clients uint64
+	// Passed requests had no transaction here, as another node of ours has it.
+	Passed uint64
 	// Repeats are retransmitted requests that were absorbed or answered again.
 	Repeats uint64
 	// Strays are responses, Absorbed are ACKs without a transaction.
@@ -27,7 +29,7 @@ type Stats struct {
 }
 
 type counters struct {
-	servers, clients, repeats, strays, absorbed, timeouts, overloads, pendingRefused atomic.Uint64
+	servers, clients, repeats, strays, absorbed, timeouts, overloads, pendingRefused, passed atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -36,7 +38,7 @@ func (l *Layer) Stats() Stats {
 		Active: int(l.active.Load()), Pending: int(l.pending.Load()), PendingRefused: l.count.pendingRefused.Load(),
 		Servers: l.count.servers.Load(), Clients: l.count.clients.Load(),
 		Repeats: l.count.repeats.Load(), Strays: l.count.strays.Load(), Absorbed: l.count.absorbed.Load(),
-		Timeouts: l.count.timeouts.Load(), Overloads: l.count.overloads.Load(),
+		Timeouts: l.count.timeouts.Load(), Overloads: l.count.overloads.Load(), Passed: l.count.passed.Load(),
 	}
 	for i := range l.shards {
 		s := &l.shards[i]

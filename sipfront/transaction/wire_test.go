@@ -131,7 +131,7 @@ func wait(t *testing.T, c chan string) string {
 	select {
 	case s := <-c:
 		return s
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no response")
 		return ""
 	}

@@ -27,9 +27,9 @@ type Config struct {
 	TCP []netip.AddrPort
 	// Streams bound connections.
 	Streams Streams
-	// Plain is shown every datagram before it is parsed. True: it has taken the
-	// message, of which Raw is the socket's buffer and not its to keep. Nil if
-	// everything is to be parsed.
+	// Plain is shown every datagram before it is parsed. True: it has taken what
+	// is in the message, which is the socket's with its Raw, and not its to keep.
+	// Nil if everything is to be parsed.
 	Plain func(*Message) bool
 	// OnClose is told when a connection has ended, by its own goroutine; it must
 	// not wait. Nil if nobody asks.

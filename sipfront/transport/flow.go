@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+	"unsafe"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -34,8 +35,8 @@ var ErrFlowClosed = errors.New("flow is closed")
 type Message struct {
 	Request  *sip.Request
 	Response *sip.Response
-	// Raw is the message as received, owned by this value. The parsed message's
-	// body is a part of it.
+	// Raw is the message as received, owned by this value; it is not changed any
+	// more once a handler has it. The parsed message shares it.
 	Raw []byte
 	// Flow is where it came from.
 	Flow Flow
@@ -46,6 +47,12 @@ type Message struct {
 	// At is when it was read from the socket.
 	At time.Time
 }
+
+// Text is Raw as a string that shares its memory.
+func (m *Message) Text() string { return shared(m.Raw) }
+
+// shared is b, which is not changed any more, as a string.
+func shared(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Handler takes in what the sockets bring. It is called by the socket's own
 // goroutine and must not wait.

@@ -3,7 +3,9 @@ package transport
 import (
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"hereis/messages"
 )
@@ -16,9 +18,11 @@ import (
 // An evicted UDP flow is no loss: whoever stored its addresses restores it.
 //
 // Every phone is a flow, and nearly all are at rest: a UDP flow in here is its
-// addresses and its id in a slot of an array, and two numbers that lead to it.
-// The Flow is made for whoever asks.
+// addresses and its id in a slot of an array, and two numbers that lead to it,
+// with no pointer for the garbage collector to follow. The Flow is made for
+// whoever asks.
 type flowTable struct {
+	ways   wayTable
 	seed   maphash.Seed
 	max    int
 	shards [flowShards]flowShard
@@ -54,10 +58,49 @@ type flowShard struct {
 
 // pinnedFlow is a UDP flow that has an id, or a free slot.
 type pinnedFlow struct {
-	socket       *udpSocket
-	remote       netip.AddrPort
 	id           flowKey
+	ip           [16]byte
+	way          uint32
 	newer, older uint32
+	port         uint16
+}
+
+// way is what many flows have in common: their socket here, and of their remote
+// address the family and the zone.
+type way struct {
+	socket *udpSocket
+	v4     bool
+	zone   string
+}
+
+// wayTable numbers the ways, which are few: a socket's, for each link at most.
+type wayTable struct {
+	mu  sync.Mutex // guards the replacing of all
+	all atomic.Pointer[[]way]
+}
+
+func (t *wayTable) list() []way {
+	if all := t.all.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// number is the index of a way in the list.
+func (t *wayTable) number(w way) uint32 {
+	if i := slices.Index(t.list(), w); i >= 0 {
+		return uint32(i)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.list()
+	i := slices.Index(all, w)
+	if i < 0 {
+		i = len(all)
+		all = append(slices.Clone(all), w)
+		t.all.Store(&all)
+	}
+	return uint32(i)
 }
 
 // idShard has connections themselves, and of UDP flows where they are.
@@ -95,7 +138,7 @@ func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.Fl
 	s := &t.shards[n]
 	s.mu.Lock()
 	slot, known := s.byTo[hash]
-	if known && s.slots[slot].is(f) {
+	if known && t.same(&s.slots[slot], f) {
 		s.unlink(slot)
 		s.link(slot)
 		id := s.slots[slot].id.message()
@@ -107,10 +150,11 @@ func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.Fl
 	case known:
 		victim = s.remove(slot, hash)
 	case full:
-		victim = s.remove(s.oldest, maphash.Comparable(t.seed, s.slots[s.oldest].tuple()))
+		socket, remote := t.ends(&s.slots[s.oldest])
+		victim = s.remove(s.oldest, maphash.Comparable(t.seed, tuple{socket.l.addr, remote}))
 	}
 	id := makeID()
-	slot = s.add(hash, pinnedFlow{socket: f.socket, remote: f.remote, id: keyOf(id)})
+	slot = s.add(hash, t.pinned(f, keyOf(id)))
 	s.mu.Unlock()
 	t.putPlace(keyOf(id), place{uint8(n), slot})
 	if victim != (flowKey{}) {
@@ -120,8 +164,34 @@ func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.Fl
 	return id
 }
 
-func (p *pinnedFlow) is(f *udpFlow) bool { return p.socket.l == f.socket.l && p.remote == f.remote }
-func (p *pinnedFlow) tuple() tuple       { return tuple{p.socket.l.addr, p.remote} }
+// pinned is f in a slot.
+func (t *flowTable) pinned(f *udpFlow, id flowKey) pinnedFlow {
+	addr := f.remote.Addr()
+	p := pinnedFlow{id: id, port: f.remote.Port(), way: t.ways.number(way{f.socket, addr.Is4(), addr.Zone()})}
+	if addr.Is4() {
+		ip := addr.As4()
+		copy(p.ip[:], ip[:])
+	} else {
+		p.ip = addr.As16()
+	}
+	return p
+}
+
+// ends are the socket and the remote address of what is in a slot.
+func (t *flowTable) ends(p *pinnedFlow) (*udpSocket, netip.AddrPort) {
+	w := t.ways.list()[p.way]
+	addr := netip.AddrFrom16(p.ip).WithZone(w.zone)
+	if w.v4 {
+		addr = netip.AddrFrom4([4]byte(p.ip[:4]))
+	}
+	return w.socket, netip.AddrPortFrom(addr, p.port)
+}
+
+// same tells whether f is what is in a slot.
+func (t *flowTable) same(p *pinnedFlow, f *udpFlow) bool {
+	socket, remote := t.ends(p)
+	return socket.l == f.socket.l && remote == f.remote
+}
 
 func (k flowKey) message() *messages.FlowID {
 	return &messages.FlowID{Incarnation: k.incarnation, Counter: k.counter}
@@ -220,7 +290,8 @@ func (t *flowTable) byID(id *messages.FlowID) (Flow, bool) {
 	if p.id != k { // it has just been evicted, and its slot may be another's
 		return nil, false
 	}
-	f := &udpFlow{socket: p.socket, remote: p.remote}
+	socket, remote := t.ends(&p)
+	f := &udpFlow{socket: socket, remote: remote}
 	f.id.Store(k.message())
 	return f, true
 }

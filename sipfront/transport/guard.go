@@ -48,6 +48,8 @@ type head struct {
 	start string
 	lines []line
 	body  []byte
+	// shares: what is read is not changed any more, and the lines may be parts of it.
+	shares bool
 }
 
 // request reports the method, if the start line is a Request-Line at all.
@@ -86,12 +88,17 @@ func (p *Parser) guard(raw []byte, h *head) *Malformed {
 	} else {
 		h.body = raw[end+4:]
 	}
-	text := string(raw[:end])
+	text := shared(raw[:end])
+	if !h.shares {
+		text = strings.Clone(text)
+	}
 	h.start, text, _ = strings.Cut(text, "\r\n")
 	if h.start == "" || strings.ContainsAny(h.start, "\r\n") {
 		return bad("start line")
 	}
-	h.lines = make([]line, 0, 24)
+	if h.lines == nil {
+		h.lines = make([]line, 0, 24)
+	}
 	for text != "" {
 		var one string
 		one, text = nextLine(text)

@@ -11,7 +11,7 @@ import (
 )
 
 // receive takes a datagram to the handler, or refuses it. m has Flow, Reply, At
-// and Raw, which is the socket's buffer still.
+// and Raw; both are the socket's still.
 func (t *Transport) receive(m *Message) {
 	// 7.5: CRLF before the start line is no part of the message.
 	m.Raw = bytes.TrimLeft(m.Raw, "\r\n")
@@ -22,19 +22,25 @@ func (t *Transport) receive(m *Message) {
 	if fits && t.cfg.Plain != nil && t.cfg.Plain(m) {
 		return
 	}
-	m.Raw = append(make([]byte, 0, len(m.Raw)), m.Raw...)
-	var h head
-	if !fits {
-		// The head is likely whole: read what there is, for the answer.
-		_ = t.parser.guard(m.Raw, &h)
-		t.refuse(m, &h, &Malformed{Status: 513, Reason: "datagram too long"})
-		return
+	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
+	h, ok := t.heads.Get().(*head)
+	if !ok {
+		h = &head{}
 	}
-	if err := t.parser.guard(m.Raw, &h); err != nil {
-		t.refuse(m, &h, err)
-		return
+	h.shares = true
+	switch err := t.parser.guard(m.Raw, h); {
+	case !fits:
+		// The head is likely whole: what there is of it is for the answer.
+		t.refuse(m, h, &Malformed{Status: 513, Reason: "datagram too long"})
+	case err != nil:
+		t.refuse(m, h, err)
+	default:
+		t.build(m, h)
 	}
-	t.build(m, &h)
+	// A message has the strings of its lines, and not the lines.
+	clear(h.lines)
+	*h = head{lines: h.lines[:0]}
+	t.heads.Put(h)
 }
 
 // build goes on with lines that passed the guard.

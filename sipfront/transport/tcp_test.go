@@ -62,7 +62,7 @@ func nextClosed(t *testing.T, closed chan Flow) Flow {
 	select {
 	case f := <-closed:
 		return f
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no connection ended")
 		return nil
 	}

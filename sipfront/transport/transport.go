@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,8 +26,10 @@ type Transport struct {
 	makeID  func(stream bool) *messages.FlowID
 	log     *slog.Logger
 	parser  *Parser
-	flows   *flowTable
-	count   counters
+	// heads has *head that are free.
+	heads sync.Pool
+	flows *flowTable
+	count counters
 	// udp is written by Listen alone, before Run and before any flow exists.
 	udp   []*udpListener
 	tcp   []*tcpListener

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,8 +29,10 @@ type udpSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn // conn's
 	out  udpOutbox
-	// outgoing is the room for what out sends; it is made when it is needed.
-	outgoing *batch
+	// taken is the datagram that the socket's goroutine is handling.
+	taken Message
+	// outgoing has the rooms (*batch) for what out sends.
+	outgoing sync.Pool
 }
 
 func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
@@ -172,10 +175,11 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time) {
 		}
 	}
 	t.count.messagesIn.Add(1)
-	// Two allocations: an answer that is kept for repeats holds its flow for 32 s,
+	// The flow is by itself: an answer that is kept for repeats holds it for 32 s,
 	// and must not hold the whole request with it.
 	flow := &udpFlow{socket: s, remote: from}
-	t.receive(&Message{Flow: flow, Reply: flow, At: at, Raw: b})
+	s.taken = Message{Flow: flow, Reply: flow, At: at, Raw: b}
+	t.receive(&s.taken)
 }
 
 // keepAlive answers RFC 5626 4.4 pings: CRLF CRLF, as some send over UDP too,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -66,7 +67,7 @@ func (n *node) next(t *testing.T) *Message {
 	select {
 	case m := <-n.in:
 		return m
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("no message")
 		return nil
 	}
@@ -91,7 +92,7 @@ func send(t *testing.T, c *net.UDPConn, to netip.AddrPort, text string) {
 
 func receive(t *testing.T, c *net.UDPConn) string {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 4096)
@@ -122,6 +123,35 @@ func TestUDPMessageAndReply(t *testing.T) {
 	st := n.Stats()
 	if st.MessagesIn != 1 || st.MessagesOut != 1 || st.BytesOut != 6 || st.Flows != 0 {
 		t.Errorf("got %+v", st)
+	}
+}
+
+// One port has a socket for each processor, and whichever of them the kernel
+// gives a sender to, its answer comes from the port that it asked.
+func TestUDPSocketForEachProcessor(t *testing.T) {
+	before := runtime.GOMAXPROCS(4)
+	defer runtime.GOMAXPROCS(before)
+	n := startNode(t, func(c *Config) { c.Sockets = 0 })
+	if got := len(n.udp[0].sockets); got != 4 {
+		t.Errorf("%d sockets on four processors", got)
+	}
+	for _, s := range n.udp[0].sockets {
+		if got := s.conn.LocalAddr().String(); got != n.addr().String() {
+			t.Errorf("a socket is at %s, the others at %s", got, n.addr())
+		}
+	}
+	for range 40 {
+		c := dial(t)
+		send(t, c, n.addr(), request("Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1"))
+		if err := n.next(t).Reply.Send([]byte("answer")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		buf := make([]byte, 64)
+		got, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil || string(buf[:got]) != "answer" || from != n.addr() {
+			t.Fatalf("%q from %v, %v", buf[:got], from, err)
+		}
 	}
 }
 

@@ -16,61 +16,104 @@ type datagram struct {
 }
 
 // udpOutbox keeps the answers that are made while a batch is handled, which
-// leave together at its end. Nothing waits in it at any other time.
+// leave together at its end, or when there are batchSize of them. Nothing waits
+// in it at any other time. Several may handle batches at once.
 type udpOutbox struct {
-	mu   sync.Mutex
-	open bool
-	// queue is batchSize at most; spare is the one before it, used again.
-	queue, spare []datagram
+	mu sync.Mutex
+	// open counts those who handle a batch.
+	open  int
+	queue []datagram
+	// spare are queues that have been sent, to be used again.
+	spare [][]datagram
 }
 
-// begin has later answers wait for flush.
+// begin has later answers wait for end.
 func (o *udpOutbox) begin() {
 	o.mu.Lock()
-	o.open = true
+	o.open++
 	o.mu.Unlock()
 }
 
-// add takes an answer in; false if it is to be sent at once.
-func (o *udpOutbox) add(b []byte, to netip.AddrPort) bool {
+// add takes an answer in; false if it is to be sent at once. full are those that
+// have waited, if they are to be sent now; they are given back with done, as are
+// end's.
+func (o *udpOutbox) add(b []byte, to netip.AddrPort) (full []datagram, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.open || len(o.queue) == batchSize {
-		return false
+	if o.open == 0 {
+		return nil, false
 	}
 	o.queue = append(o.queue, datagram{b, to})
-	return true
+	if len(o.queue) == batchSize {
+		full = o.take()
+	}
+	return full, true
 }
 
-// end takes out what has waited; it is given back with done.
+// end takes out what has waited.
 func (o *udpOutbox) end() []datagram {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.open--
+	return o.take()
+}
+
+// take empties the queue. o is locked.
+func (o *udpOutbox) take() []datagram {
 	out := o.queue
-	o.open, o.queue, o.spare = false, o.spare, nil
+	o.queue = nil
+	if n := len(o.spare); n > 0 {
+		o.queue, o.spare = o.spare[n-1], o.spare[:n-1]
+	}
 	return out
 }
 
 func (o *udpOutbox) done(out []datagram) {
+	if cap(out) == 0 {
+		return
+	}
 	clear(out)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.spare = out[:0]
+	o.spare = append(o.spare, out[:0])
 }
 
 // SendSoon is f.Send for an answer that may leave with others: those made while
-// the socket's goroutine handles what it has read at once. b is not to be changed
-// any more. An error of the socket is then counted and told to nobody.
+// the socket's goroutine handles what it has read at once, or within Together. b
+// is not to be changed any more. An error of the socket is then counted and told
+// to nobody.
 func SendSoon(f Flow, b []byte) error {
-	if u, ok := f.(*udpFlow); ok && u.socket.out.add(b, u.remote) {
-		return nil
+	u, ok := f.(*udpFlow)
+	if !ok {
+		return f.Send(b)
 	}
-	return f.Send(b)
+	full, ok := u.socket.out.add(b, u.remote)
+	if !ok {
+		return f.Send(b)
+	}
+	if full != nil {
+		u.socket.send(full)
+	}
+	return nil
 }
 
-// flush sends the answers to a batch that has been handled.
-func (s *udpSocket) flush() {
-	out := s.out.end()
+// Together calls f, which makes many answers: those that are sent with SendSoon
+// meanwhile leave together.
+func (t *Transport) Together(f func()) {
+	for _, l := range t.udp {
+		for _, s := range l.sockets {
+			s.out.begin()
+			defer s.flush()
+		}
+	}
+	f()
+}
+
+// flush ends a batch, and sends the answers that have waited.
+func (s *udpSocket) flush() { s.send(s.out.end()) }
+
+// send sends what was taken out of the outbox, and gives it back.
+func (s *udpSocket) send(out []datagram) {
 	switch len(out) {
 	case 0:
 	case 1:

@@ -129,12 +129,13 @@ func hostOrder(port uint16) uint16 {
 }
 
 // writeAll sends datagrams, batchSize at most, by one system call where none fails.
-// It belongs to the socket's goroutine.
 func (s *udpSocket) writeAll(out []datagram) {
-	if s.outgoing == nil {
-		s.outgoing = newBatch(0)
+	b, ok := s.outgoing.Get().(*batch)
+	if !ok {
+		b = newBatch(0)
 	}
-	b, v4, n := s.outgoing, s.l.addr.Addr().Is4(), 0
+	defer s.outgoing.Put(b)
+	v4, n := s.l.addr.Addr().Is4(), 0
 	for i := range out {
 		if to := out[i].to.Addr(); to.Zone() != "" || v4 && !to.Unmap().Is4() {
 			_ = s.write(out[i].b, out[i].to) // counted there

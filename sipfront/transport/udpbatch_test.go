@@ -128,7 +128,7 @@ func TestUDPBatch_OneThatIsRefusedHoldsNoneUp(t *testing.T) {
 }
 
 // TestUDPBatch_NothingWaitsOutsideOfOne: an answer goes at once when no batch is
-// being handled, or when too many wait already.
+// being handled, all that wait when a batch ends, and before when they are many.
 func TestUDPBatch_NothingWaitsOutsideOfOne(t *testing.T) {
 	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
 	f := &udpFlow{socket: s, remote: dial(t).LocalAddr().(*net.UDPAddr).AddrPort()}
@@ -146,13 +146,21 @@ func TestUDPBatch_NothingWaitsOutsideOfOne(t *testing.T) {
 	}
 	s.out.begin()
 	send(batchSize + 2)
-	if got := sent(); got != 3 {
-		t.Errorf("%d sent with a full outbox, want 3", got)
+	if got := sent(); got != 1+batchSize {
+		t.Errorf("%d sent by a full outbox, want %d", got, 1+batchSize)
+	}
+	s.l.t.Together(func() { send(1) })
+	if got := sent(); got != batchSize+4 {
+		t.Errorf("%d sent at the end of another's batch, want %d", got, batchSize+4)
+	}
+	send(1)
+	if got := sent(); got != batchSize+4 {
+		t.Errorf("%d sent while a batch is handled, want %d", got, batchSize+4)
 	}
 	s.flush()
 	send(1)
-	if got := sent(); got != batchSize+4 {
-		t.Errorf("%d sent in the end, want %d", got, batchSize+4)
+	if got := sent(); got != batchSize+6 {
+		t.Errorf("%d sent in the end, want %d", got, batchSize+6)
 	}
 }
 
@@ -179,8 +187,10 @@ func TestUDPBatch_AnswersFromAnywhere(t *testing.T) {
 			over = true
 		default:
 		}
-		s.out.begin()
-		s.flush()
+		s.l.t.Together(func() {
+			s.out.begin()
+			s.flush()
+		})
 	}
 	if st := s.l.t.Stats(); st.MessagesOut+st.SendErrors != senders*each {
 		t.Errorf("%d of %d sent", st.MessagesOut+st.SendErrors, senders*each)

@@ -1,0 +1,149 @@
+package sipfront
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// paceWindow is how long REGISTERs are counted before the limit is looked at.
+	paceWindow = 100 * time.Millisecond
+	// paceSample is the least number of them that says anything.
+	paceSample = 16
+	// paceLeast and paceStart are the limit's least and first values: with the
+	// least, a cluster that needs a second for each REGISTER takes as many a second.
+	paceLeast, paceStart = 256, 1024
+	// paceSoonest and paceLongest bound what Retry-After says.
+	paceSoonest, paceLongest = time.Second, 5 * time.Minute
+	// paceParts of a second have their own appointments; each is shorter than
+	// REGISTERs may queue.
+	paceParts = 8
+	// paceOverbook is how many are asked to come for each that there is room for:
+	// some do not come again, and whole seconds bring them in bursts.
+	paceOverbook = 1.25
+)
+
+// pace decides how many REGISTERs ask the cluster at a time, and when those that
+// are too many are to come again (RFC 3261 21.5.4).
+//
+// A cluster with more to do than it can is no use if each request waits until
+// its deadline: then all are worked at and none is answered in time. So the
+// limit falls while it is reached and nearly all take longer than they should,
+// and grows while it is reached and they do not. "Nearly all", because a dead
+// node makes some of them slow and that is no reason to refuse others.
+//
+// Those that are refused are given appointments, one after the other at the rate
+// at which REGISTERs are done by now: they use what the cluster can do, and do
+// not come again all at once.
+type pace struct {
+	// slowAfter is how long a REGISTER may take; most is the highest limit.
+	slowAfter time.Duration
+	most      float64
+
+	mu      sync.Mutex
+	limit   float64
+	running int
+	// began is when the window began; done and slow are REGISTERs that ended in
+	// it, full tells that the limit was reached.
+	began      time.Time
+	done, slow int
+	full       bool
+	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
+	// in full windows alone. One appointment too many costs a 503 and one too few
+	// leaves the cluster idle, so it is rather too high.
+	rate float64
+	// booked are the last appointments given in each part of a second: who is
+	// told whole seconds comes in the same part of one, and those of a part must
+	// not be more than it has room for.
+	booked [paceParts]time.Time
+}
+
+func newPace(cfg *Config) *pace {
+	// A quarter of all questions is left for calls.
+	most := float64(max(cfg.MaxLookups-cfg.MaxLookups/4, 1))
+	slowAfter := cfg.LookupTimeout / 8
+	limit := min(paceStart, most)
+	return &pace{slowAfter: slowAfter, most: most, limit: limit, rate: limit / slowAfter.Seconds()}
+}
+
+// enter lets one REGISTER go on, until leave, or says how long it is to wait
+// before it comes again.
+func (p *pace) enter(now time.Time) (wait time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.look(now)
+	if float64(p.running) >= p.limit {
+		p.full = true
+		return p.book(now), false
+	}
+	p.running++
+	return 0, true
+}
+
+// leave ends what enter let in.
+func (p *pace) leave(began, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
+	p.done++
+	if now.Sub(began) > p.slowAfter {
+		p.slow++
+	}
+	p.look(now)
+}
+
+// look closes the window if it is old enough and says something. mu is held.
+func (p *pace) look(now time.Time) {
+	took := now.Sub(p.began)
+	if took < paceWindow || p.done < paceSample && took < 10*paceWindow {
+		return
+	}
+	if rate := float64(p.done) / took.Seconds(); rate > p.rate {
+		p.rate += (rate - p.rate) / 4
+	} else if p.full {
+		p.rate -= (p.rate - rate) / 64
+	}
+	switch {
+	case !p.full:
+		// There was room: the appointments are later than they need be.
+		for i := range p.booked {
+			if left := p.booked[i].Sub(now); left > 0 {
+				p.booked[i] = now.Add(left - left/50)
+			}
+		}
+		p.limit = max(p.limit, min(p.limit*1.1, paceStart, p.most))
+	case p.slow*5 > p.done*4:
+		p.limit = max(p.limit*3/4, min(paceLeast, p.most))
+	default:
+		p.limit = min(p.limit*1.1, p.most)
+	}
+	p.began, p.done, p.slow, p.full = now, 0, 0, false
+}
+
+// turnAway takes back what enter allowed, as there is no room elsewhere.
+func (p *pace) turnAway(now time.Time) (wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
+	return p.book(now)
+}
+
+// book is how long it is until the next appointment. mu is held.
+func (p *pace) book(now time.Time) time.Duration {
+	booked := &p.booked[now.Nanosecond()/int(time.Second/paceParts)]
+	if soonest := now.Add(paceSoonest); booked.Before(soonest) {
+		*booked = soonest
+	}
+	*booked = booked.Add(time.Duration(float64(time.Second) * paceParts / max(p.rate*paceOverbook, 1)))
+	if longest := now.Add(paceLongest); booked.After(longest) {
+		*booked = longest
+	}
+	return booked.Sub(now)
+}
+
+// now is the limit, and how many there are.
+func (p *pace) now() (limit, running int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.limit), p.running
+}
