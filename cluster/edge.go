@@ -188,6 +188,11 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 	}
 }
 
+// loadRoom is up to how many records of a shard are worked with while they are
+// loaded: packed soon, they are still in the processor's caches, which costs two
+// thirds of what it does a thousand records later.
+const loadRoom = 16
+
 // Load takes this edge's leases from its store: its clock goes above every
 // stamp, no expiry is believed beyond the longest lifetime, streams of former
 // processes have ended and the rest is vouched for again (rules 9, 12).
@@ -214,7 +219,7 @@ func (c *Core) Load(now int64) error {
 				c.store(e, rec)
 			}
 		}
-		if len(s.busy) >= busyRoom {
+		if len(s.busy) >= loadRoom {
 			s.pack()
 		}
 		return nil

@@ -66,3 +66,14 @@ func (c *Core) Hear(typeName string, h Hearer) {
 
 // Round changes with every change of the view.
 func (c *Core) Round() uint64 { return c.view.Load().round }
+
+// Awake counts the entries that are not at rest.
+func (c *Core) Awake() (n int) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.waiting(func(*entry) { n++ })
+		s.mu.Unlock()
+	}
+	return n
+}

@@ -60,3 +60,31 @@ func TestRule10_SumsAreKeptAtEachChange(t *testing.T) {
 	w.run(90_000)
 	check("after all have expired")
 }
+
+// A new round in which everybody is who they were wakes nobody: the walks after
+// it look at records where they rest.
+func TestRule14_ANewRoundLeavesUsersAtRest(t *testing.T) {
+	w := newWorld(t, 37, 4)
+	w.settle()
+	const users = 400
+	for i := range users {
+		w.mustRegister(&device{aor: fmt.Sprintf("sip:u%d@example.com", i), id: "d"}, w.nodes[i%4], 3600)
+	}
+	w.run(8000)
+	n := w.nodes[0]
+	if awake := n.core.Awake(); awake != 0 {
+		t.Fatalf("%d of %d are not at rest", awake, n.core.Tables(w.now).AoRs)
+	}
+	before, most := n.core.Stats().Rounds.Load(), 0
+	w.sleep(n, 3000)
+	for range 200 {
+		w.run(50)
+		most = max(most, n.core.Awake())
+	}
+	if n.core.Stats().Rounds.Load() == before {
+		t.Fatal("there was no new round")
+	}
+	if most > 0 {
+		t.Errorf("%d of %d were awake at one time", most, n.core.Tables(w.now).AoRs)
+	}
+}

@@ -10,9 +10,10 @@ const (
 	paceWindow = 100 * time.Millisecond
 	// paceSample is the least number of them that says anything.
 	paceSample = 16
-	// paceLeast and paceStart are the limit's least and first values: with the
-	// least, a cluster that needs a second for each REGISTER takes as many a second.
-	paceLeast, paceStart = 256, 1024
+	// paceLeast and paceStart are the limit's least and first values. With too few
+	// under way a cluster whose processes wait for a core does less than it could:
+	// what they do in one turn is done together.
+	paceLeast, paceStart = 512, 1024
 	// paceSoonest and paceLongest bound what Retry-After says.
 	paceSoonest, paceLongest = time.Second, 5 * time.Minute
 	// paceParts of a second have their own appointments; each is shorter than
