@@ -123,15 +123,18 @@ func (p *Presentity) Answered(m *messages.Subscribe, interest []byte, owner stri
 	return show, p.Unanswered()
 }
 
-// takeBack forgets what counts here and the owner, who knows all, does not know:
-// it was told of, and lost before it was acknowledged. A copy of what is younger
-// than believeMS may be late: it is asked for again after the ms that it returns.
+// takeBack forgets what the owner, who knows all, does not know: it was told of,
+// and lost before it was acknowledged. That may be something that counts, or the
+// end of something that counts at the owner. A copy of what is younger than
+// believeMS may be late: it is asked for again after the ms that it returns.
 func (p *Presentity) takeBack(res *messages.Subscribed) (againMS int64) {
+	now := res.GetNowMs()
 	for i := 0; i < len(p.Rec.Leases); i++ {
 		l := p.Rec.Leases[i]
 		is := res.GetState().Lease(l.Key)
-		switch left := l.Stamp.GetMs() + believeMS - res.GetNowMs(); {
-		case !p.Rec.Alive(l, res.GetNowMs()) || is != nil && is.Compare(l) >= 0:
+		counts := p.Rec.Alive(l, now) || is != nil && res.GetState().Alive(is, now)
+		switch left := l.Stamp.GetMs() + believeMS - now; {
+		case !counts || is != nil && is.Compare(l) >= 0:
 		case left > 0:
 			againMS = max(againMS, left)
 			p.tries = 1

@@ -55,3 +55,21 @@ func TestRule23_WhatWasToldAndLostIsTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// The same of the end of something: a removal that nobody has acknowledged is no
+// reason to leave out what the owner holds.
+func TestRule23_AnEndThatWasToldAndLostIsTakenBack(t *testing.T) {
+	p := NewPresentity("sip:alice@x", false)
+	held := atEdge("sip:alice@x", "e1", presentityNow-60_000, false)
+	answer(p, settledWith(held, presentityNow))
+	p.Told(&messages.StateChanged{Aor: "sip:alice@x", Delta: atEdge("sip:alice@x", "e1", presentityNow, true), NowMs: presentityNow})
+	for _, c := range []struct {
+		after       int64
+		dead, again bool
+	}{{1000, true, true}, {believeMS, false, false}} {
+		_, again := answer(p, settledWith(held, presentityNow+c.after))
+		if dead := !p.Rec.Alive(p.Rec.Leases[0], presentityNow+c.after); dead != c.dead || (again > 0) != c.again {
+			t.Errorf("after %d ms: ended %v, again in %d ms; want %v, again %v", c.after, dead, again, c.dead, c.again)
+		}
+	}
+}
