@@ -67,10 +67,8 @@ type Core struct {
 	// to them; relays counts what went by a third node, to take turns; ticked is
 	// the node time of the last Tick.
 	streams sync.Map // string: bool
-	// lives has the incarnation in which each node was met last.
-	lives  sync.Map // string: uint64
-	relays atomic.Uint64
-	ticked atomic.Int64
+	relays  atomic.Uint64
+	ticked  atomic.Int64
 
 	broadcasts atomic.Int64
 	handlers   map[string]Handler

@@ -97,6 +97,10 @@ func (w *world) gossip(n, m *simNode) {
 	}
 	n.knows[m.name] = is
 	n.core.Members(w.now+n.skew, w.known(n))
+	if is.FailedMS == 0 && is.Incarnation != have.Incarnation && !n.noStream[m.name] && w.streamUp != nil {
+		// Another life of it, with another stream.
+		w.streamUp(n, m.name)
+	}
 }
 
 // drain makes a node hand over.

@@ -260,9 +260,9 @@ func (h *presence) checkWatchers() {
 	for _, n := range h.nodes {
 		d := h.desks[n.name]
 		for _, aor := range slices.Sorted(maps.Keys(d.users)) {
-			u := d.users[aor]
 			owner, _ := h.holders(h.nodes[0], aor)
-			if u.untilMS == 0 || h.expiring(owner, aor) {
+			u := d.users[aor] // the question took time
+			if u == nil || u.untilMS == 0 || h.expiring(owner, aor) {
 				continue
 			}
 			rec := owner.core.Record(aor)
