@@ -239,14 +239,14 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 				return "", nil, "", errMessage
 			}
 			h := &headers[len(headers)-1]
-			h.value = strings.TrimSpace(h.value + " " + strings.TrimSpace(line))
+			h.value = trim(h.value + " " + trim(line))
 			continue
 		}
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
 			return "", nil, "", errMessage
 		}
-		headers = append(headers, header{canonicalName(strings.TrimRight(name, " \t")), strings.TrimSpace(value)})
+		headers = append(headers, header{canonicalName(strings.TrimRight(name, " \t")), trim(value)})
 	}
 	for _, h := range headers {
 		if h.name == "Content-Length" {
@@ -278,3 +278,7 @@ func cutLine(s string) (line, rest string, ok bool) {
 	line, rest, ok = strings.Cut(s, "\n")
 	return strings.TrimSuffix(line, "\r"), rest, ok
 }
+
+// trim takes off the white space of RFC 3261 25.1 at both ends, and no other:
+// what else looks like it belongs to the value.
+func trim(s string) string { return strings.Trim(s, " \t") }

@@ -211,9 +211,9 @@ func passedFields(text string) (callID, method string) {
 		name, value, _ := strings.Cut(line, ":")
 		switch canonicalName(strings.TrimRight(name, " \t")) {
 		case "Call-ID":
-			callID = strings.TrimSpace(value)
+			callID = trim(value)
 		case "CSeq":
-			_, method, _ = cutSpace(strings.TrimSpace(value))
+			_, method, _ = cutSpace(trim(value))
 		}
 	}
 	return callID, method
