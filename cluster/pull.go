@@ -75,7 +75,9 @@ func (c *Core) nextStep(now int64, v *view, s *shard, p *pull, after *effects) {
 		return
 	}
 	if p.wide {
-		alone := len(v.nodes) == 1 && len(v.failed) > 0
+		// Alone and not settled: others have failed, or the membership has not spoken
+		// yet, as in the first moments of a node that joins.
+		alone := len(v.nodes) == 1
 		c.finishPull(now, v, s, p, p.agree && len(p.waiting) == 0 && !alone, after)
 		return
 	}
