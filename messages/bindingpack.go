@@ -60,7 +60,7 @@ func appendTexts(b []byte, field byte, list []string) []byte {
 func (b *Binding) Unpack(packed []byte) error {
 	b.set(&Binding{})
 	b.unknownFields = nil
-	if b.read(reader{text: string(packed)}) && b.isText() {
+	if b.read(reader{text: string(packed)}) {
 		return nil
 	}
 	again := &Binding{}
@@ -76,10 +76,15 @@ func (b *Binding) set(o *Binding) {
 	b.FlowBound, b.Transport, b.Local, b.Remote, b.UserAgent, b.SinceMs = o.FlowBound, o.Transport, o.Local, o.Remote, o.UserAgent, o.SinceMs
 }
 
-// read takes the fields known here; false: there are others.
+// read takes the fields known here; false: there are others, or what is no text,
+// even where a later field of the same number takes its place.
 func (b *Binding) read(in reader) bool {
 	for in.more() {
-		switch in.tag() {
+		tag := in.tag()
+		if tag&7 == 2 && !utf8.ValidString(in.value) {
+			return false
+		}
+		switch tag {
 		case 1<<3 | 2:
 			b.Contact = in.value
 		case 2<<3 | 2:
