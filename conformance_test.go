@@ -49,7 +49,7 @@ func notThere() []missing {
 	return []missing{
 		{2782, "-", true, "additional records are not used: each target is asked for"},
 		{3261, "16.9", true, "a flow that breaks counts as 430 (RFC 5626 5.3), not as 503: the next server or flow is tried all the same, and the caller hears 480"},
-		{3261, "16.10", true, "a CANCEL that matches no INVITE is answered 481, not passed on: no INVITE passes here without state"},
+		{3261, "16.10", true, "a CANCEL that matches no INVITE is answered 481, not passed on: no INVITE passes here without state but between nodes of ours, whose CANCEL goes the same way"},
 		{3261, "18.1.1", true, "multicast: not sent, not listened for; a datagram above `--max-datagram`, 8 KiB unless set, is answered 513"},
 		{3261, "18.2.1", true, "an address given as `udp:` serves UDP alone, as was asked; one without is both"},
 		{3261, "18.2.2", true, "a maddr in Via is not followed: it would aim answers at others by one datagram"},

@@ -83,9 +83,6 @@ func (c *Core) tickDeaf() {
 	missed := c.deaf.nodes
 	c.deaf.nodes = nil
 	c.deaf.mu.Unlock()
-	if missed == nil {
-		return
-	}
 	v := c.view.Load()
 	for _, name := range slices.Sorted(maps.Keys(missed)) {
 		p := v.peer(name)
