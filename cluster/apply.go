@@ -137,7 +137,7 @@ func gained(before, next *messages.Record) bool {
 
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
 func (c *Core) mayForget(v *view) early {
-	return early{ok: c.settled.Load() && len(v.failed) == 0, goneMS: c.goneMS.Load()}
+	return early{ok: c.settled.Load() && len(v.failed) == 0 && !c.unstored.nearby.Load(), goneMS: c.goneMS.Load()}
 }
 
 // formerEdges are the edges whose lease or tombstone has been superseded by
