@@ -30,6 +30,10 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return &a
 }
 
+func (g grains) Renews(r *messages.Register, rec *messages.Record, now int64) (int64, bool) {
+	return g.user.Renews(r, rec, now)
+}
+
 func (g grains) Changed(before, after *messages.Record, now int64) bool {
 	return g.user.Changed(before, after, now)
 }

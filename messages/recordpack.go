@@ -69,6 +69,16 @@ func (l *Lease) appendTo(b []byte) []byte {
 	return appendBytes(b, 12, l.Payload)
 }
 
+// Known tells that r has nothing that is not known here, as a newer node may have written.
+func (r *Record) Known() bool {
+	for _, l := range r.Leases {
+		if len(l.unknownFields) > 0 || l.Flow != nil && len(l.Flow.unknownFields) > 0 || l.Stamp != nil && len(l.Stamp.unknownFields) > 0 {
+			return false
+		}
+	}
+	return len(r.unknownFields) == 0
+}
+
 func appendNumber(b []byte, field byte, v uint64) []byte {
 	if v == 0 {
 		return b

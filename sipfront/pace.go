@@ -93,6 +93,14 @@ func (p *pace) leave(began, now time.Time) {
 	p.look(now)
 }
 
+// passed counts a REGISTER that was answered at once.
+func (p *pace) passed(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done++
+	p.look(now)
+}
+
 // look closes the window if it is old enough and says something. mu is held.
 func (p *pace) look(now time.Time) {
 	took := now.Sub(p.began)

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unsafe"
 
+	"hereis/messages"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -47,8 +49,12 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	if !ok {
 		x = &plain{}
 	}
+	if x.room == nil {
+		x.room = &plainRoom{}
+	}
 	r := &x.req
-	x.text, r.headers, r.plain = string(m.Raw), x.room[:0], x
+	x.room.text = append(x.room.text[:0], m.Raw...)
+	x.text, r.headers, r.plain = textOf(x.room.text), x.headers[:0], x
 	tx := s.beginPlain(x, m)
 	if tx == nil {
 		s.release(r)
@@ -61,6 +67,9 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	s.register(tx, r, &x.plan)
 	return true
 }
+
+// textOf is b as a string, without a copy.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // beginPlain reads a request and begins its transaction; nil: it is not plain,
 // or not to be taken so.
@@ -76,31 +85,52 @@ func (s *Server) beginPlain(x *plain, m *transport.Message) *transaction.Plain {
 }
 
 // release gives back what a plain request stood in, after its answer; of others
-// there is nothing to give back. The strings of the request outlive it.
+// there is nothing to give back.
 func (s *Server) release(r *request) {
 	if x := r.plain; x != nil {
-		*x = plain{}
+		*x = plain{room: x.room}
 		s.plains.Put(x)
 	}
 }
 
+// giveAway leaves the memory of the request to the registrar, who may keep it.
+func (x *plain) giveAway() { x.room = nil }
+
 const plainStart = "REGISTER sip:"
 
-// plain is a REGISTER being scanned. What it finds shares text.
+// plain is a REGISTER being scanned. What it finds shares text, which is room's.
 type plain struct {
-	text string
-	req  request
-	plan plan
-	msg  transport.Message
-	room [plainHeaders]header
-	vias [1]string
+	text    string
+	req     request
+	plan    plan
+	msg     transport.Message
+	headers [plainHeaders]header
+	vias    [1]string
 	// answer has room for the fields of the answer.
 	answer [6]header
+	room   *plainRoom
 
 	via, host, branch string
 	sentPort          uint16
 	rport             bool
 	seen              uint
+	// to and contact are the URIs of To and Contact.
+	to, contact string
+	userAgent   string
+	// expires is of the Expires header, contactExpires of the Contact; hasExpires
+	// and contactHas tell whether there are any.
+	expires, contactExpires uint32
+	hasExpires, contactHas  bool
+}
+
+// plainRoom is the memory of a plain request, and of the question that it is. It
+// is used again unless it was given away.
+type plainRoom struct {
+	text, via, remote []byte
+	question          messages.Register
+	contacts          [1]*messages.RegisterContact
+	contact           messages.RegisterContact
+	stamp             messages.Stamp
 }
 
 // stampedVia is stampVia of the Via.
@@ -115,9 +145,8 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 	if same && !x.rport {
 		return x.via
 	}
-	var space [512]byte
 	head, _, _ := strings.Cut(x.via, ";")
-	b := append(space[:0], strings.TrimRight(head, " ")...)
+	b := append(x.room.via[:0], strings.TrimRight(head, " ")...)
 	for params := x.via[len(head):]; params != ""; {
 		var p string
 		p, params = params[1:], ""
@@ -129,7 +158,8 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 			b = strconv.AppendUint(append(b, '='), uint64(from.Port()), 10)
 		}
 	}
-	return string(append(append(b, ";received="...), addr...))
+	x.room.via = append(append(b, ";received="...), addr...)
+	return textOf(x.room.via)
 }
 
 // port is where sent-by says that answers go.
@@ -209,10 +239,10 @@ func (x *plain) header(line string) bool {
 		bit, ok = plainVia, x.readVia(value)
 	case "From":
 		r.from, bit = value, plainFrom
-		r.fromTag, ok = plainAddr(value)
+		_, r.fromTag, ok = plainAddr(value)
 	case "To":
 		r.to, bit = value, plainTo
-		r.toTag, ok = plainAddr(value)
+		x.to, r.toTag, ok = plainAddr(value)
 	case "Call-ID":
 		r.callID, bit, ok = value, plainCallID, value != "" && strings.IndexByte(value, ' ') < 0
 	case "CSeq":
@@ -221,18 +251,19 @@ func (x *plain) header(line string) bool {
 		r.cseq, ok = plainNumber(digits)
 		ok = ok && method == "REGISTER"
 	case "Contact":
-		bit, ok = plainContact, plainContactValue(value)
+		bit, ok = plainContact, x.readContact(value)
 	case "Max-Forwards":
 		bit = plainMaxForwards
 		n, good := plainNumber(value)
 		r.maxForwards, ok = int(n), good && n > 0 && n < 256
 	case "Expires":
 		bit = plainExpires
-		_, ok = plainNumber(value)
+		x.expires, ok = plainNumber(value)
+		x.hasExpires = true
 	case "Content-Length":
 		bit, ok = plainContentLength, value == "0"
 	case "User-Agent":
-		bit = plainUserAgent
+		bit, x.userAgent = plainUserAgent, value
 	case "Allow":
 		bit = plainAllow
 	case "Supported":
@@ -336,32 +367,35 @@ func plainParams(s string) bool {
 	return true
 }
 
-// plainAddr is a From or To value, <sip:user@host> with no parameter but a tag.
-func plainAddr(v string) (tag string, ok bool) {
+// plainAddr reads a From or To value, <sip:user@host> with no parameter but a tag.
+func plainAddr(v string) (uri, tag string, ok bool) {
 	v, ok = strings.CutPrefix(v, "<")
 	uri, params, ok2 := strings.Cut(v, ">")
 	if !ok || !ok2 || !plainURI(uri) || strings.IndexByte(uri, ';') >= 0 {
-		return "", false
+		return "", "", false
 	}
 	if params == "" {
-		return "", true
+		return uri, "", true
 	}
 	tag, ok = strings.CutPrefix(params, ";tag=")
-	return tag, ok && isToken(tag)
+	return uri, tag, ok && isToken(tag)
 }
 
-// plainContactValue is one Contact with at most an expiry.
-func plainContactValue(v string) bool {
+// readContact reads one Contact with at most an expiry.
+func (x *plain) readContact(v string) bool {
 	v, ok := strings.CutPrefix(v, "<")
 	uri, params, ok2 := strings.Cut(v, ">")
 	if !ok || !ok2 || !plainURI(uri) {
 		return false
 	}
+	x.contact = uri
 	if params == "" {
 		return true
 	}
 	digits, ok := strings.CutPrefix(params, ";expires=")
-	_, good := plainNumber(digits)
+	var good bool
+	x.contactExpires, good = plainNumber(digits)
+	x.contactHas = true
 	return ok && good
 }
 
