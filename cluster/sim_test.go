@@ -105,6 +105,8 @@ type world struct {
 	// streamUp is told that a node's stream to another is usable again.
 	streamUp func(n *simNode, name string)
 	off      cluster.Rules
+	// renewed counts the REGISTERs that were taken in place.
+	renewed int
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool
