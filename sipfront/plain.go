@@ -117,6 +117,10 @@ type plain struct {
 	// to and contact are the URIs of To and Contact.
 	to, contact string
 	userAgent   string
+	// contactHost and contactParams are of contact.
+	contactHost, contactParams string
+	// fromHost: the Via names the host that the request came from.
+	fromHost bool
 	// expires is of the Expires header, contactExpires of the Contact; hasExpires
 	// and contactHas tell whether there are any.
 	expires, contactExpires uint32
@@ -141,8 +145,8 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 	var room [64]byte
 	addr := from.Addr().Unmap().AppendTo(room[:0])
 	// Of an IPv4 address there is one spelling.
-	same := string(addr) == x.host
-	if same && !x.rport {
+	x.fromHost = string(addr) == x.host
+	if x.fromHost && !x.rport {
 		return x.via
 	}
 	head, _, _ := strings.Cut(x.via, ";")
@@ -160,6 +164,14 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 	}
 	x.room.via = append(append(b, ";received="...), addr...)
 	return textOf(x.room.via)
+}
+
+// direct tells of nearly every device that is where its Via and its Contact say
+// that it is, and comes by no WebSocket, so that flowBound need not be asked.
+// stampedVia has been called.
+func (x *plain) direct() bool {
+	remote := x.msg.Flow.Remote()
+	return x.fromHost && x.contactHost == x.host && x.port() == remote.Port() && !strings.ContainsAny(x.contactParams, "wW")
 }
 
 // port is where sent-by says that answers go.
@@ -325,28 +337,28 @@ func plainHost(s string) bool {
 	return s != ""
 }
 
-// plainURI is "sip:user@host" and perhaps a port and parameters, with nothing
+// plainURI reads "sip:user@host" and perhaps a port and parameters, with nothing
 // that has to be escaped.
-func plainURI(s string) bool {
-	s, ok := strings.CutPrefix(s, "sip:")
+func plainURI(s string) (host, params string, ok bool) {
+	s, ok = strings.CutPrefix(s, "sip:")
 	user, rest, ok2 := strings.Cut(s, "@")
 	if !ok || !ok2 || user == "" {
-		return false
+		return "", "", false
 	}
 	for i := 0; i < len(user); i++ {
 		if c := user[i]; !isAlnum(c) && c != '-' && c != '_' && c != '.' {
-			return false
+			return "", "", false
 		}
 	}
 	hostport, params, hasParams := strings.Cut(rest, ";")
 	if hasParams && !plainParams(params) {
-		return false
+		return "", "", false
 	}
 	host, port, hasPort := strings.Cut(hostport, ":")
 	if n, ok := plainNumber(port); hasPort && (!ok || n == 0 || n > 65535) {
-		return false
+		return "", "", false
 	}
-	return plainHost(host)
+	return host, params, plainHost(host)
 }
 
 // plainParams are names and name=value, of letters, digits, '-' and '.'.
@@ -371,7 +383,8 @@ func plainParams(s string) bool {
 func plainAddr(v string) (uri, tag string, ok bool) {
 	v, ok = strings.CutPrefix(v, "<")
 	uri, params, ok2 := strings.Cut(v, ">")
-	if !ok || !ok2 || !plainURI(uri) || strings.IndexByte(uri, ';') >= 0 {
+	_, uriParams, ok3 := plainURI(uri)
+	if !ok || !ok2 || !ok3 || uriParams != "" {
 		return "", "", false
 	}
 	if params == "" {
@@ -385,7 +398,9 @@ func plainAddr(v string) (uri, tag string, ok bool) {
 func (x *plain) readContact(v string) bool {
 	v, ok := strings.CutPrefix(v, "<")
 	uri, params, ok2 := strings.Cut(v, ">")
-	if !ok || !ok2 || !plainURI(uri) {
+	var ok3 bool
+	x.contactHost, x.contactParams, ok3 = plainURI(uri)
+	if !ok || !ok2 || !ok3 {
 		return false
 	}
 	x.contact = uri

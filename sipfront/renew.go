@@ -30,7 +30,7 @@ func (s *Server) readPlain(x *plain, p *plan) (*messages.Register, error) {
 	x.room.remote = f.Remote().AppendTo(x.room.remote[:0])
 	q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), textOf(x.room.remote)
 	q.Flow = s.parts.Transport.Pin(f)
-	c.FlowBound = flowBound(r, c, f)
+	c.FlowBound = !x.direct() && flowBound(r, c, f)
 	return q, nil
 }
 
