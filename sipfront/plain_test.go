@@ -1,7 +1,9 @@
 package sipfront
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -219,22 +221,40 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-// A plain REGISTER that refreshes one binding, without socket and cluster.
+// A plain REGISTER that refreshes one binding, without socket and cluster: one
+// that is renewed at once, and one that the cluster is asked about.
 func BenchmarkPlainRegister(b *testing.B) {
-	r := newRig(b)
-	r.net.quiet = true
-	flow := r.net.flow(netip.MustParseAddrPort(alice))
-	answers := 0
-	flow.tap = func([]byte) { answers++ }
-	raw, at := []byte(plainSample), strings.Index(plainSample, "z9hG4bKa1")+7
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		n++
-		raw[at], raw[at+1] = 'a'+byte(n%26), '0'+byte(n/26%10)
-		if n%260 == 0 {
-			r.srv.Use(transaction.New(transaction.DefaultConfig(), r.srv))
-		}
-		r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
+	for _, renews := range []bool{true, false} {
+		b.Run(fmt.Sprintf("renews=%t", renews), func(b *testing.B) {
+			r := newRig(b)
+			r.net.quiet = true
+			r.srv.parts.Registrar = sameRegistrar(renews)
+			flow := r.net.flow(netip.MustParseAddrPort(alice))
+			answers := 0
+			flow.tap = func([]byte) { answers++ }
+			raw := []byte(strings.Replace(plainSample, "z9hG4bKa1", "z9hG4bK10000000", 1))
+			at := strings.Index(string(raw), "z9hG4bK") + 7
+			b.ReportAllocs()
+			n := 10_000_000
+			for b.Loop() {
+				n++
+				strconv.AppendInt(raw[:at], int64(n), 10)
+				r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
+			}
+			if answers != n-10_000_000 {
+				b.Fatalf("%d answers", answers)
+			}
+		})
 	}
+}
+
+// sameRegistrar knows one binding, at once or by a question.
+type sameRegistrar bool
+
+func (s sameRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
+	return 0, 600_000, bool(s)
+}
+
+func (s sameRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
+	done(&messages.Registered{}, nil)
 }

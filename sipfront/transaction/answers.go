@@ -32,6 +32,13 @@ type answers struct {
 }
 
 func (c *answers) add(a *answer) {
+	// A key that is still queued stays queued: its turn only finds another value.
+	c.byKey[a.key] = a
+	c.queue(a)
+}
+
+// queue is add for what is in byKey already.
+func (c *answers) queue(a *answer) {
 	if a.size() > c.limit {
 		c.evicted++
 		if c.byKey[a.key] == a {
@@ -39,8 +46,6 @@ func (c *answers) add(a *answer) {
 		}
 		return
 	}
-	// A key that is still queued stays queued: its turn only finds another value.
-	c.byKey[a.key] = a
 	c.bytes += a.size()
 	if c.newest == nil {
 		c.oldest = a

@@ -46,7 +46,7 @@ func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	expires := time.Since(p.l.epoch) + p.l.times.patience()
 	p.shard.mu.Lock()
 	p.a.raw, p.a.expires = raw, expires
-	p.shard.answers.add(&p.a)
+	p.shard.answers.queue(&p.a)
 	p.shard.mu.Unlock()
 	return transport.SendSoon(p.a.reply, raw)
 }
