@@ -138,8 +138,8 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 		pass(4_000_000)
 		renewed += a.renewed
 	})
-	if renewed < 100 {
-		t.Errorf("only %d were renewed", renewed)
+	if renewed == 0 {
+		t.Error("none was renewed")
 	}
 }
 
@@ -224,15 +224,11 @@ func TestRenew_WhileOthersComeAndGo(t *testing.T) {
 		refresh("alone", true)
 		w.start(two, true)
 		w.spread(300)
-		before := w.renewed
 		for range 3 {
 			for _, d := range devices {
 				w.mustRegister(d, one, 600)
 			}
 			w.run(200)
-		}
-		if !w.lossy && w.renewed == before {
-			t.Logf("seed %d: none was renewed before the other was heard of", seed)
 		}
 		w.runUntil(20_000, "settled", w.allSettled)
 		refresh("with another", false)
