@@ -63,7 +63,7 @@ func (c *Core) tellKept(v *view, p *neighbor) {
 	p.bulk.acks = nil
 	p.bulk.mu.Unlock()
 	for chunk := range slices.Chunk(acks, ackChunk) {
-		c.ride(p, &messages.Ack{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Items: chunk})
+		c.ride(p, c.newAck(v, chunk...))
 	}
 }
 
