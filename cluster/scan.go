@@ -142,6 +142,9 @@ func (c *Core) scanSome(now int64, v *view, s *shard, some []uint64) {
 				}
 				g, rec = glance{id: id, e: e}, e.rec
 			}
+			if len(c.scan.since) > 0 {
+				c.remind(now, v, g, rec, &after)
+			}
 			c.sum(v, rec, g.hash(), c.scan.sums)
 		})
 	}

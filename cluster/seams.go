@@ -122,6 +122,11 @@ type Grains interface {
 	// makes or learns of as owner, or makes as stand-in. It says which nodes
 	// are to hear what of it; nil: nobody.
 	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
+	// Remind is told of every record that this node has come to own, with a nil
+	// before, and of every change of one that it owns by which it learns of an
+	// interest otherwise than by a question here and Tell says nothing: who has the
+	// interest may have missed what this node took in before.
+	Remind(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).
