@@ -40,6 +40,10 @@ func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.Sta
 	return g.user.Tell(before, after, nowMS)
 }
 
+func (g grains) Remind(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	return g.user.Remind(before, after, nowMS)
+}
+
 // mailbox keeps messages as leases of this node.
 type mailbox struct {
 	*actors.Client

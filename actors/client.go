@@ -25,6 +25,10 @@ type Cluster interface {
 	// node time. r has room for a stamp; nothing of it is kept. False: nothing
 	// has been done.
 	Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool)
+	// LookupAsync is AskAsync for a Locate. What the owner's stand-in says goes to
+	// part, if that is not nil, and done is called with the owner's word, unless
+	// forget is called before that.
+	LookupAsync(aor string, m *messages.Locate, deadlineMS int64, part func(reply proto.Message, forget func()), done func(proto.Message, error))
 	// KeepAsync is Keep with a continuation, likewise.
 	KeepAsync(rec *messages.Record, done func(error))
 	// Keep stores this edge's leases as durably as configured, then returns.
@@ -260,9 +264,31 @@ func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error)
 // LocateThen returns, and must not wait. deadlineMS is node time; callID, which
 // may be empty, is that of the request that it is asked for, for the logs of the
 // nodes that answer. It decides nothing.
-func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+//
+// part, which may be nil, takes what the owner's stand-in knows, perhaps more
+// than once, before the owner has answered; it must not wait either. It says by
+// forget, then or later, that nobody needs the owner's word: done may not be
+// called then.
+func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, part func(res *messages.Located, forget func()), done func(*messages.Located, error)) {
 	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?")}
-	c.cluster.AskAsync(m.Aor, m, deadlineMS, func(reply proto.Message, err error) {
+	var taken func(proto.Message, func())
+	if part != nil {
+		taken = func(reply proto.Message, forget func()) {
+			if res, err := typed[*messages.Located](reply, nil); err == nil {
+				part(res, forget)
+			}
+		}
+	}
+	c.cluster.LookupAsync(m.Aor, m, deadlineMS, taken, func(reply proto.Message, err error) {
+		done(typed[*messages.Located](reply, err))
+	})
+}
+
+// RelocateThen is LocateThen for who has tried what the first answer named: whoever
+// answers this time has asked all that may know more.
+func (c *Client) RelocateThen(aor AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?"), Full: true}
+	c.cluster.LookupAsync(m.Aor, m, deadlineMS, nil, func(reply proto.Message, err error) {
 		done(typed[*messages.Located](reply, err))
 	})
 }

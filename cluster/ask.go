@@ -40,7 +40,10 @@ type ask struct {
 	lookup            bool
 	startMS, deadline int64
 	done              func(proto.Message, error)
-	finished          bool
+	// part takes a stand-in's positive, which does not end the question then; nil:
+	// it does. parted: it has taken one.
+	part             func(reply proto.Message, forget func())
+	finished, parted bool
 	// sentMS is when the owner was last asked, retryMS when it will be again
 	// after an answer that is none, 0 for neither.
 	sentMS, retryMS int64
@@ -65,6 +68,11 @@ type sentTo struct {
 func (c *Core) Ask(now int64, aor string, msg proto.Message, deadline int64, done func(proto.Message, error)) {
 	_, lookup := msg.(*messages.Locate)
 	c.ask(now, &ask{aor: aor, msg: msg, deadline: deadline, done: done, lookup: lookup})
+}
+
+// Lookup asks where a user is; Node.LookupAsync has the contract.
+func (c *Core) Lookup(now int64, aor string, m *messages.Locate, deadline int64, part func(proto.Message, func()), done func(proto.Message, error)) {
+	c.ask(now, &ask{aor: aor, msg: m, deadline: deadline, part: part, done: done, lookup: true})
 }
 
 // AskNode asks a node itself, which may be this one.
@@ -220,6 +228,16 @@ func (c *Core) aged(now int64, a *ask) proto.Message {
 		again := proto.CloneOf(r)
 		again.AgeMs += now - a.startMS
 		return again
+	case *messages.Locate:
+		c.asks.mu.Lock()
+		parted := a.parted
+		c.asks.mu.Unlock()
+		if parted && !r.Full {
+			// The devices that the stand-in knew have not answered.
+			again := proto.CloneOf(r)
+			again.Full = true
+			return again
+		}
 	}
 	return a.msg
 }
@@ -318,7 +336,9 @@ func (c *Core) tickAsks(now int64) {
 // stepAsk gives up, asks the backup, or asks the owner of by now again.
 func (c *Core) stepAsk(now int64, a *ask) {
 	if now >= a.deadline {
-		c.stats.Unanswered.Add(1)
+		if !a.parted {
+			c.stats.Unanswered.Add(1)
+		}
 		last := a.last
 		if last == nil {
 			last = fail(messages.FailureCode_FAILURE_CODE_RETRY, "no full answer by the deadline")

@@ -189,6 +189,33 @@ func (n *Node) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
 	return nowMS, expiresMS, ok
 }
 
+// LookupAsync is AskAsync for a Locate whose asker can use an answer that grows
+// (rule 13). A stand-in's positive is given to part, perhaps more than once, and
+// done is called with the owner's word, or with FAILURE_CODE_RETRY at the
+// deadline. forget ends the question: done is not called any more, unless that
+// has begun. part must not block. Nil: a stand-in's positive is the answer.
+func (n *Node) LookupAsync(aor string, m *messages.Locate, deadlineMS int64, part func(reply proto.Message, forget func()), done func(proto.Message, error)) {
+	if n.parts.Observe == nil || part == nil {
+		n.core.Lookup(n.parts.Clock.NowMS(), aor, m, deadlineMS, part, n.observed(m, done))
+		return
+	}
+	// What counts is how long the asker had nothing at all.
+	var answered atomic.Bool
+	began := time.Now()
+	observe := func() {
+		if !answered.Swap(true) {
+			n.parts.Observe(messages.TypeName(m), time.Since(began))
+		}
+	}
+	n.core.Lookup(n.parts.Clock.NowMS(), aor, m, deadlineMS, func(reply proto.Message, forget func()) {
+		observe()
+		part(reply, forget)
+	}, func(reply proto.Message, err error) {
+		observe()
+		done(reply, err)
+	})
+}
+
 // observed tells how long a question took when it is done.
 func (n *Node) observed(msg proto.Message, done func(proto.Message, error)) func(proto.Message, error) {
 	if n.parts.Observe == nil {

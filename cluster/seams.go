@@ -99,6 +99,9 @@ type Answer struct {
 	All bool
 	// Tell names former edges that must drop what they hold.
 	Tell []string
+	// Repeat: the reply is that of an earlier delivery, whose copies may still be
+	// on their way; it waits for them as the first one does (rule 5).
+	Repeat bool
 	// Incomplete tells that a positive answer may grow and a negative one is
 	// not to be believed: the asker must ask the owner or the edges (rule 13).
 	Incomplete bool
@@ -124,6 +127,11 @@ type Grains interface {
 	// makes or learns of as owner, or makes as stand-in. It says which nodes
 	// are to hear what of it; nil: nobody.
 	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
+	// Remind is told of every record that this node has come to own, with a nil
+	// before, and of every change of one that it owns by which it learns of an
+	// interest otherwise than by a question here and Tell says nothing: who has the
+	// interest may have missed what this node took in before.
+	Remind(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).

@@ -44,6 +44,10 @@ func (g grains) Tell(before, after *messages.Record, now int64) (*messages.State
 	return g.user.Tell(before, after, now)
 }
 
+func (g grains) Remind(before, after *messages.Record, now int64) (*messages.StateChanged, []string) {
+	return g.user.Remind(before, after, now)
+}
+
 // openFlows are the stream flows of one process.
 type openFlows struct {
 	open       map[uint64]bool

@@ -18,21 +18,26 @@ import (
 // nobody: whoever brings the cluster's word sends the answer.
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
-	q, err := s.readRegister(r, p)
-	if x := r.plain; x != nil && err == nil {
-		if s.renew(tx, x, q) {
-			return
-		}
-		x.giveAway()
-	}
 	began := time.Now()
+	// Before it is read: to refuse one must cost little.
+	err := s.enterRegister(r.msg.At, began)
+	var q *messages.Register
 	if err == nil {
-		err = s.enterRegister(began)
+		if q, err = s.readRegister(r, p, began); err != nil {
+			s.pace.giveBack()
+			s.end()
+		}
 	}
 	if err != nil {
 		s.refuse(tx, r, err)
 		s.release(r)
 		return
+	}
+	if x := r.plain; x != nil {
+		if s.renew(tx, x, q, began) {
+			return
+		}
+		x.giveAway(q)
 	}
 	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
@@ -52,8 +57,11 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 
 // enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
 // which there will be room for it.
-func (s *Server) enterRegister(now time.Time) error {
-	wait, ok := s.pace.enter(now)
+func (s *Server) enterRegister(arrived, now time.Time) error {
+	if arrived.IsZero() {
+		arrived = now
+	}
+	wait, ok := s.pace.enter(arrived, now)
 	if ok && !s.begin() {
 		wait, ok = s.pace.turnAway(now), false
 	}
@@ -65,9 +73,9 @@ func (s *Server) enterRegister(now time.Time) error {
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
-func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
+func (s *Server) readRegister(r *request, p *plan, now time.Time) (*messages.Register, error) {
 	if r.plain != nil {
-		return s.readPlain(r.plain, p)
+		return s.readPlain(r.plain, p, now)
 	}
 	if err := s.checkRequire(r); err != nil {
 		return nil, err
@@ -110,7 +118,7 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 			c.FlowBound = flowBound(r, c, f)
 		}
 	}
-	q.AgeMs = age(r)
+	q.AgeMs = age(r, now)
 	if !plainText(r) {
 		return q, sendable(q)
 	}
@@ -118,11 +126,11 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 }
 
 // age is how long ago a request came, in ms.
-func age(r *request) int64 {
+func age(r *request, now time.Time) int64 {
 	if r.msg.At.IsZero() {
 		return 0
 	}
-	return max(time.Since(r.msg.At).Milliseconds(), 0)
+	return max(now.Sub(r.msg.At).Milliseconds(), 0)
 }
 
 // registerAoR is the user of the To header, if the domain of the Request-URI is theirs.

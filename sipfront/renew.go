@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"strings"
+	"time"
 
 	"hereis/messages"
 )
@@ -11,7 +12,7 @@ import (
 // do its part at once.
 
 // readPlain is readRegister of a plain request. The question shares its memory.
-func (s *Server) readPlain(x *plain, p *plan) (*messages.Register, error) {
+func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register, error) {
 	r, q, c := &x.req, &x.room.question, &x.room.contact
 	aor, err := s.aorOf(x.to, p)
 	if err != nil {
@@ -30,25 +31,32 @@ func (s *Server) readPlain(x *plain, p *plan) (*messages.Register, error) {
 	x.room.remote = f.Remote().AppendTo(x.room.remote[:0])
 	q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), textOf(x.room.remote)
 	q.Flow = s.parts.Transport.Pin(f)
+	q.AgeMs = age(r, now)
 	c.FlowBound = !x.direct() && flowBound(r, c, f)
 	return q, nil
 }
 
-// renew answers a REGISTER that the registrar needs nobody for. False: it is one
-// like others, and q is now a question that may be kept.
-func (s *Server) renew(tx answerTx, x *plain, q *messages.Register) bool {
+// renew answers a REGISTER that the registrar needs nobody for; it ends what
+// began with enterRegister then. False: it is one like others.
+func (s *Server) renew(tx answerTx, x *plain, q *messages.Register, began time.Time) bool {
 	q.Stamp = &x.room.stamp
 	nowMS, expiresMS, ok := s.parts.Registrar.Renew(q)
 	if !ok {
-		q.Stamp, q.AgeMs = nil, age(&x.req)
-		// The lease keeps the Call-ID; it must not keep the text of the request with it.
-		q.CallId = strings.Clone(q.CallId)
 		return false
 	}
-	s.pace.passed(x.msg.At)
+	s.pace.leave(began, began)
+	s.end()
 	s.send(tx, &x.req, 200, s.renewed(x, secondsLeft(nowMS, expiresMS), nowMS, tx.Tag()))
 	s.release(&x.req)
 	return true
+}
+
+// giveAway leaves a question and its memory to those who may keep it.
+func (x *plain) giveAway(q *messages.Register) {
+	q.Stamp = nil
+	// The lease keeps the Call-ID; it must not keep the text of the request with it.
+	q.CallId = strings.Clone(q.CallId)
+	x.room = nil
 }
 
 // renewed is the 200 with the one binding that there is, as registered has it.
