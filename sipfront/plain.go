@@ -146,7 +146,7 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 	if x.fromHost && !x.rport {
 		return x.via
 	}
-	head, _, _ := strings.Cut(x.via, ";")
+	head, _, _ := cutByte(x.via, ';')
 	b := append(x.room.via[:0], strings.TrimRight(head, " ")...)
 	for params := x.via[len(head):]; params != ""; {
 		var p string
@@ -180,7 +180,7 @@ func (x *plain) scan() bool {
 	r.method, r.version, r.maxForwards, r.maxBreadth = "REGISTER", "SIP/2.0", -1, -1
 	rest := x.text
 	line, rest, ok := plainLine(rest)
-	target, version, ok2 := strings.Cut(strings.TrimPrefix(line, "REGISTER "), " ")
+	target, version, ok2 := cutByte(strings.TrimPrefix(line, "REGISTER "), ' ')
 	if !ok || !ok2 || version != "SIP/2.0" || strings.ContainsAny(target, "@;?") {
 		return false
 	}
@@ -204,15 +204,38 @@ func (x *plain) scan() bool {
 
 // plainLine takes a line of printable ASCII off the text.
 func plainLine(text string) (line, rest string, ok bool) {
-	for i := 0; i < len(text); i++ {
-		if c := text[i]; c < ' ' || c > '~' {
-			if c != '\r' || i+1 == len(text) || text[i+1] != '\n' {
-				return "", "", false
-			}
-			return text[:i], text[i+2:], i < 512
+	end := strings.IndexByte(text, '\r')
+	if end < 0 || end >= 512 || end+1 == len(text) || text[end+1] != '\n' || !isPrintable(text[:end]) {
+		return "", "", false
+	}
+	return text[:end], text[end+2:], true
+}
+
+// isPrintable tells whether all of s is from ' ' to '~', by eight bytes at a time.
+func isPrintable(s string) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		// A byte below ' ' borrows, one above '~' has or gets the high bit.
+		if ((v-each*' ')|(v+each)|v)&high != 0 {
+			return false
 		}
 	}
-	return "", "", false
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// cutByte is strings.Cut for a separator of one byte.
+func cutByte(s string, c byte) (before, after string, found bool) {
+	if i := strings.IndexByte(s, c); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
 }
 
 // The header fields that a plain REGISTER has, each once.
@@ -236,7 +259,7 @@ const (
 
 // header reads one line; false: the request is not plain.
 func (x *plain) header(line string) bool {
-	name, value, ok := strings.Cut(line, ":")
+	name, value, ok := cutByte(line, ':')
 	if !ok {
 		return false
 	}
@@ -256,7 +279,7 @@ func (x *plain) header(line string) bool {
 		r.callID, bit, ok = value, plainCallID, value != "" && strings.IndexByte(value, ' ') < 0
 	case "CSeq":
 		bit = plainCSeq
-		digits, method, _ := strings.Cut(value, " ")
+		digits, method, _ := cutByte(value, ' ')
 		r.cseq, ok = plainNumber(digits)
 		ok = ok && method == "REGISTER"
 	case "Contact":
@@ -295,8 +318,8 @@ func (x *plain) readVia(v string) bool {
 	if !ok {
 		return false
 	}
-	sentBy, params, _ := strings.Cut(sentBy, ";")
-	host, port, hasPort := strings.Cut(sentBy, ":")
+	sentBy, params, _ := cutByte(sentBy, ';')
+	host, port, hasPort := cutByte(sentBy, ':')
 	if !plainHost(host) {
 		return false
 	}
@@ -309,8 +332,8 @@ func (x *plain) readVia(v string) bool {
 	}
 	for more := params != ""; more; {
 		var p string
-		p, params, more = strings.Cut(params, ";")
-		name, value, _ := strings.Cut(p, "=")
+		p, params, more = cutByte(params, ';')
+		name, value, _ := cutByte(p, '=')
 		switch {
 		case name == "branch" && x.branch == "" && strings.HasPrefix(value, "z9hG4bK") && len(value) > 7 && len(value) < 128 && isToken(value):
 			x.branch = value
@@ -338,7 +361,7 @@ func plainHost(s string) bool {
 // that has to be escaped.
 func plainURI(s string) (host, params string, ok bool) {
 	s, ok = strings.CutPrefix(s, "sip:")
-	user, rest, ok2 := strings.Cut(s, "@")
+	user, rest, ok2 := cutByte(s, '@')
 	if !ok || !ok2 || user == "" {
 		return "", "", false
 	}
@@ -347,11 +370,11 @@ func plainURI(s string) (host, params string, ok bool) {
 			return "", "", false
 		}
 	}
-	hostport, params, hasParams := strings.Cut(rest, ";")
+	hostport, params, hasParams := cutByte(rest, ';')
 	if hasParams && !plainParams(params) {
 		return "", "", false
 	}
-	host, port, hasPort := strings.Cut(hostport, ":")
+	host, port, hasPort := cutByte(hostport, ':')
 	if n, ok := plainNumber(port); hasPort && (!ok || n == 0 || n > 65535) {
 		return "", "", false
 	}
@@ -362,8 +385,8 @@ func plainURI(s string) (host, params string, ok bool) {
 func plainParams(s string) bool {
 	for more := true; more; {
 		var p string
-		p, s, more = strings.Cut(s, ";")
-		name, value, hasValue := strings.Cut(p, "=")
+		p, s, more = cutByte(s, ';')
+		name, value, hasValue := cutByte(p, '=')
 		if name == "" || hasValue && value == "" {
 			return false
 		}
@@ -379,7 +402,7 @@ func plainParams(s string) bool {
 // plainAddr reads a From or To value, <sip:user@host> with no parameter but a tag.
 func plainAddr(v string) (uri, tag string, ok bool) {
 	v, ok = strings.CutPrefix(v, "<")
-	uri, params, ok2 := strings.Cut(v, ">")
+	uri, params, ok2 := cutByte(v, '>')
 	_, uriParams, ok3 := plainURI(uri)
 	if !ok || !ok2 || !ok3 || uriParams != "" {
 		return "", "", false
@@ -394,7 +417,7 @@ func plainAddr(v string) (uri, tag string, ok bool) {
 // readContact reads one Contact with at most an expiry.
 func (x *plain) readContact(v string) bool {
 	v, ok := strings.CutPrefix(v, "<")
-	uri, params, ok2 := strings.Cut(v, ">")
+	uri, params, ok2 := cutByte(v, '>')
 	var ok3 bool
 	x.contactHost, x.contactParams, ok3 = plainURI(uri)
 	if !ok || !ok2 || !ok3 {

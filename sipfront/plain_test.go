@@ -1,6 +1,7 @@
 package sipfront
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -212,6 +213,24 @@ func (l laterRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bo
 
 func (l laterRegistrar) RegisterThen(_ *messages.Register, _ int64, done func(*messages.Registered, error)) {
 	l(done)
+}
+
+func TestPlain_Printable(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				b := bytes.Repeat([]byte{'~'}, n)
+				b[at] = byte(c)
+				if at%2 == 0 {
+					b[0] = ' '
+					b[at] = byte(c)
+				}
+				if got, want := isPrintable(string(b)), c >= ' ' && c <= '~'; got != want {
+					t.Fatalf("%q: got %t", b, got)
+				}
+			}
+		}
+	}
 }
 
 func FuzzPlain(f *testing.F) {
