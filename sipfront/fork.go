@@ -134,7 +134,8 @@ func (f *fork) located(res *messages.Located, err error) {
 	if f.tried != nil && f.forgetRest == nil {
 		return // it has crossed the word that nobody waits for it
 	}
-	f.asking, f.forgetRest = false, nil
+	f.heard()
+	f.forgetRest = nil
 	switch {
 	case f.final:
 	case f.cancelled:
@@ -149,19 +150,28 @@ func (f *fork) located(res *messages.Located, err error) {
 	}
 }
 
-// locatedInPart takes in what the stand-in of the user's owner knows. Its devices
-// are called at once, and those that the owner knows besides join them.
+// locatedInPart takes in what the stand-in of the user's owner knows, or an owner
+// that does not know all. Its devices are called at once, and others join them.
 func (f *fork) locatedInPart(res *messages.Located, forget func()) {
 	if f.tried != nil && f.forgetRest == nil {
 		return
 	}
-	f.asking, f.mayRelocate, f.forgetRest = false, true, forget
+	f.heard()
+	f.mayRelocate, f.forgetRest = true, forget
 	if f.final || f.cancelled {
 		f.complete()
 		f.next()
 		return
 	}
 	f.take(res)
+}
+
+// heard: the cluster has answered for the first time. Later it may be something
+// else that is asked: to keep the message.
+func (f *fork) heard() {
+	if f.forgetRest == nil {
+		f.asking = false
+	}
 }
 
 // relocated takes in what the cluster says to the second question.
