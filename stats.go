@@ -95,7 +95,7 @@ func flatten(out map[string]float64, part string, stats any) {
 }
 
 // atomicGauges are the atomic fields that go down too.
-var atomicGauges = map[string]struct{}{"Parked": {}}
+var atomicGauges = map[string]struct{}{"Parked": {}, "Unstored": {}}
 
 // snake writes a field's name as a metric's: MessagesIn is messages_in, LSMBytes lsm_bytes.
 func snake(s string) string {

@@ -49,6 +49,9 @@ type Answer struct {
 	All bool
 	// Tell names former edges that must drop what they hold.
 	Tell []string
+	// Repeat: the reply is that of an earlier delivery, whose copies may still be
+	// on their way; it waits for them as the first one does (rule 5).
+	Repeat bool
 	// Incomplete: a positive answer may grow, a negative one is not to be believed (rule 13).
 	Incomplete bool
 }
@@ -384,7 +387,7 @@ func isBinding(l *messages.Lease) bool {
 // part of them.
 func (t *update) answer() *Answer {
 	after, a := t.q.Record, &t.made.answer
-	a.All, a.Tell = t.all, t.tell
+	a.All, a.Tell, a.Repeat = t.all || t.repeatsRemoval(), t.tell, t.repeats()
 	if len(t.writes) > 0 || t.floor != nil {
 		a.Writes = &t.made.writes
 		a.Writes.Aor, a.Writes.Leases, a.Writes.Floor = t.r.Aor, t.writes, t.floor
@@ -399,6 +402,14 @@ func (t *update) answer() *Answer {
 	res.Writes, res.NowMs = t.toKeep(a.Writes), t.q.NowMS
 	a.Reply = res
 	return a
+}
+
+// repeats tells whether something of the request was written by an earlier delivery of it.
+func (t *update) repeats() bool { return len(t.kept) > 0 || t.keptFloor != nil }
+
+// repeatsRemoval tells whether that ended a binding.
+func (t *update) repeatsRemoval() bool {
+	return t.keptFloor != nil || slices.ContainsFunc(t.kept, func(l *messages.Lease) bool { return l.Dead })
 }
 
 // toKeep adds to the writes what an earlier delivery of this request wrote for

@@ -49,7 +49,7 @@ func (u *User) storeMessage(q *Question, m *messages.StoreMessage) (*Answer, err
 			if l.Edge == m.Edge {
 				res.Writes = &messages.Record{Aor: m.Aor, Leases: []*messages.Lease{l}}
 			}
-			return &Answer{Reply: res}, nil
+			return &Answer{Reply: res, Repeat: true}, nil
 		}
 	}
 	if stored >= u.cfg.MaxMessages {

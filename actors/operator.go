@@ -99,7 +99,8 @@ func named(l *messages.Lease, text string) bool {
 
 // removed is answer for a removal: what was live and is not any more.
 func (t *update) removed() *Answer {
-	a, reply := &Answer{All: t.all, Tell: t.tell}, &messages.Removed{NowMs: t.q.NowMS}
+	a := &Answer{All: t.all || t.repeatsRemoval(), Tell: t.tell, Repeat: t.repeats()}
+	reply := &messages.Removed{NowMs: t.q.NowMS}
 	if len(t.writes) > 0 || t.floor != nil {
 		a.Writes = &messages.Record{Aor: t.r.Aor, Leases: t.writes, Floor: t.floor}
 		after := t.q.Record.Clone()

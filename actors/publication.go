@@ -112,7 +112,7 @@ func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Ans
 	}
 	if l.Edge == t.p.Edge {
 		res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{l}}
-		return &Answer{Reply: res}
+		return &Answer{Reply: res, All: l.Dead, Repeat: true}
 	}
 	moved := proto.CloneOf(l)
 	moved.Edge, moved.Vouch, moved.Stamp = t.p.Edge, t.p.Incarnation, t.p.Stamp

@@ -12,6 +12,13 @@ func (p *neighbor) saw(incarnation, round, digest uint64) {
 	}
 }
 
+// newAck acknowledges items, in this node's present view.
+func (c *Core) newAck(v *view, items ...*messages.AckItem) *messages.Ack {
+	return &messages.Ack{
+		Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Items: items, Unstored: c.unstored.any(),
+	}
+}
+
 // onAck counts acknowledgements, for the incarnation and the round that they
 // were given in, and takes in what has won.
 func (c *Core) onAck(now int64, from string, m *messages.Ack) {
@@ -22,6 +29,7 @@ func (c *Core) onAck(now int64, from string, m *messages.Ack) {
 	}
 	old := m.Round < p.seenRound.Load() && !c.off.AnyAck
 	p.saw(m.Incarnation, m.Round, m.Digest)
+	p.unstored.Store(m.Unstored)
 	var after effects
 	for _, item := range m.Items {
 		c.ackItem(now, v, p, item, old, &after)

@@ -99,7 +99,8 @@ const againStep = 1 << 20
 // writeLosersAgain gives the last word of a UA that lost by its stamp, because
 // two sides of a cut took its requests by clocks that did not agree, a stamp
 // just above the winner's (rule 2): no later than that, or it would come back
-// above a removal of all that came after both. next is not shared yet. It names
+// above a removal of all that came after both; what such a removal has ended
+// already is not written again. next is not shared yet. It names
 // the edges of both.
 func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (tell []string) {
 	for _, l := range in.Leases {
@@ -112,7 +113,7 @@ func (c *Core) writeLosersAgain(now int64, before, in, next *messages.Record) (t
 			later, earlier = have, l
 		}
 		i := slices.Index(next.Leases, earlier)
-		if i < 0 || leaseOver(later, now) {
+		if i < 0 || leaseOver(later, now) || underFloor(next, later) {
 			continue
 		}
 		c.hlc.observe(in, now)
@@ -137,7 +138,7 @@ func gained(before, next *messages.Record) bool {
 
 // mayForget is rule 4's condition for forgetting early, the acknowledgements apart.
 func (c *Core) mayForget(v *view) early {
-	return early{ok: c.settled.Load() && len(v.failed) == 0, goneMS: c.goneMS.Load()}
+	return early{ok: c.settled.Load() && len(v.failed) == 0 && !c.unstored.nearby.Load(), goneMS: c.goneMS.Load()}
 }
 
 // formerEdges are the edges whose lease or tombstone has been superseded by

@@ -47,16 +47,19 @@ func (c *Core) finish(w *wait, copied bool, after *effects) {
 
 // awaitCopies lets the reply go when rule 5 allows: an add or refresh when one
 // holder other than the asking edge has it, a removal or move when the other
-// holder and the former edges have it too.
+// holder and the former edges have it too. A repeat waits for whoever has yet to
+// acknowledge what it repeats.
 func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, a *Answer, after *effects) {
 	owner, backup := v.place(rq.aor)
 	w := wait{rq: rq, reply: a.Reply, other: owner != none && backup != none, mine: rq.asker == c.cfg.Name}
-	if e.x != nil && (a.All || w.mine) && !c.off.ReplyAtOnce {
+	// A former edge that has not dropped its lease shows that a move is repeated.
+	all := a.All || a.Repeat && e.x != nil && slices.ContainsFunc(e.x.targets, func(t target) bool { return t.tell })
+	if e.x != nil && (all || w.mine) && !c.off.ReplyAtOnce {
 		for i := range e.x.targets {
 			t := &e.x.targets[i]
 			holder := t.peer.name == v.name(owner) || t.peer.name == v.name(backup)
 			switch {
-			case t.peer.name == rq.asker || !holder && !(a.All && t.tell):
+			case t.peer.name == rq.asker || !holder && !(all && t.tell):
 			case t.peer.down.Load():
 				w.missed = true // repair sees to it
 			default:

@@ -51,11 +51,12 @@ type Core struct {
 	settling  settling
 	scan      scan
 
-	shards  [shards]shard
-	flows   flowIndex
-	asks    askTable
-	watches watchTable
-	digests digestState
+	shards   [shards]shard
+	flows    flowIndex
+	asks     askTable
+	watches  watchTable
+	digests  digestState
+	unstored unstored
 	// tally is of the present view, nil while this node is alone: replaced with
 	// digests.mu held. tallyUntil is up to which node time changes are in it.
 	tally      atomic.Pointer[tally]
@@ -106,6 +107,9 @@ type neighbor struct {
 	// no stream to it, 0 while there is one.
 	down    atomic.Bool
 	aloneMS atomic.Int64
+
+	// unstored: it has said that its disk has not taken all that it holds.
+	unstored atomic.Bool
 
 	bulk bulkQueue
 }
@@ -225,6 +229,7 @@ func (c *Core) Tick(now int64) {
 	c.tickBulk(now)
 	c.tickWatches(now)
 	c.tickDeaf()
+	c.tickUnstored(now)
 }
 
 // tickShard is Tick for one shard.

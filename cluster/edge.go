@@ -92,12 +92,7 @@ func (c *Core) store(e *entry, before *messages.Record) {
 		return
 	}
 	e.stored = !mine.Empty()
-	c.parts.Store.Put(mine, func(err error) {
-		if err != nil {
-			c.stats.DiskErrors.Add(1)
-			c.parts.Log.Warn("lease not stored", "aor", mine.Aor, "err", err)
-		}
-	})
+	c.parts.Store.Put(mine, func(err error) { c.written(mine.Aor, err) })
 }
 
 // Keep merges what a holder accepted from this edge and stores this edge's
@@ -123,7 +118,11 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		e.stored = true
 		stored := c.keptHere(v, e, done)
 		if c.parts.Store.Keeps() {
-			c.parts.Store.Put(part(e.rec, c.cfg.Name), stored)
+			aor := e.aor
+			c.parts.Store.Put(part(e.rec, c.cfg.Name), func(err error) {
+				c.written(aor, err)
+				stored(err)
+			})
 		} else {
 			after.add(func() { stored(nil) })
 		}

@@ -203,6 +203,10 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 			c.park(now, v, s, rq, after)
 			return
 		}
+		if a.Repeat && e != nil {
+			c.awaitCopies(now, v, s, e, rq, a, after)
+			return
+		}
 		after.reply(rq, a.Reply)
 		return
 	}

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -112,6 +113,39 @@ func TestRule2_TheLastWordOfAUAWinsOverAFasterClock(t *testing.T) {
 		w.run(1000)
 		w.mustFind(d.aor, d.id, want)
 	}
+}
+
+// A device takes its binding away on one side of a cut, where the clock is fast, and
+// makes it again on the other, where somebody then removes all. The edge slept
+// over that, and still has the binding, which is the device's last word: but not
+// the user's.
+func TestRule6_AStarOutlivesTheLastWordOfAUA(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	w.settle()
+	d, other := newDevice("sip:word@example.com", "word"), newDevice("sip:word@example.com", "other")
+	fast := w.nodes[3]
+	fast.skew = 900
+	w.cut(fast)
+	w.mustRegister(d, fast, 0)
+	w.run(200)
+	owner, backup := w.holders(w.nodes[0], d.aor)
+	edge := w.nodes[slices.IndexFunc(w.nodes[:3], func(n *simNode) bool { return n != owner && n != backup })]
+	w.mustRegister(d, edge, 3600)
+	w.run(20)
+	w.sleep(edge, 3000)
+	end := w.filter(func(_, to string, env *messages.Envelope) bool { return to != edge.name || env.Type != "hereis.Push" })
+	removed := false
+	w.star(other, owner, func(ok bool) { removed = ok })
+	w.runUntil(500, "removed", func() bool { return removed })
+	fast.side = 0
+	w.spread(100)
+	w.run(4000)
+	w.spread(100)
+	w.runUntil(20_000, "settled", w.allSettled)
+	w.run(3000)
+	end()
+	w.run(3000)
+	w.mustFind(d.aor, d.id, "")
 }
 
 func TestRule4_ATombstoneStaysWhileAMemberIsFailed(t *testing.T) {

@@ -24,7 +24,8 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 	if p := v.peer(from); p != nil {
 		p.saw(m.Incarnation, m.Round, m.Digest)
 	}
-	ack := &messages.Ack{Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Batch: m.Batch}
+	ack := c.newAck(v)
+	ack.Batch = m.Batch
 	var edges []edgeAck
 	var after effects
 	for _, item := range m.Items {
@@ -37,10 +38,7 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 	}
 	for _, a := range edges {
 		if p := v.peer(a.edge); p != nil {
-			c.ride(p, &messages.Ack{
-				Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest,
-				Items: []*messages.AckItem{a.item},
-			})
+			c.ride(p, c.newAck(v, a.item))
 		}
 	}
 	after.run()

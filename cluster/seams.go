@@ -99,6 +99,9 @@ type Answer struct {
 	All bool
 	// Tell names former edges that must drop what they hold.
 	Tell []string
+	// Repeat: the reply is that of an earlier delivery, whose copies may still be
+	// on their way; it waits for them as the first one does (rule 5).
+	Repeat bool
 	// Incomplete tells that a positive answer may grow and a negative one is
 	// not to be believed: the asker must ask the owner or the edges (rule 13).
 	Incomplete bool

@@ -16,14 +16,16 @@ type disk struct {
 	delay func() int64
 	// async: done is called before the write is.
 	async bool
-	last  int64
+	// err is why it takes no writes now; nil: it does. What an async one has taken it keeps.
+	err  error
+	last int64
 }
 
 // write is a Put that is not durable before at.
 type write struct {
 	at   int64
 	rec  *messages.Record
-	done func(error)
+	done func(error) // nil: it has been called
 }
 
 func (d *disk) Keeps() bool { return true }
@@ -32,8 +34,8 @@ func (d *disk) Put(rec *messages.Record, done func(error)) {
 	if d.delay != nil {
 		d.last = max(d.last, d.delay())
 	}
-	if d.async {
-		d.pending = append(d.pending, write{d.last, rec, func(error) {}})
+	if d.async && d.err == nil {
+		d.pending = append(d.pending, write{d.last, rec, nil})
 		done(nil)
 		return
 	}
@@ -44,12 +46,18 @@ func (d *disk) flush(now int64) {
 	for len(d.pending) > 0 && d.pending[0].at <= now {
 		p := d.pending[0]
 		d.pending = d.pending[1:]
+		if d.err != nil && p.done != nil {
+			p.done(d.err)
+			continue
+		}
 		if p.rec.Empty() {
 			delete(d.recs, p.rec.Aor)
 		} else {
 			d.recs[p.rec.Aor] = proto.CloneOf(p.rec)
 		}
-		p.done(nil)
+		if p.done != nil {
+			p.done(nil)
+		}
 	}
 }
 
@@ -67,4 +75,4 @@ func (d *disk) Load(f func(*messages.Record) error) error {
 	return nil
 }
 
-func (d *disk) Err() error { return nil }
+func (d *disk) Err() error { return d.err }

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ var (
 )
 
 // TestSimulation plays random histories of delay, duplication, loss, crashes
-// with and without disk, slow disks, clocks that are off, cuts of one node, of
+// with and without disk, slow disks and full ones, clocks that are off, cuts of one node, of
 // halves, of one direction and of one pair, processes that stand still, members
 // that leave and return, and devices that move, expire and are removed, one or all. It checks in the quiet period after
 // each what docs/consistency.md promises. HEREIS_SIM_SEEDS is the number of
@@ -79,6 +80,8 @@ type history struct {
 	// maxSkew is how far a node's clock may be off, in ms, either way.
 	maxSkew int64
 	digest  uint64
+	// ills is what disks are ill by, nil if none ever is.
+	ills *rand.Rand
 	// unwritten is told of users something of whom was acknowledged and is lost.
 	unwritten func(aor string)
 }
@@ -115,6 +118,9 @@ func newHistory(t testing.TB, seed uint64) *history {
 		n.disk.async = async
 		n.disk.delay = func() int64 { return w.now + w.rng.Int64N(60) }
 	}
+	if seed%3 == 0 {
+		h.ills = rand.New(rand.NewPCG(seed, 2))
+	}
 	for i, aor := range aorsApart(7) {
 		many := 2
 		if i == 6 {
@@ -135,6 +141,7 @@ func play(t *testing.T, seed uint64) uint64 {
 	h.lossy = true
 	for range 25 {
 		h.disturb()
+		h.sickenDisks()
 		for range 3 {
 			h.act(h.devices[h.rng.IntN(len(h.devices))])
 		}
@@ -170,7 +177,7 @@ func (h *history) crowded(d *device) bool { return d.aor == h.devices[len(h.devi
 // act lets a device do something at a random edge.
 func (h *history) act(d *device) {
 	n := h.nodes[h.rng.IntN(len(h.nodes))]
-	if d.busy || !n.up || n.asleep || n.draining || h.now < d.restMS {
+	if d.busy || !n.up || n.asleep || n.draining || n.disk.err != nil || h.now < d.restMS {
 		return // across a cut, order is node time within the skew of the clocks
 	}
 	if h.rng.IntN(12) == 0 {
@@ -297,6 +304,21 @@ func (h *history) disturb() {
 	}
 }
 
+// sickenDisks has a disk take no writes for a while, a short or a long one. Nobody
+// can register at its node meanwhile.
+func (h *history) sickenDisks() {
+	if h.ills == nil || h.ills.IntN(8) != 0 {
+		return
+	}
+	n := h.nodes[h.ills.IntN(len(h.nodes))]
+	h.note("the disk of %s is full", n.name)
+	n.disk.err = errFull
+	h.after(h.ills.Int64N(10_000)*(1+h.ills.Int64N(12)), func() {
+		h.note("the disk of %s is well", n.name)
+		n.disk.err = nil
+	})
+}
+
 // crashOne kills a node. Its disk is lost only if everything is in order, and
 // then nothing else goes wrong until the holders have given back what they have.
 func (h *history) crashOne(n *simNode, whole bool) {
@@ -360,7 +382,7 @@ func (w *world) note(format string, args ...any) {
 	w.log = append(w.log, fmt.Sprintf("%d: ", w.now-startMS)+fmt.Sprintf(format, args...))
 }
 
-// quiet lets everything come to rest: all up, whole, without loss.
+// quiet lets everything come to rest: all up and well, whole, without loss.
 func (h *history) quiet() {
 	w := h.world
 	w.run(5000)
@@ -373,7 +395,7 @@ func (h *history) quiet() {
 			w.depart(n)
 		}
 		w.restart(n, false)
-		n.side, n.blind = 0, map[string]bool{}
+		n.side, n.blind, n.disk.err = 0, map[string]bool{}, nil
 	}
 	w.spread(300)
 	w.run(1000)

@@ -46,8 +46,8 @@ type Stats struct {
 	Differing atomic.Int64
 	// View changes, and rounds.
 	Rounds atomic.Int64
-	// Writes to disk that failed.
-	DiskErrors atomic.Int64
+	// Writes to disk that failed, and users whose leases here are still to be written again.
+	DiskErrors, Unstored atomic.Int64
 }
 
 // Tables is how much a node holds, by role.

@@ -186,12 +186,15 @@ func (x *PushItem) GetEdge() string {
 
 // Ack answers Push. It counts for this incarnation and round alone.
 type Ack struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
-	Digest        uint64                 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"`
-	Batch         uint64                 `protobuf:"varint,4,opt,name=batch,proto3" json:"batch,omitempty"`
-	Items         []*AckItem             `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Round       uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	Digest      uint64                 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Batch       uint64                 `protobuf:"varint,4,opt,name=batch,proto3" json:"batch,omitempty"`
+	Items       []*AckItem             `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
+	// The sender holds what its disk has not taken: what was removed there may come
+	// back with its next life, and is not to be forgotten yet (rule 4).
+	Unstored      bool `protobuf:"varint,6,opt,name=unstored,proto3" json:"unstored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +262,13 @@ func (x *Ack) GetItems() []*AckItem {
 		return x.Items
 	}
 	return nil
+}
+
+func (x *Ack) GetUnstored() bool {
+	if x != nil {
+		return x.Unstored
+	}
+	return false
 }
 
 // AckItem says that what hashes to hash has been merged.
@@ -961,13 +971,14 @@ const file_messages_repair_proto_rawDesc = "" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\x06R\x04hash\x12&\n" +
 	"\x06record\x18\x03 \x01(\v2\x0e.hereis.RecordR\x06record\x12\x12\n" +
-	"\x04edge\x18\x04 \x01(\tR\x04edge\"\x92\x01\n" +
+	"\x04edge\x18\x04 \x01(\tR\x04edge\"\xae\x01\n" +
 	"\x03Ack\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05round\x18\x02 \x01(\x04R\x05round\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\x06R\x06digest\x12\x14\n" +
 	"\x05batch\x18\x04 \x01(\x04R\x05batch\x12%\n" +
-	"\x05items\x18\x05 \x03(\v2\x0f.hereis.AckItemR\x05items\"\x97\x01\n" +
+	"\x05items\x18\x05 \x03(\v2\x0f.hereis.AckItemR\x05items\x12\x1a\n" +
+	"\bunstored\x18\x06 \x01(\bR\bunstored\"\x97\x01\n" +
 	"\aAckItem\x12\x10\n" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\x06R\x04hash\x12\x12\n" +

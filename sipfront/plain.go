@@ -17,7 +17,7 @@ import (
 
 // plainLayer is what the transaction layer has for requests without a transaction of the full kind.
 type plainLayer interface {
-	Begin(branch, host string, port int, method string, reply transport.Flow) *transaction.Plain
+	Begin(branch, host string, port int, method string, reply transport.Flow) (p *transaction.Plain, repeated bool)
 	Knows(branch, host string, port int, method string) bool
 	Pass(key string, invite bool, raw []byte, flow transport.Flow, answer func(status int)) transaction.Passed
 	PassAnswered(key string, status int)
@@ -49,10 +49,10 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	}
 	r := &x.req
 	x.text, r.headers, r.plain = string(m.Raw), x.room[:0], x
-	tx := s.beginPlain(x, m)
+	tx, repeated := s.beginPlain(x, m)
 	if tx == nil {
 		s.release(r)
-		return false
+		return repeated
 	}
 	s.count.requests.Add(1)
 	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At}
@@ -63,14 +63,14 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 }
 
 // beginPlain reads a request and begins its transaction; nil: it is not plain,
-// or not to be taken so.
-func (s *Server) beginPlain(x *plain, m *transport.Message) *transaction.Plain {
+// or not to be taken so, or repeats one and is done with.
+func (s *Server) beginPlain(x *plain, m *transport.Message) (tx *transaction.Plain, repeated bool) {
 	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
-		return nil
+		return nil, false
 	}
 	x.plan.target = x.req.target
 	if s.planTarget(&x.plan) != nil || x.plan.way != wayNode {
-		return nil
+		return nil, false
 	}
 	return s.plain.Begin(x.branch, x.host, int(x.sentPort), x.req.method, m.Flow)
 }

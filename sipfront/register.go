@@ -18,10 +18,15 @@ import (
 // nobody: whoever brings the cluster's word sends the answer.
 func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
-	q, err := s.readRegister(r, p)
 	began := time.Now()
+	// Before it is read: to refuse one must cost little.
+	err := s.enterRegister(r.msg.At, began)
+	var q *messages.Register
 	if err == nil {
-		err = s.enterRegister(began)
+		if q, err = s.readRegister(r, p, began); err != nil {
+			s.pace.giveBack()
+			s.end()
+		}
 	}
 	if err != nil {
 		s.refuse(tx, r, err)
@@ -46,8 +51,11 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 
 // enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
 // which there will be room for it.
-func (s *Server) enterRegister(now time.Time) error {
-	wait, ok := s.pace.enter(now)
+func (s *Server) enterRegister(arrived, now time.Time) error {
+	if arrived.IsZero() {
+		arrived = now
+	}
+	wait, ok := s.pace.enter(arrived, now)
 	if ok && !s.begin() {
 		wait, ok = s.pace.turnAway(now), false
 	}
@@ -59,7 +67,7 @@ func (s *Server) enterRegister(now time.Time) error {
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
-func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
+func (s *Server) readRegister(r *request, p *plan, now time.Time) (*messages.Register, error) {
 	if err := s.checkRequire(r); err != nil {
 		return nil, err
 	}
@@ -102,7 +110,7 @@ func (s *Server) readRegister(r *request, p *plan) (*messages.Register, error) {
 		}
 	}
 	if !r.msg.At.IsZero() {
-		q.AgeMs = max(time.Since(r.msg.At).Milliseconds(), 0)
+		q.AgeMs = max(now.Sub(r.msg.At).Milliseconds(), 0)
 	}
 	if r.plain == nil && !plainText(r) {
 		return q, sendable(q)

@@ -19,10 +19,12 @@ import (
 // write is one REGISTER of a user's device.
 type write struct {
 	call, ack time.Time // ack is zero if there was no 200
-	value     string    // the device that answers from then on; "": none
+	// value is what answers from then on: the device and the number of this write, so
+	// that no two writes have the same; "": nobody.
+	value string
 }
 
-// lookup is one OPTIONS for a user, and who answered it; "": nobody is registered.
+// lookup is one OPTIONS for a user, and what answered it; "": nobody is registered.
 type lookup struct {
 	call, end time.Time
 	value     string
@@ -84,6 +86,7 @@ type historian struct {
 	at      atomic.Pointer[[]*node]
 	stop    chan struct{} // closed by finish
 	wg      sync.WaitGroup
+	callers []*device  // of the users in all
 	mu      sync.Mutex // guards what follows
 	all     []*history
 	refused int
@@ -102,8 +105,10 @@ func startHistory(t *testing.T, row *chaosRow, at []*node, n int) *historian {
 		here, there := newDevice(t, user, user+"-here"), newDevice(t, user, user+"-there")
 		here.instance = fmt.Sprintf("urn:uuid:00000000-0000-4000-8000-%012d", rand.IntN(1_000_000_000))
 		there.instance = here.instance
+		here.numbered, there.numbered = true, true
 		h.wg.Go(func() { h.write(hist, []*device{here, there}) })
 		caller := newDevice(t, "caller", fmt.Sprintf("%scaller%d", run, i))
+		h.callers = append(h.callers, caller)
 		h.wg.Go(func() { h.look(hist, caller) })
 	}
 	t.Cleanup(h.end)
@@ -150,13 +155,13 @@ func (h *historian) pause(d time.Duration) bool {
 func (h *historian) write(hist *history, sockets []*device) {
 	cseq, value := 0, ""
 	for h.pause(time.Duration(50+rand.IntN(250)) * time.Millisecond) {
+		cseq++
 		d, expires := sockets[rand.IntN(2)], 3600
-		next := d.name
+		next := fmt.Sprintf("%s#%d", d.name, cseq)
 		if rand.IntN(4) == 0 && value != "" {
 			expires, next = 0, ""
 			// What it removes is its own binding, wherever that came from.
 		}
-		cseq++
 		d.cseq = cseq - 1
 		began := time.Now()
 		status, ok := d.tryOnce(h.some(), expires, 4*time.Second)
@@ -208,6 +213,7 @@ func (h *historian) end() {
 func (h *historian) finish(bar time.Duration) {
 	h.t.Helper()
 	h.end()
+	h.last(slack * bar)
 	var delay time.Duration
 	writes, acked, lookups := 0, 0, 0
 	for _, hist := range h.all {
@@ -233,6 +239,36 @@ func (h *historian) finish(bar time.Duration) {
 	if acked == 0 || lookups == 0 {
 		h.t.Errorf("%d writes acknowledged, %d lookups: nothing was tried", acked, lookups)
 	}
+}
+
+// last looks everybody up once more at every node: a copy that stays as it was must
+// not hide among lookups that were late for a moment.
+func (h *historian) last(limit time.Duration) {
+	h.t.Helper()
+	for i, hist := range h.all {
+		may := hist.lastValues()
+		for _, n := range *h.at.Load() {
+			within(h.t, limit, "the last write is seen", func() error {
+				status, by, ok := h.callers[i].probeOnce(n, hist.user, 4*time.Second)
+				if !ok || status == 503 || !slices.Contains(may, by) {
+					return fmt.Errorf("%s at %s: %d by %q, want one of %q", hist.user, n.name, status, by, may)
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// lastValues are those that may be in force after all writes: the last that was
+// acknowledged, and what has been sent since.
+func (h *history) lastValues() (may []string) {
+	for _, w := range slices.Backward(h.writes) {
+		may = append(may, w.value)
+		if !w.ack.IsZero() {
+			return may
+		}
+	}
+	return append(may, "")
 }
 
 // TestHistoryCheck: the checker finds what it is for.
@@ -261,7 +297,9 @@ func TestHistoryCheck(t *testing.T) {
 		"unanswered, in force": {history{writes: []write{w(1, 2, "a"), w(3, 0, "b")}, lookups: []lookup{l(504, 510, "b")}}, 0, ""},
 		"unanswered, not so":   {history{writes: []write{w(1, 2, "a"), w(3, 0, "b")}, lookups: []lookup{l(504, 510, "a")}}, 0, ""},
 		"back to an old place": {history{writes: []write{w(1, 2, "a"), w(3, 4, "b"), w(5, 6, "a")}, lookups: []lookup{l(504, 510, "a")}}, 0, ""},
-		"from the future":      {history{writes: []write{w(1, 2, "a"), w(100, 110, "b")}, lookups: []lookup{l(50, 60, "b")}}, 0, "nobody has written"},
+		// A copy that is never brought up to date, with a device that comes back to where it was.
+		"stale for ever":  {history{writes: []write{w(1, 2, "a#1"), w(3, 4, "b#2"), w(400, 404, "a#3"), w(450, 454, "b#4")}, lookups: []lookup{l(504, 510, "a#1")}}, 500 * time.Millisecond, ""},
+		"from the future": {history{writes: []write{w(1, 2, "a"), w(100, 110, "b")}, lookups: []lookup{l(50, 60, "b")}}, 0, "nobody has written"},
 	} {
 		delay, wrong := c.h.check()
 		if delay != c.delay || (c.wrong == "") != (len(wrong) == 0) || !strings.Contains(strings.Join(wrong, ""), c.wrong) {

@@ -65,7 +65,7 @@ func TestE2E(t *testing.T) {
 			"ReadOnlyDisk": testChaosReadOnlyDisk, "LostDisk": testChaosLostDisk, "Clock": testChaosClock,
 			"LongPartition": testChaosLongPartition, "CallOutlivesItsNode": testChaosCallOutlivesItsNode,
 			"SlowPeer": testChaosSlowPeer, "Join": testChaosJoin, "WAN": testChaosWAN,
-			"Levels": testChaosLevels,
+			"Levels": testChaosLevels, "Stop": testChaosStop,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

@@ -193,6 +193,8 @@ type device struct {
 	addr, user     string
 	name, instance string
 	cseq           int
+	// numbered: its Contact says which REGISTER it is of, and so its answers do.
+	numbered bool
 	// heard is told of each request, by the reading goroutine; nil: nobody is.
 	heard func(m *sipmsg.Message)
 	// refuses tells whom of those who ask it does not know (481), likewise; nil: it knows all.
@@ -263,11 +265,24 @@ func (d *device) read() {
 			}
 			w.Copy(m, "Record-Route")
 			w.Header("Contact", "<sip:", d.user, "@", d.addr, ">")
-			w.Header("X-Device", d.name)
+			w.Header("X-Device", d.name, number(m))
 			w.End("", "")
 			_, _ = d.conn.WriteToUDPAddrPort(w.Bytes(), from) // repeated by the asker
 		}
 	}
+}
+
+// numberParam is the parameter by which a numbered device's Contact says which REGISTER it is of.
+const numberParam = "write="
+
+// number is that of the Contact by which a request was sent here, behind a #;
+// empty if there is none.
+func number(m *sipmsg.Message) string {
+	_, text, ok := strings.Cut(string(m.URI), ";"+numberParam)
+	if !ok {
+		return ""
+	}
+	return "#" + text
 }
 
 // register sends a REGISTER to a node and expects 200; 0 removes the binding.
@@ -285,6 +300,9 @@ func (d *device) registration(expires int) *sipmsg.Builder {
 	aor := "sip:" + d.user + "@localhost"
 	d.head(&w, "REGISTER", "sip:localhost", aor, aor)
 	contact := "<sip:" + d.user + "@" + d.addr + ">"
+	if d.numbered {
+		contact = fmt.Sprintf("<sip:%s@%s;%s%d>", d.user, d.addr, numberParam, d.cseq)
+	}
 	if d.instance != "" {
 		w.Header("Supported", "path, outbound")
 		contact += ";reg-id=1;+sip.instance=\"<" + d.instance + ">\""

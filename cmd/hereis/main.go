@@ -76,9 +76,7 @@ func notFound(format string, args ...any) error {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
+	ctx := untilSignal()
 	exe, err := os.Executable()
 	if err != nil {
 		exe = os.Args[0]
@@ -88,6 +86,27 @@ func main() {
 		exe: exe, runNode: runNode, outboundIP: outboundIP,
 	}
 	os.Exit(a.run(ctx, os.Args[1:]))
+}
+
+// exitSignal and the number of a signal are the exit code of a process that it ends.
+const exitSignal = 128
+
+// untilSignal is a context that ends with the first signal that asks to stop. The
+// second one, however soon, ends the process at once.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2) // from the runtime, never closed; a third says nothing new
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		code := exitError
+		if s, ok := (<-signals).(syscall.Signal); ok {
+			code = exitSignal + int(s)
+		}
+		os.Exit(code)
+	}()
+	return ctx
 }
 
 // kongExit is what kong's wish to exit becomes, to unwind to run.

@@ -169,10 +169,7 @@ func (l *Layer) request(msg *transport.Message) {
 	if a, ok := s.answers.byKey[string(key)]; ok {
 		raw := a.raw
 		s.mu.Unlock()
-		l.count.repeats.Add(1)
-		if raw != nil {
-			_ = transport.SendSoon(a.reply, raw) // counted by the transport; the client repeats
-		}
+		l.repeat(a.reply, raw)
 		return
 	}
 	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !inProgress(msg)) {
