@@ -26,6 +26,10 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
 }
 
+func (g grains) Renews(r *messages.Register, rec *messages.Record, nowMS int64) (expiresMS int64, ok bool) {
+	return g.user.Renews(r, rec, nowMS)
+}
+
 func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
 }
@@ -34,6 +38,10 @@ func (g grains) Shown(rec *messages.Record) *messages.Record { return g.user.Sho
 
 func (g grains) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
 	return g.user.Tell(before, after, nowMS)
+}
+
+func (g grains) Remind(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	return g.user.Remind(before, after, nowMS)
 }
 
 // mailbox keeps messages as leases of this node.

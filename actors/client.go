@@ -20,6 +20,15 @@ type Cluster interface {
 	// AskAsync is Ask with a continuation, which is called once, perhaps before
 	// AskAsync returns, and must not wait. deadlineMS is node time.
 	AskAsync(aor string, msg proto.Message, deadlineMS int64, done func(proto.Message, error))
+	// Renew puts a REGISTER to its user if nothing has to be awaited or kept on
+	// its account, and tells when it was done and when the binding expires, in
+	// node time. r has room for a stamp; nothing of it is kept. False: nothing
+	// has been done.
+	Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool)
+	// LookupAsync is AskAsync for a Locate. What may lack something goes to part, if
+	// that is not nil, and done is called with the word of an owner who knows all,
+	// unless forget is called before that.
+	LookupAsync(aor string, m *messages.Locate, deadlineMS int64, part func(reply proto.Message, forget func()), done func(proto.Message, error))
 	// KeepAsync is Keep with a continuation, likewise.
 	KeepAsync(rec *messages.Record, done func(error))
 	// Keep stores this edge's leases as durably as configured, then returns.
@@ -82,6 +91,18 @@ func (c *Client) RegisterThen(r *messages.Register, deadlineMS int64, done func(
 		r.Stamp = c.cluster.NewStamp()
 	}
 	c.cluster.AskAsync(r.Aor, r, deadlineMS, reg.answered)
+}
+
+// Renew is RegisterThen for a REGISTER that only renews the one binding of a
+// user whose state is here alone, as it is: it tells when that was done and when
+// the binding expires, in node time. Nothing of r, which has room for a stamp, is
+// kept. False: nothing has been done, and the REGISTER is one for RegisterThen.
+func (c *Client) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
+	if c.cluster.KeepErr() != nil {
+		return 0, 0, false
+	}
+	r.Edge, r.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
+	return c.cluster.Renew(r)
 }
 
 // registration is one REGISTER on its way.
@@ -243,9 +264,30 @@ func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error)
 // LocateThen returns, and must not wait. deadlineMS is node time; callID, which
 // may be empty, is that of the request that it is asked for, for the logs of the
 // nodes that answer. It decides nothing.
-func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+//
+// part, which may be nil, takes what the owner's stand-in knows, or an owner that
+// does not know all, perhaps more than once; it must not wait either. It says by
+// forget, then or later, that nobody needs the rest: done may not be called then.
+func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, part func(res *messages.Located, forget func()), done func(*messages.Located, error)) {
 	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?")}
-	c.cluster.AskAsync(m.Aor, m, deadlineMS, func(reply proto.Message, err error) {
+	var taken func(proto.Message, func())
+	if part != nil {
+		taken = func(reply proto.Message, forget func()) {
+			if res, err := typed[*messages.Located](reply, nil); err == nil {
+				part(res, forget)
+			}
+		}
+	}
+	c.cluster.LookupAsync(m.Aor, m, deadlineMS, taken, func(reply proto.Message, err error) {
+		done(typed[*messages.Located](reply, err))
+	})
+}
+
+// RelocateThen is LocateThen for who has tried what the first answer named: whoever
+// answers this time has asked all that may know more.
+func (c *Client) RelocateThen(aor AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?"), Full: true}
+	c.cluster.LookupAsync(m.Aor, m, deadlineMS, nil, func(reply proto.Message, err error) {
 		done(typed[*messages.Located](reply, err))
 	})
 }

@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -20,6 +21,9 @@ type fakeCluster struct {
 	askErr        error
 	keepErr, disk error
 	reply         proto.Message
+	// part is said before the rest of a lookup, which may be forgotten.
+	part      proto.Message
+	forgotten bool
 }
 
 func (f *fakeCluster) Ask(_ context.Context, _ string, msg proto.Message) (proto.Message, error) {
@@ -44,8 +48,21 @@ func (f *fakeCluster) AskAsync(aor string, msg proto.Message, _ int64, done func
 	done(f.Ask(context.Background(), aor, msg))
 }
 
+func (f *fakeCluster) LookupAsync(aor string, m *messages.Locate, _ int64, part func(proto.Message, func()), done func(proto.Message, error)) {
+	if f.part != nil && part != nil {
+		part(f.part, func() { f.forgotten = true })
+	}
+	if !f.forgotten {
+		done(f.Ask(context.Background(), aor, m))
+	}
+}
+
 func (f *fakeCluster) KeepAsync(rec *messages.Record, done func(error)) {
 	done(f.Keep(context.Background(), rec))
+}
+
+func (f *fakeCluster) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
+	return 0, 0, false
 }
 
 func (f *fakeCluster) KeepErr() error { return f.disk }
@@ -136,5 +153,27 @@ func TestClient_Errors(t *testing.T) {
 	f.askErr = context.DeadlineExceeded
 	if _, err := c.Where(t.Context(), testAoR); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no answer: %v", err)
+	}
+}
+
+// An answer that grows: who takes a part hears it before the rest, or does
+// without that; who does not has one answer.
+func TestLocateThenInParts(t *testing.T) {
+	f := newFake()
+	c := NewClient(f)
+	f.part = &messages.Located{Targets: []*messages.Target{{Contact: "sip:part@192.0.2.1"}}}
+	f.reply = &messages.Located{Targets: []*messages.Target{{Contact: "sip:all@192.0.2.1"}}, Final: true}
+	var heard []string
+	hear := func(res *messages.Located, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		heard = append(heard, res.Targets[0].Contact)
+	}
+	c.LocateThen(testAoR, "", 0, func(res *messages.Located, _ func()) { hear(res, nil) }, hear)
+	c.LocateThen(testAoR, "", 0, nil, hear)
+	c.LocateThen(testAoR, "", 0, func(res *messages.Located, forget func()) { hear(res, nil); forget() }, hear)
+	if want := []string{"sip:part@192.0.2.1", "sip:all@192.0.2.1", "sip:all@192.0.2.1", "sip:part@192.0.2.1"}; !slices.Equal(heard, want) {
+		t.Errorf("heard %v, want %v", heard, want)
 	}
 }

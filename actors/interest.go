@@ -111,18 +111,7 @@ func (u *User) interest(q *Question, m *messages.Subscribe) (*messages.Lease, er
 // of the user's record, and which nodes these are; nil if nobody or nothing.
 // Expiries are not told: the nodes know them.
 func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
-	var to, watching []string
-	for _, l := range after.GetLeases() {
-		if !l.GetKind().Interested() || !after.Alive(l, nowMS) {
-			continue
-		}
-		if !slices.Contains(to, l.Edge) {
-			to = append(to, l.Edge)
-		}
-		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION {
-			watching = append(watching, l.Edge)
-		}
-	}
+	to, watching := interested(nil, after, nowMS)
 	if len(to) == 0 {
 		return nil, nil
 	}
@@ -131,6 +120,34 @@ func (u *User) Tell(before, after *messages.Record, nowMS int64) (*messages.Stat
 		return nil, nil
 	}
 	return &messages.StateChanged{Aor: after.GetAor(), Delta: delta, Sum: Sum(after, nowMS), NowMs: nowMS, Watching: watching}, to
+}
+
+// Remind says what the nodes must be told whose interest in a user is in after
+// and was not in before, though none of them has asked here: the sum, by which
+// each finds whether it has missed anything; nil if there is no such node.
+func (u *User) Remind(before, after *messages.Record, nowMS int64) (*messages.StateChanged, []string) {
+	to, watching := interested(before, after, nowMS)
+	if len(to) == 0 {
+		return nil, nil
+	}
+	return &messages.StateChanged{Aor: after.GetAor(), Sum: Sum(after, nowMS), NowMs: nowMS, Watching: watching}, to
+}
+
+// interested lists the nodes with a live interest in after that is not in before,
+// and which of them have watchers.
+func interested(before, after *messages.Record, nowMS int64) (nodes, watching []string) {
+	for _, l := range after.GetLeases() {
+		if !l.GetKind().Interested() || !after.Alive(l, nowMS) || slices.Contains(before.GetLeases(), l) {
+			continue
+		}
+		if !slices.Contains(nodes, l.Edge) {
+			nodes = append(nodes, l.Edge)
+		}
+		if l.GetKind() == messages.LeaseKind_LEASE_KIND_SUBSCRIPTION {
+			watching = append(watching, l.Edge)
+		}
+	}
+	return nodes, watching
 }
 
 // difference is what after has and before had not. What nodes are interested in

@@ -84,7 +84,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	}
 	if owner == v.self || (o.gate && holder) {
 		c.changed(now, v, s, before, next, after)
-		c.tell(v, now, before, next, after)
+		c.tell(v, now, before, next, o, after)
 	}
 	if next.Empty() && e.x == nil {
 		s.remove(e)

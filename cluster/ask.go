@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,7 +25,8 @@ type askTable struct {
 	slots map[int64][]*ask
 	slot  int64
 	last  uint64
-	ended bool
+	// ended is written with mu held and read without.
+	ended atomic.Bool
 }
 
 // ask is one question until its answer.
@@ -38,7 +40,10 @@ type ask struct {
 	lookup            bool
 	startMS, deadline int64
 	done              func(proto.Message, error)
-	finished          bool
+	// part takes a positive that may lack something, which does not end the question
+	// then; nil: it does. parted: it has taken one.
+	part             func(reply proto.Message, forget func())
+	finished, parted bool
 	// sentMS is when the owner was last asked, retryMS when it will be again
 	// after an answer that is none, 0 for neither.
 	sentMS, retryMS int64
@@ -65,6 +70,11 @@ func (c *Core) Ask(now int64, aor string, msg proto.Message, deadline int64, don
 	c.ask(now, &ask{aor: aor, msg: msg, deadline: deadline, done: done, lookup: lookup})
 }
 
+// Lookup asks where a user is; Node.LookupAsync has the contract.
+func (c *Core) Lookup(now int64, aor string, m *messages.Locate, deadline int64, part func(proto.Message, func()), done func(proto.Message, error)) {
+	c.ask(now, &ask{aor: aor, msg: m, deadline: deadline, part: part, done: done, lookup: true})
+}
+
 // AskNode asks a node itself, which may be this one.
 func (c *Core) AskNode(now int64, node string, msg proto.Message, deadline int64, done func(proto.Message, error)) {
 	c.ask(now, &ask{node: node, msg: msg, deadline: deadline, done: done})
@@ -78,7 +88,7 @@ func (c *Core) ask(now int64, a *ask) {
 	a.startMS = now
 	t := &c.asks
 	t.mu.Lock()
-	if t.ended {
+	if t.ended.Load() {
 		t.mu.Unlock()
 		a.done(nil, ErrStopped)
 		return
@@ -169,7 +179,7 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 	}
 	env.Aor, env.DeadlineMs, env.Incarnation, env.Id, env.StandIn = a.aor, a.deadline, c.cfg.Incarnation, a.id, standIn
 	c.asks.mu.Lock()
-	if a.finished || c.asks.ended {
+	if a.finished || c.asks.ended.Load() {
 		c.asks.mu.Unlock()
 		return true
 	}
@@ -218,6 +228,16 @@ func (c *Core) aged(now int64, a *ask) proto.Message {
 		again := proto.CloneOf(r)
 		again.AgeMs += now - a.startMS
 		return again
+	case *messages.Locate:
+		c.asks.mu.Lock()
+		parted := a.parted
+		c.asks.mu.Unlock()
+		if parted && !r.Full {
+			// The devices that the stand-in knew have not answered.
+			again := proto.CloneOf(r)
+			again.Full = true
+			return again
+		}
 	}
 	return a.msg
 }
@@ -256,7 +276,7 @@ func (c *Core) timeAsk(now int64, a *ask) {
 	if a.finished {
 		return
 	}
-	if t.ended {
+	if t.ended.Load() {
 		return
 	}
 	t.open[a.id] = a
@@ -316,7 +336,9 @@ func (c *Core) tickAsks(now int64) {
 // stepAsk gives up, asks the backup, or asks the owner of by now again.
 func (c *Core) stepAsk(now int64, a *ask) {
 	if now >= a.deadline {
-		c.stats.Unanswered.Add(1)
+		if !a.parted {
+			c.stats.Unanswered.Add(1)
+		}
 		last := a.last
 		if last == nil {
 			last = fail(messages.FailureCode_FAILURE_CODE_RETRY, "no full answer by the deadline")
@@ -368,7 +390,7 @@ func (c *Core) hurryAsks(now int64, name string) {
 // stopAsks answers what is open, and all later questions, with ErrStopped.
 func (c *Core) stopAsks() {
 	c.asks.mu.Lock()
-	c.asks.ended = true
+	c.asks.ended.Store(true)
 	var open []*ask
 	for _, a := range c.asks.open {
 		open = append(open, a)

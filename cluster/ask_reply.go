@@ -64,6 +64,10 @@ func (c *Core) takeWrites(now int64, from, aor string, writes *messages.Record) 
 func (c *Core) answer(now int64, a *ask, msg proto.Message, standIn bool) {
 	f, failed := msg.(*messages.Failure)
 	if !failed {
+		if l, ok := msg.(*messages.Located); ok && !l.Final && a.part != nil {
+			c.answerInPart(now, a, l, standIn)
+			return
+		}
 		c.finishAsk(a, msg, nil)
 		return
 	}
@@ -84,6 +88,25 @@ func (c *Core) answer(now int64, a *ask, msg proto.Message, standIn bool) {
 	c.finishAsk(a, f, nil)
 }
 
+// answerInPart gives a positive to the asker that may lack something and goes on:
+// a stand-in may lack what the owner has, whose word is still awaited, and an owner
+// that has not settled what a member has that was silent, so that it is asked
+// again (rules 11, 13).
+func (c *Core) answerInPart(now int64, a *ask, msg *messages.Located, standIn bool) {
+	c.asks.mu.Lock()
+	finished := a.finished
+	a.parted = true
+	if !standIn {
+		a.retryMS, a.sentMS = now+resendMS<<min(a.tries, 3), 0
+	}
+	c.asks.mu.Unlock()
+	if finished {
+		return
+	}
+	a.part(msg, func() { c.forgetAsk(a) })
+	c.timeAsk(now, a)
+}
+
 // askAgain waits a while, longer each time and never the same, and asks again.
 func (c *Core) askAgain(now int64, a *ask, f *messages.Failure, standIn bool) {
 	c.asks.mu.Lock()
@@ -101,10 +124,17 @@ func (c *Core) askAgain(now int64, a *ask, f *messages.Failure, standIn bool) {
 
 // finishAsk ends a question, once.
 func (c *Core) finishAsk(a *ask, msg proto.Message, err error) {
+	if c.forgetAsk(a) {
+		a.done(msg, err)
+	}
+}
+
+// forgetAsk takes a question off the table; false: that has been done.
+func (c *Core) forgetAsk(a *ask) bool {
 	c.asks.mu.Lock()
+	defer c.asks.mu.Unlock()
 	if a.finished {
-		c.asks.mu.Unlock()
-		return
+		return false
 	}
 	a.finished = true
 	delete(c.asks.open, a.id)
@@ -112,6 +142,5 @@ func (c *Core) finishAsk(a *ask, msg proto.Message, err error) {
 		s.peer.inflight.Add(-1)
 	}
 	a.sent = nil
-	c.asks.mu.Unlock()
-	a.done(msg, err)
+	return true
 }

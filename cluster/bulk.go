@@ -67,15 +67,18 @@ func (c *Core) tellKept(v *view, p *neighbor) {
 	}
 }
 
-// bulkTicks is in how many ticks a long queue falls to a third. One that is not
-// long goes by one message in each tick: what is moved must not take the
-// machine from the lookups of that time, at neither end.
-const bulkTicks = 200
+// bulkTicks is in how many ticks a long queue falls to a third; of one that is
+// not long bulkLeast are sent in each: what is moved must not take the machine
+// from the lookups of that time, at neither end.
+const (
+	bulkTicks = 200
+	bulkLeast = 16
+)
 
 // pump sends from a peer's queue what is for one tick, as far as its window allows.
 func (c *Core) pump(now int64, p *neighbor) {
-	for share := p.bulk.waiting() / bulkTicks; share >= 0; {
-		batch, aors := p.bulk.take(now, c.cfg.BulkWindow)
+	for share := max(p.bulk.waiting()/bulkTicks, bulkLeast); share > 0; {
+		batch, aors := p.bulk.take(now, c.cfg.BulkWindow, share)
 		if len(aors) == 0 {
 			return
 		}
@@ -104,8 +107,8 @@ func (c *Core) pump(now int64, p *neighbor) {
 // bulkChunk is how many AoRs are looked at for one bulk message.
 const bulkChunk = 512
 
-// take opens a place in the window and returns what may go with it.
-func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
+// take opens a place in the window and returns what may go with it, most at most.
+func (q *bulkQueue) take(now int64, window, most int) (batch uint64, aors []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for b, at := range q.window {
@@ -116,7 +119,7 @@ func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
 	if len(q.aors) == q.first || len(q.window) >= window {
 		return 0, nil
 	}
-	n := min(len(q.aors)-q.first, bulkChunk)
+	n := min(len(q.aors)-q.first, bulkChunk, most)
 	aors = slices.Clone(q.aors[q.first : q.first+n])
 	clear(q.aors[q.first : q.first+n])
 	if q.first += n; q.first == len(q.aors) {

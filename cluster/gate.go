@@ -146,20 +146,22 @@ func (c *Core) handle(h Handler, rq *request) {
 
 // serve executes a request, at once if the record is complete and otherwise
 // when it has been completed (rule 11). A stand-in's Locate need not wait: what
-// it finds counts, and if it finds nothing it completes itself then.
+// it finds counts, and if it finds nothing, or that has been tried, it completes
+// itself then.
 func (c *Core) serve(now int64, v *view, rq *request) {
 	var room [4]effect
 	after := effects(room[:0])
 	s := c.shard(rq.aor)
 	s.mu.Lock()
-	_, lookup := rq.msg.(*messages.Locate)
+	m, lookup := rq.msg.(*messages.Locate)
 	complete := c.complete(v, rq.aor, "") || s.completed(rq.aor, v.round)
+	full := rq.standIn && m.GetFull()
 	switch {
 	case c.stats.Parked.Load() >= int64(c.cfg.MaxParked) && !(complete && lookup):
 		// What need not wait is answered under any load.
 		c.stats.Overloaded.Add(1)
 		after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many requests wait"))
-	case complete || rq.standIn && lookup:
+	case !full && (complete || rq.standIn && lookup):
 		c.execute(now, v, s, rq, complete, &after)
 	default:
 		c.park(now, v, s, rq, &after)
@@ -192,6 +194,9 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		c.logAnswer(rq, a)
 	}
 	c.fillWhere(now, v, rq, a.Reply, complete)
+	if l, ok := a.Reply.(*messages.Located); ok && l.Final {
+		l.Final = c.lacksNothing(v, s, rq.aor)
+	}
 	if a.Writes.Empty() {
 		if rq.standIn && !rq.widened && negative(rq, a) {
 			rq.widened = true

@@ -10,7 +10,7 @@ const (
 	// scanRecords is how many records are looked at in one tick after a change
 	// of view, and scanTicks in how many ticks all are, if these are more: the
 	// walk must not take the machine from the lookups of that time.
-	scanRecords = 512
+	scanRecords = 160
 	scanTicks   = 100
 	// scanChunk is for how many of them the lock of their shard is held.
 	scanChunk = 64
@@ -141,6 +141,9 @@ func (c *Core) scanSome(now int64, v *view, s *shard, some []uint64) {
 					return
 				}
 				g, rec = glance{id: id, e: e}, e.rec
+			}
+			if len(c.scan.since) > 0 {
+				c.remind(now, v, g, rec, &after)
 			}
 			c.sum(v, rec, g.hash(), c.scan.sums)
 		})

@@ -111,6 +111,11 @@ type Answer struct {
 // question. Answer runs under the lock of one shard and must not block.
 type Grains interface {
 	Answer(q *Question) *Answer
+	// Renews tells whether a REGISTER comes to no more than a new stamp, CSeq and
+	// expiry of the only lease of a key, of which nothing waits for anybody; the
+	// expiry is in node time. What it says no to is for Answer. It keeps nothing
+	// of r and rec, whose memory is used again.
+	Renews(r *messages.Register, rec *messages.Record, nowMS int64) (expiresMS int64, ok bool)
 	// Changed tells whether those who follow a user can see the difference
 	// between its record before and after a change, both at node time nowMS: not
 	// of a refresh. An expiry is seen with a before that has not expired.
@@ -122,6 +127,11 @@ type Grains interface {
 	// makes or learns of as owner, or makes as stand-in. It says which nodes
 	// are to hear what of it; nil: nobody.
 	Tell(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
+	// Remind is told of every record that this node has come to own, with a nil
+	// before, and of every change of one that it owns by which it learns of an
+	// interest otherwise than by a question here and Tell says nothing: who has the
+	// interest may have missed what this node took in before.
+	Remind(before, after *messages.Record, nowMS int64) (msg *messages.StateChanged, nodes []string)
 }
 
 // Flows tells the edge's front end's side of the story (rules 3, 12).

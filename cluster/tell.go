@@ -15,6 +15,10 @@ import (
 // connection, or with its sender; so it carries a sum by which the receiver
 // finds that it has missed one, and the receiver asks again when the owner has
 // changed or its stream has come back. A full queue is made good for here.
+//
+// An owner may have taken something in while it was none, told nobody, and be
+// the owner again before a node with an interest has seen it change: so who comes
+// to own a record, or to know of an interest in one, reminds the nodes of it.
 
 // deafTable has the nodes that something could not be told to.
 type deafTable struct {
@@ -25,11 +29,43 @@ type deafTable struct {
 }
 
 // tell sends what a change of a record means to the nodes that have an interest in it.
-func (c *Core) tell(v *view, now int64, before, next *messages.Record, after *effects) {
+func (c *Core) tell(v *view, now int64, before, next *messages.Record, o origin, after *effects) {
 	msg, nodes := c.parts.Grains.Tell(before, next, now)
-	if msg == nil {
+	if msg == nil && !o.gate {
+		msg, nodes = c.parts.Grains.Remind(before, next, now)
+	}
+	if msg != nil {
+		c.tellNodes(v, msg, nodes, after)
+	}
+}
+
+// remind tells the nodes with an interest in a record, which this node owns and
+// did not own in every view since the last walk, what they should know by now.
+func (c *Core) remind(now int64, v *view, g glance, rec *messages.Record, after *effects) {
+	if !slices.ContainsFunc(rec.Leases, func(l *messages.Lease) bool { return l.Kind.Interested() }) ||
+		!ownedBy(v, rec.Aor) || c.ownedThroughout(rec.Aor) {
 		return
 	}
+	if msg, nodes := c.parts.Grains.Remind(nil, g.keep(), now); msg != nil {
+		c.tellNodes(v, msg, nodes, after)
+	}
+}
+
+// ownedThroughout tells whether this node was the owner of an AoR in every view
+// since the last walk.
+func (c *Core) ownedThroughout(aor string) bool {
+	if !ownedBy(c.scan.base, aor) {
+		return false
+	}
+	for _, w := range c.scan.since {
+		if !ownedBy(w, aor) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Core) tellNodes(v *view, msg *messages.StateChanged, nodes []string, after *effects) {
 	after.add(func() {
 		for _, name := range nodes {
 			if name == c.cfg.Name {

@@ -385,7 +385,10 @@ type Locate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Aor   string                 `protobuf:"bytes,1,opt,name=aor,proto3" json:"aor,omitempty"`
 	// Call-ID of the request that asks, for logs alone; empty unless the asker logs at Debug.
-	CallId        string `protobuf:"bytes,2,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	CallId string `protobuf:"bytes,2,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	// A stand-in, too, asks all that may know more before it answers: what it knew
+	// has been tried (rule 13).
+	Full          bool `protobuf:"varint,3,opt,name=full,proto3" json:"full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +435,13 @@ func (x *Locate) GetCallId() string {
 		return x.CallId
 	}
 	return ""
+}
+
+func (x *Locate) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 // Located answers Locate. An unreachable or unknown user is a Failure (rule 15).
@@ -929,10 +939,11 @@ const file_messages_location_proto_rawDesc = "" +
 	"\bbindings\x18\x01 \x03(\v2\r.hereis.LeaseR\bbindings\x12&\n" +
 	"\x06writes\x18\x02 \x01(\v2\x0e.hereis.RecordR\x06writes\x12\x15\n" +
 	"\x06now_ms\x18\x03 \x01(\x03R\x05nowMs\x12\x16\n" +
-	"\x06copied\x18\x04 \x01(\bR\x06copied\"3\n" +
+	"\x06copied\x18\x04 \x01(\bR\x06copied\"G\n" +
 	"\x06Locate\x12\x10\n" +
 	"\x03aor\x18\x01 \x01(\tR\x03aor\x12\x17\n" +
-	"\acall_id\x18\x02 \x01(\tR\x06callId\"I\n" +
+	"\acall_id\x18\x02 \x01(\tR\x06callId\x12\x12\n" +
+	"\x04full\x18\x03 \x01(\bR\x04full\"I\n" +
 	"\aLocated\x12(\n" +
 	"\atargets\x18\x01 \x03(\v2\x0e.hereis.TargetR\atargets\x12\x14\n" +
 	"\x05final\x18\x02 \x01(\bR\x05final\"\xd5\x02\n" +

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"hereis/actors"
-	"hereis/messages"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -50,8 +49,11 @@ type fork struct {
 	// cancelled by the caller, or by a 6xx: nothing new is begun.
 	cancelled bool
 	sixth     bool
-	// mayRelocate: the first answer of the cluster may have been incomplete (CONSISTENCY rule 13).
+	// mayRelocate: what the cluster has said may be incomplete (CONSISTENCY rule 13).
+	// forgetRest ends the question whose rest is awaited while devices are called;
+	// nil: none is.
 	mayRelocate bool
+	forgetRest  func()
 	tried       map[string]bool
 	// redirects counts targets that a 3xx named.
 	redirects int
@@ -126,27 +128,6 @@ func (f *fork) release() {
 	f.forget = nil
 }
 
-// located takes in what the cluster says.
-func (f *fork) located(res *messages.Located, err error) {
-	first := f.tried == nil
-	f.asking = false
-	switch {
-	case f.final:
-	case f.cancelled:
-		f.next()
-	case err != nil && first:
-		f.unlocated(status(err, f.s.cfg.RetryAfter))
-	case err != nil:
-		f.next()
-	default:
-		f.mayRelocate = first && !res.GetFinal()
-		devices, insecure := f.s.devices(res, f.r)
-		f.best.insecure = f.best.insecure || insecure
-		f.add(devices)
-		f.next()
-	}
-}
-
 // unlocated ends a request whose user has no device, or none that can be found.
 func (f *fork) unlocated(a answer) {
 	if f.store && storable(a.status) {
@@ -178,7 +159,8 @@ func (f *fork) add(devices []device) {
 
 // next goes on when nothing is under way: the devices of the next q, all at
 // once (RFC 3261 16.6); or late targets; or the end. A device that there was no
-// breadth for joins those of its q when one of them has ended.
+// breadth for joins those of its q when one of them has ended, and one that the
+// cluster names late joins those that it should have been with or before.
 func (f *fork) next() {
 	for !f.asking && !f.final {
 		switch {
@@ -187,9 +169,9 @@ func (f *fork) next() {
 		case f.open > 0 || !f.cancelled && !f.sixth && len(f.waiting) > 0:
 			f.begin()
 		case f.mayRelocate && !f.cancelled && !f.sixth:
+			f.complete()
 			f.mayRelocate, f.asking = false, true
-			f.s.count.relocated.Add(1)
-			f.locate()
+			f.relocate()
 		default:
 			f.end()
 			return
@@ -201,9 +183,12 @@ func (f *fork) next() {
 // there is breadth for.
 func (f *fork) begin() {
 	joins := f.open > 0
-	f.q = f.waiting[0][0].q
+	q := f.waiting[0][0].q
+	if !joins {
+		f.q = q
+	}
 	n := 0
-	for n < len(f.waiting) && f.waiting[n][0].q == f.q {
+	for n < len(f.waiting) && f.waiting[n][0].q == q {
 		n++
 	}
 	if breadth := f.breadthLeft(); n > breadth {
@@ -218,6 +203,9 @@ func (f *fork) begin() {
 		f.waiting = f.waiting[:n]
 	}
 	breadth, group := f.breadthLeft(), f.waiting[:n]
+	if f.forgetRest != nil {
+		breadth = max(n, breadth/2) // the rest is for those that are named late
+	}
 	f.waiting = f.waiting[n:]
 	// Counted first: a branch may end while it begins.
 	f.open += len(group)
@@ -238,7 +226,7 @@ func (f *fork) begin() {
 
 // mayJoin tells whether a device waits for nothing but breadth, and there is some.
 func (f *fork) mayJoin() bool {
-	return !f.cancelled && !f.sixth && len(f.waiting) > 0 && f.waiting[0][0].q == f.q && f.breadthLeft() > 0
+	return !f.cancelled && !f.sixth && len(f.waiting) > 0 && f.waiting[0][0].q >= f.q && f.breadthLeft() > 0
 }
 
 // breadth is the sum of Max-Breadth that may be under way (RFC 5393 5.3.3).
@@ -456,6 +444,7 @@ func (f *fork) finish(a answer) {
 // conclude says that a final answer is given.
 func (f *fork) conclude(status int) {
 	f.final = true
+	f.complete()
 	if f.leaving != nil {
 		f.s.dialogs.left(f.leaving, status)
 		f.leaving = nil

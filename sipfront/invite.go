@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"sort"
 
-	"hereis/actors"
 	"hereis/messages"
 )
 
@@ -302,28 +301,4 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	route := "<sip:" + string(tok.seal(s.flowKey, "")) + "@" + hop.Addr.String() + params + ">"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
-}
-
-// locate asks the cluster where the user is. It waits for nobody: whoever brings
-// the cluster's word goes on with the request.
-func (f *fork) locate() {
-	f.s.locate(f.plan.aor, f.r.callID, func(res *messages.Located, err error) {
-		f.do(func() { f.located(res, err) })
-	})
-}
-
-// locate is the question of where a user is, within the limit on questions.
-func (s *Server) locate(aor actors.AoR, callID string, done func(*messages.Located, error)) {
-	if !s.begin() {
-		done(nil, actors.ErrOverloaded)
-		return
-	}
-	if !s.debug {
-		callID = ""
-	}
-	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
-	s.parts.Locator.LocateThen(aor, callID, deadlineMS, func(res *messages.Located, err error) {
-		defer s.end()
-		done(res, err)
-	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"hereis/actors"
 	"hereis/messages"
@@ -200,6 +201,19 @@ type memRegistrar struct {
 	last *messages.Register
 	err  error
 	list []*messages.Lease
+	// renews: what can be done at once is.
+	renews bool
+}
+
+func (m *memRegistrar) Renew(q *messages.Register) (nowMS, expiresMS int64, ok bool) {
+	if !m.renews || len(m.list) != 1 || len(q.Contacts) != 1 || string(m.list[0].Key) != q.Contacts[0].Uri {
+		return 0, 0, false
+	}
+	res, err := m.register(proto.CloneOf(q))
+	if err != nil || len(res.Bindings) != 1 {
+		return 0, 0, false
+	}
+	return res.NowMs, res.Bindings[0].ExpiresMs, true
 }
 
 func (m *memRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
@@ -253,6 +267,32 @@ type memLocator struct {
 	asked   int
 	// gate holds answers back until it is closed, or the asker's time is over.
 	gate chan struct{}
+	// parts, by AoR, are said to who takes a part of an answer; the rest is said
+	// by finish, unless the asker has forgotten it.
+	parts     map[string]*messages.Located
+	rest      map[string]func(*messages.Located, error)
+	forgotten int
+}
+
+// part has a stand-in answer first, with these targets.
+func (m *memLocator) part(aor, targets string, t testing.TB) {
+	t.Helper()
+	res := &messages.Located{}
+	if err := protojson.Unmarshal([]byte(`{"targets":[`+targets+`]}`), res); err != nil {
+		t.Fatal(err)
+	}
+	m.parts, m.rest = map[string]*messages.Located{aor: res}, map[string]func(*messages.Located, error){}
+}
+
+// finish says the rest of an answer; false: nobody waits for it.
+func (m *memLocator) finish(aor string) bool {
+	done := m.rest[aor]
+	if done == nil {
+		return false
+	}
+	delete(m.rest, aor)
+	done(m.Locate(context.Background(), actors.AoR(aor)))
+	return true
 }
 
 func (m *memLocator) set(aor, arg string, t testing.TB) {
@@ -277,7 +317,15 @@ func (m *memLocator) set(aor, arg string, t testing.TB) {
 }
 
 // LocateThen answers at once, or beside the caller if there is a gate.
-func (m *memLocator) LocateThen(aor actors.AoR, _ string, deadlineMS int64, done func(*messages.Located, error)) {
+func (m *memLocator) LocateThen(aor actors.AoR, _ string, deadlineMS int64, part func(*messages.Located, func()), done func(*messages.Located, error)) {
+	if res := m.parts[string(aor)]; res != nil && part != nil {
+		m.rest[string(aor)] = done
+		part(res, func() {
+			m.forgotten++
+			delete(m.rest, string(aor))
+		})
+		return
+	}
 	answer := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(deadlineMS-m.zone.NowMS())*time.Millisecond)
 		defer cancel()
@@ -288,6 +336,11 @@ func (m *memLocator) LocateThen(aor actors.AoR, _ string, deadlineMS int64, done
 		return
 	}
 	go answer()
+}
+
+// RelocateThen is LocateThen without parts.
+func (m *memLocator) RelocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+	m.LocateThen(aor, callID, deadlineMS, nil, done)
 }
 
 func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {

@@ -340,10 +340,11 @@ func (n *notifier) stateChanged(m *messages.StateChanged) {
 		n.poke()
 		return
 	}
-	if !u.Told(m) {
+	switch {
+	case !u.Told(m):
 		n.s.count.stateGaps.Add(1)
 		n.ask(u)
-	} else {
+	case !m.GetDelta().Empty():
 		n.changed(u)
 	}
 	n.poke()

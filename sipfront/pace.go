@@ -19,6 +19,12 @@ const (
 	// paceParts of a second have their own appointments; each is shorter than
 	// REGISTERs may queue.
 	paceParts = 8
+	// paceLate is how long a REGISTER may wait to be read. Its sender repeats it
+	// after T1, 500 ms (RFC 3261 17.1.2.2), and it must be answered before.
+	paceLate = 200 * time.Millisecond
+	// paceSpared is of how many one is served while they are refused for that: a
+	// flood that never ends must not stop everything.
+	paceSpared = 8
 	// paceOverbook is how many are asked to come for each that there is room for:
 	// some do not come again, and whole seconds bring them in bursts.
 	paceOverbook = 1.25
@@ -32,6 +38,11 @@ const (
 // limit falls while it is reached and nearly all take longer than they should,
 // and grows while it is reached and they do not. "Nearly all", because a dead
 // node makes some of them slow and that is no reason to refuse others.
+//
+// Nor may they wait to be read at all: what does not fit in front of the process
+// is lost, and what waits there for long is sent again and makes it worse. To
+// refuse one costs a small part of what it costs to serve one. So while all that
+// is read has waited too long, all is refused but one in eight, until the rest is read in time.
 //
 // Those that are refused are given appointments, one after the other at the rate
 // at which REGISTERs are done by now: they use what the cluster can do, and do
@@ -49,6 +60,10 @@ type pace struct {
 	began      time.Time
 	done, slow int
 	full       bool
+	// lateSince is when the first of those that all had waited too long was read.
+	lateSince time.Time
+	// lates counts those that were read too late meanwhile.
+	lates int
 	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
 	// in full windows alone. One appointment too many costs a 503 and one too few
 	// leaves the cluster idle, so it is rather too high.
@@ -67,18 +82,34 @@ func newPace(cfg *Config) *pace {
 	return &pace{slowAfter: slowAfter, most: most, limit: limit, rate: limit / slowAfter.Seconds()}
 }
 
-// enter lets one REGISTER go on, until leave, or says how long it is to wait
-// before it comes again.
-func (p *pace) enter(now time.Time) (wait time.Duration, ok bool) {
+// enter lets one REGISTER that came at arrived go on, until leave, or says how
+// long it is to wait before it comes again.
+func (p *pace) enter(arrived, now time.Time) (wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.look(now)
-	if float64(p.running) >= p.limit {
+	if p.late(arrived, now) || float64(p.running) >= p.limit {
 		p.full = true
 		return p.book(now), false
 	}
 	p.running++
 	return 0, true
+}
+
+// late tells that nothing has been read in time for a while. A pause of the
+// process alone, after which everything is late for a moment, is none. mu is held.
+func (p *pace) late(arrived, now time.Time) bool {
+	switch {
+	case now.Sub(arrived) <= paceLate:
+		p.lateSince = time.Time{}
+	case p.lateSince.IsZero():
+		p.lateSince = now
+	}
+	if p.lateSince.IsZero() || now.Sub(p.lateSince) <= paceWindow {
+		return false
+	}
+	p.lates++
+	return p.lates%paceSpared != 0
 }
 
 // leave ends what enter let in.
@@ -119,6 +150,13 @@ func (p *pace) look(now time.Time) {
 		p.limit = min(p.limit*1.1, p.most)
 	}
 	p.began, p.done, p.slow, p.full = now, 0, 0, false
+}
+
+// giveBack takes back what enter allowed, as nothing is to be asked.
+func (p *pace) giveBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
 }
 
 // turnAway takes back what enter allowed, as there is no room elsewhere.

@@ -28,7 +28,7 @@ func (s *Server) ack(msg *transport.Message) {
 	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
-		s.locate(p.aor, r.callID, func(res *messages.Located, err error) {
+		s.locate(p.aor, r.callID, nil, func(res *messages.Located, err error) {
 			if err != nil {
 				s.count.dropped.Add(1)
 				return

@@ -252,6 +252,100 @@ func TestRule13_LateTargetsAreTakenIn(t *testing.T) {
 	})
 }
 
+// Rule 13: the owner's stand-in knows of one device alone, and that is silent: the
+// devices that the owner knows besides are called as soon as it has said so, not
+// when the silent one is given up. So it is with every method.
+func TestRule13_DevicesOfTheOwnerJoinThoseOfItsStandIn(t *testing.T) {
+	for _, method := range []string{"OPTIONS", "MESSAGE", "INVITE"} {
+		alone(t, func(t *testing.T, m *mesh, n *rig) {
+			n.loc.part("sip:bob@example.com", here(phone1, 500), t)
+			n.bobAt(here(phone2, 1000), here(phone1, 500), here(phone3, 200))
+			n.recv(alice, invite(method, "sip:bob@example.com", "joins"))
+			m.expect(phone1, method+" sip:bob@192.0.2.20:5060 SIP/2.0")
+			if !n.loc.finish("sip:bob@example.com") {
+				t.Fatal("nobody waits for the owner")
+			}
+			m.expect(phone2, method+" sip:bob@192.0.2.21:5060 SIP/2.0")
+			m.expect(phone1, "")
+			m.expect(phone3, "") // its turn comes after both
+			n.answer(phone2, "200", "")
+			if got := m.got(alice); !strings.HasSuffix(got, "SIP/2.0 200 Whatever") {
+				t.Errorf("%s: %s", method, got)
+			}
+			if n.loc.asked != 1 || n.srv.Stats().Relocated != 0 {
+				t.Errorf("asked %d times", n.loc.asked)
+			}
+		})
+	}
+}
+
+// Rule 13: the owner's word is awaited no more once it is of no use: when somebody
+// has answered, and when all devices of the stand-in's have refused: then whoever
+// answers first is asked.
+func TestRule13_NobodyWaitsForAnOwnerInVain(t *testing.T) {
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.loc.part("sip:bob@example.com", here(phone1, 1000), t)
+		n.recv(alice, invite("INVITE", "sip:bob@example.com", "answered"))
+		m.pump()
+		n.answer(phone1, "200", "")
+		m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 200 Whatever")
+		if n.loc.finish("sip:bob@example.com") || n.loc.forgotten != 1 {
+			t.Error("somebody waits for the owner after the answer")
+		}
+		m.inbox = map[string][]string{}
+
+		n.bobAt(here(phone1, 1000), here(phone2, 1000))
+		n.recv(alice, invite("INVITE", "sip:bob@example.com", "refused"))
+		m.pump()
+		m.inbox[alice] = nil
+		stale := n.loc.rest["sip:bob@example.com"]
+		n.loc.parts = nil
+		n.answer(phone1, "486", "")
+		m.expect(phone2, "INVITE sip:bob@192.0.2.21:5060 SIP/2.0")
+		if n.loc.forgotten != 2 || n.loc.asked != 1 || n.srv.Stats().Relocated != 1 {
+			t.Errorf("forgotten %d, asked %d", n.loc.forgotten, n.loc.asked)
+		}
+		stale(nil, actors.ErrRetry) // it has crossed that
+		n.answer(phone2, "200", "")
+		m.expect(alice, "SIP/2.0 200 Whatever")
+	})
+}
+
+// Rule 13: an owner that says nothing, or that the user is unknown, takes nothing
+// from what its stand-in has begun; and a caller who hangs up waits for nobody.
+func TestRule13_WhatTheStandInBeganGoesOn(t *testing.T) {
+	for _, err := range []string{"retry", "not-found"} {
+		alone(t, func(t *testing.T, m *mesh, n *rig) {
+			n.loc.part("sip:bob@example.com", here(phone1, 1000), t)
+			n.loc.set("sip:bob@example.com", err, t)
+			n.recv(alice, invite("INVITE", "sip:bob@example.com", "goes-on"))
+			m.pump()
+			n.answer(phone1, "180", "")
+			n.loc.finish("sip:bob@example.com")
+			m.pump()
+			n.answer(phone1, "200", "")
+			m.expect(alice, "SIP/2.0 100 Trying\nSIP/2.0 180 Whatever\nSIP/2.0 200 Whatever")
+		})
+	}
+	alone(t, func(t *testing.T, m *mesh, n *rig) {
+		n.loc.part("sip:bob@example.com", here(phone1, 1000), t)
+		n.bobAt(here(phone1, 1000), here(phone2, 1000))
+		req := invite("INVITE", "sip:bob@example.com", "cancelled")
+		n.recv(alice, req)
+		m.pump()
+		n.answer(phone1, "180", "")
+		m.pump()
+		n.recv(alice, strings.ReplaceAll(req, "INVITE", "CANCEL"))
+		m.pump()
+		n.loc.finish("sip:bob@example.com")
+		m.expect(phone2, "")
+		n.answer(phone1, "487", "")
+		if got := m.got(alice); !strings.Contains(got, "SIP/2.0 487") {
+			t.Errorf("%s", got)
+		}
+	})
+}
+
 // Too many questions under way are a 503 with Retry-After, at once; one that
 // the cluster does not answer is a 503 at the deadline.
 func TestLookupsAreBounded(t *testing.T) {

@@ -25,14 +25,26 @@ import (
 // actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
+	// Renew is RegisterThen, done when it returns, for a REGISTER that only keeps
+	// the one binding of a user alive: it tells when that was done and when the
+	// binding expires, in node time. req has room for a stamp, and nothing of it is
+	// kept. False: nothing has been done.
+	Renew(req *messages.Register) (nowMS, expiresMS int64, ok bool)
 }
 
 // Locator answers WHEREIS: it calls done, once, perhaps before it returns. done
 // must not wait. A user without a reachable device is an error of actors; one
 // comes at deadlineMS, a node time, at the latest. callID, which may be empty, is
 // that of the request, for the logs of those who answer.
+//
+// part takes what is known before all is (CONSISTENCY rule 13), perhaps more than
+// once, and must not wait; nil: that is an answer like any other. forget, which
+// part is given, says that nobody needs the rest: done may not be called then.
 type Locator interface {
-	LocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error))
+	LocateThen(aor actors.AoR, callID string, deadlineMS int64, part func(res *messages.Located, forget func()), done func(*messages.Located, error))
+	// RelocateThen is for who has tried what LocateThen named: it brings what all
+	// that can be asked know.
+	RelocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error))
 }
 
 // Cluster is what the core must know of the other nodes.

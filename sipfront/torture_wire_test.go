@@ -38,10 +38,14 @@ type tortured struct {
 // anybody is at one address, whoever they are.
 type anybody struct{ contact string }
 
-func (a anybody) LocateThen(_ actors.AoR, _ string, _ int64, done func(*messages.Located, error)) {
+func (a anybody) LocateThen(_ actors.AoR, _ string, _ int64, _ func(*messages.Located, func()), done func(*messages.Located, error)) {
 	done(&messages.Located{Final: true, Targets: []*messages.Target{{
 		Contact: a.contact, Q: 1000, Edge: "n1", EdgeLive: true, Transport: "udp", Local: "127.0.0.1:1", Remote: "127.0.0.1:1",
 	}}}, nil)
+}
+
+func (a anybody) RelocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
+	a.LocateThen(aor, callID, deadlineMS, nil, done)
 }
 
 func startTortured(t *testing.T) *tortured {

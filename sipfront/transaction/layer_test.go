@@ -82,7 +82,7 @@ func TestPlainIsShedAsNewWork(t *testing.T) {
 			var begun []*Plain
 			begin := func(n int) {
 				for range n {
-					if p := r.Begin(fmt.Sprintf("z9hG4bKp%d", len(begun)), "h", 5060, "REGISTER", r.flow); p != nil {
+					if p, _ := r.Begin(fmt.Sprintf("z9hG4bKp%d", len(begun)), "h", 5060, "REGISTER", r.flow); p != nil {
 						begun = append(begun, p)
 					}
 				}

@@ -16,23 +16,38 @@ type Plain struct {
 }
 
 // Begin begins a transaction for a request with an RFC 3261 branch that is
-// answered over reply, a datagram flow. nil: it is a repeat, or there are too
-// many transactions; the ordinary way, Receive, has the answer to both.
-func (l *Layer) Begin(branch, host string, port int, method string, reply transport.Flow) *Plain {
+// answered over reply, a datagram flow. nil: it is a repeat, and if repeated is
+// true it has had its answer, if there is one; or there are too many transactions.
+// Otherwise the ordinary way, Receive, has the answer to both.
+func (l *Layer) Begin(branch, host string, port int, method string, reply transport.Flow) (p *Plain, repeated bool) {
 	var buf [256]byte
 	key := appendBranchKey(buf[:0], branch, host, port, method)
-	s := l.shard(key)
+	s, hash := l.place(key)
 	s.mu.Lock()
+	if a := s.answers.get(hash, key); a != nil && s.servers[string(key)] == nil {
+		raw := a.raw
+		s.mu.Unlock()
+		l.repeat(a.reply, raw)
+		return nil, true
+	}
 	defer s.mu.Unlock()
-	if s.servers[string(key)] != nil || s.answers.byKey[string(key)] != nil ||
+	if s.servers[string(key)] != nil ||
 		l.pending.Load() >= share(l.cfg.MaxPending) || l.active.Load() >= share(l.cfg.MaxTransactions) || l.full() {
-		return nil
+		return nil, false
 	}
 	l.pending.Add(1)
 	l.count.servers.Add(1)
-	p := &Plain{l: l, shard: s, a: answer{key: string(key), reply: reply}}
-	s.answers.byKey[p.a.key] = &p.a
-	return p
+	p = &Plain{l: l, shard: s, a: answer{key: string(key), hash: hash, reply: reply}}
+	s.answers.byHash[hash] = &p.a
+	return p, false
+}
+
+// repeat answers a repeated request as it was answered, if it was.
+func (l *Layer) repeat(reply transport.Flow, raw []byte) {
+	l.count.repeats.Add(1)
+	if raw != nil {
+		_ = transport.SendSoon(reply, raw) // counted by the transport; the client repeats
+	}
 }
 
 // Tag is a To tag for the node's own final responses to this request.
@@ -46,7 +61,7 @@ func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	expires := time.Since(p.l.epoch) + p.l.times.patience()
 	p.shard.mu.Lock()
 	p.a.raw, p.a.expires = raw, expires
-	p.shard.answers.add(&p.a)
+	p.shard.answers.queue(&p.a)
 	p.shard.mu.Unlock()
 	return transport.SendSoon(p.a.reply, raw)
 }

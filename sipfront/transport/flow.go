@@ -44,7 +44,7 @@ type Message struct {
 	// request: Flow itself, or over UDP without rport the sent-by port of the
 	// top Via. Nil means Flow.
 	Reply Flow
-	// At is when it was read from the socket.
+	// At is when it came: to the socket, if that is known, or when it was read.
 	At time.Time
 }
 

@@ -45,6 +45,7 @@ func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
 		var serr error
 		if err := c.Control(func(fd uintptr) {
 			serr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			stampArrivals(fd)
 		}); err != nil {
 			return err
 		}
@@ -149,8 +150,12 @@ func (s *udpSocket) read(ctx context.Context) error {
 	}
 }
 
+// oldest is the most that a datagram can have waited in the socket and still
+// have somebody who waits for an answer (64*T1, RFC 3261 17.1.2.2).
+const oldest = 32 * time.Second
+
 // takeIn handles what came at once, and sends the answers to it at once.
-func (s *udpSocket) takeIn(in *batch, n int, at time.Time) {
+func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
 	if n > 1 {
 		s.out.begin()
 		defer s.flush()
@@ -158,7 +163,7 @@ func (s *udpSocket) takeIn(in *batch, n int, at time.Time) {
 	for i := range n {
 		b, from := in.at(i)
 		s.l.t.count.bytesIn.Add(uint64(len(b)))
-		s.datagram(b, from, at)
+		s.datagram(b, from, now.Add(-in.age(i, now)))
 	}
 }
 

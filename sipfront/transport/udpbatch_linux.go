@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,8 @@ type batch struct {
 	// names have room for addresses of either family.
 	names [batchSize]unix.RawSockaddrInet6
 	rooms [batchSize][]byte
+	// ages have room for the time at which each came.
+	ages  [batchSize]arrival
 	zones map[uint32]string
 
 	// from and to are the datagrams of this call; did and errno what came of it.
@@ -34,6 +37,18 @@ type batch struct {
 type mmsghdr struct {
 	head unix.Msghdr
 	n    uint32
+}
+
+// arrival is the control message that SO_TIMESTAMPNS adds to a datagram.
+type arrival struct {
+	head unix.Cmsghdr
+	at   unix.Timespec
+}
+
+// stampArrivals has the kernel tell when each datagram came. Without it they
+// are taken to have come when they are read.
+func stampArrivals(fd uintptr) {
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
 }
 
 // newBatch makes a batch with room for datagrams of size bytes; 0: for sending.
@@ -56,9 +71,10 @@ func newBatch(size int) *batch {
 }
 
 // call makes one system call without waiting; false: there is nothing to be done yet.
+// As it does not wait, the scheduler need not be told of it.
 func (b *batch) call(trap, fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&b.heads[b.from])), uintptr(b.to-b.from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&b.heads[b.from])), uintptr(b.to-b.from), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
@@ -74,7 +90,10 @@ func (b *batch) call(trap, fd uintptr) bool {
 // returns how many.
 func (s *udpSocket) readAll(b *batch) (int, error) {
 	for i := range b.heads {
-		b.heads[i].head.Namelen = unix.SizeofSockaddrInet6
+		h := &b.heads[i].head
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.Control = (*byte)(unsafe.Pointer(&b.ages[i]))
+		h.SetControllen(int(unsafe.Sizeof(b.ages[i])))
 	}
 	b.from, b.to, b.did, b.errno = 0, batchSize, 0, 0
 	if err := s.raw.Read(b.receive); err != nil {
@@ -89,6 +108,17 @@ func (s *udpSocket) readAll(b *batch) (int, error) {
 // at is the datagram i of those read; it is the batch's until the next read.
 func (b *batch) at(i int) ([]byte, netip.AddrPort) {
 	return b.rooms[i][:b.heads[i].n], b.source(&b.names[i])
+}
+
+// age is how long the datagram i has waited to be read, as of now.
+func (b *batch) age(i int, now time.Time) time.Duration {
+	a := &b.ages[i]
+	if b.heads[i].head.Controllen == 0 || a.head.Level != unix.SOL_SOCKET || a.head.Type != unix.SCM_TIMESTAMPNS {
+		return 0
+	}
+	// Both are of the wall clock. If it was set meanwhile the age is wrong: it is
+	// never more than a client waits for.
+	return min(max(now.Sub(time.Unix(a.at.Unix())), 0), oldest)
 }
 
 // source reads a socket address; it is not valid if it is of neither family.

@@ -2,7 +2,10 @@
 
 package transport
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // batch is the room for one datagram, as the system takes one at a time.
 type batch struct {
@@ -23,6 +26,12 @@ func (s *udpSocket) readAll(b *batch) (n int, err error) {
 
 // at is the datagram that was read; it is the batch's until the next read.
 func (b *batch) at(int) ([]byte, netip.AddrPort) { return b.room[:b.n], unmap(b.from) }
+
+// stampArrivals: there is no such thing here.
+func stampArrivals(uintptr) {}
+
+// age is not known.
+func (b *batch) age(int, time.Time) time.Duration { return 0 }
 
 // writeAll sends datagrams one after the other.
 func (s *udpSocket) writeAll(out []datagram) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -194,5 +195,42 @@ func TestUDPBatch_AnswersFromAnywhere(t *testing.T) {
 	}
 	if st := s.l.t.Stats(); st.MessagesOut+st.SendErrors != senders*each {
 		t.Errorf("%d of %d sent", st.MessagesOut+st.SendErrors, senders*each)
+	}
+}
+
+// TestUDPBatch_ArrivalIsThatOfTheSocket: how long a datagram waited to be read counts.
+func TestUDPBatch_ArrivalIsThatOfTheSocket(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system does not tell when a datagram came")
+	}
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0"} {
+		t.Run(listen, func(t *testing.T) {
+			var came []time.Time
+			s := batchNode(t, listen, func(m *Message) { came = append(came, m.At) })
+			to := s.l.addr
+			if to.Addr().IsUnspecified() {
+				to = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port())
+			}
+			c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			began := time.Now()
+			for i := range 3 {
+				if _, err := fmt.Fprintf(c, batchRequest, i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond) // they wait
+			read := time.Now()
+			readSome(t, s, 3)
+			for i, at := range came {
+				// The wall clock may be slewed a little meanwhile.
+				if at.Before(began.Add(-time.Millisecond)) || !at.Before(read) {
+					t.Errorf("datagram %d came %v after it was sent, want less than %v", i, at.Sub(began), read.Sub(began))
+				}
+			}
+		})
 	}
 }
