@@ -26,6 +26,10 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return (*cluster.Answer)(g.user.Answer((*actors.Question)(q)))
 }
 
+func (g grains) Renews(r *messages.Register, rec *messages.Record, nowMS int64) (expiresMS int64, ok bool) {
+	return g.user.Renews(r, rec, nowMS)
+}
+
 func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
 }

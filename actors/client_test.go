@@ -61,6 +61,10 @@ func (f *fakeCluster) KeepAsync(rec *messages.Record, done func(error)) {
 	done(f.Keep(context.Background(), rec))
 }
 
+func (f *fakeCluster) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
+	return 0, 0, false
+}
+
 func (f *fakeCluster) KeepErr() error { return f.disk }
 func (f *fakeCluster) NewStamp() *messages.Stamp {
 	return &messages.Stamp{Ms: f.NowMS(), Counter: uint32(len(f.asked)), Incarnation: f.Incarnation()}

@@ -186,6 +186,19 @@ const (
 // bind makes the payload of a binding. sinceMS is when the binding was first made.
 // A refresh mostly says what have says, nil for nothing, which is then taken.
 func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64, have []byte) ([]byte, error) {
+	var room [512]byte
+	packed, err := packBinding(room[:0], r, c, sinceMS)
+	switch {
+	case err != nil:
+		return nil, err
+	case bytes.Equal(packed, have):
+		return have, nil
+	}
+	return bytes.Clone(packed), nil
+}
+
+// packBinding appends the payload of a binding to room.
+func packBinding(room []byte, r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]byte, error) {
 	b := messages.Binding{
 		Contact:    c.Uri,
 		Params:     c.Params,
@@ -200,13 +213,5 @@ func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64, have
 		UserAgent:  r.UserAgent,
 		SinceMs:    sinceMS,
 	}
-	var room [512]byte
-	packed, err := b.Pack(room[:0])
-	switch {
-	case err != nil:
-		return nil, err
-	case bytes.Equal(packed, have):
-		return have, nil
-	}
-	return bytes.Clone(packed), nil
+	return b.Pack(room)
 }

@@ -113,7 +113,7 @@ func (u *User) Answer(q *Question) *Answer {
 // register processes one REGISTER (RFC 3261 10.3 steps 6 to 8). Nothing is
 // changed here: what it writes is in the Answer, all of it or none.
 func (u *User) register(q *Question, r *messages.Register) (*Answer, error) {
-	if err := u.check(q, r); err != nil {
+	if err := u.check(q.NowMS, r); err != nil {
 		return nil, err
 	}
 	t := &update{q: q, r: r, cfg: &u.cfg, made: &decision{}}
@@ -137,7 +137,7 @@ func (u *User) register(q *Question, r *messages.Register) (*Answer, error) {
 }
 
 // check refuses what is wrong whatever the user's state is.
-func (u *User) check(q *Question, r *messages.Register) error {
+func (u *User) check(nowMS int64, r *messages.Register) error {
 	if r.GetStar() && (len(r.GetContacts()) > 0 || !r.GetHasExpires() || r.GetExpiresS() != 0) {
 		return fmt.Errorf("%w: Contact * with other Contacts or without Expires 0", ErrBadRequest)
 	}
@@ -147,7 +147,7 @@ func (u *User) check(q *Question, r *messages.Register) error {
 	if r.GetStamp() == nil || r.GetCallId() == "" {
 		return fmt.Errorf("%w: no stamp or no Call-ID", ErrBadRequest)
 	}
-	if r.Stamp.Ms > q.NowMS+messages.SkewBoundMS {
+	if r.Stamp.Ms > nowMS+messages.SkewBoundMS {
 		return ErrClockAhead
 	}
 	for _, c := range r.GetContacts() {

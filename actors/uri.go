@@ -49,6 +49,13 @@ func (a AoR) Domain() string {
 //
 // The error is ErrBadURI or ErrForeignDomain.
 func ParseAoR(s string, d *Domains) (AoR, error) {
+	if isCanonical(s, d) {
+		return AoR(s), nil
+	}
+	return parseAoR(s, d)
+}
+
+func parseAoR(s string, d *Domains) (AoR, error) {
 	if scheme, rest, ok := strings.Cut(s, ":"); ok && strings.EqualFold(scheme, "tel") {
 		number, ok := parseNumber(rest, true)
 		if !ok {
@@ -82,6 +89,22 @@ func ParseAoR(s string, d *Domains) (AoR, error) {
 		}
 	}
 	return AoR("sip:" + canonicalUser(u.user) + "@" + domain), nil
+}
+
+// isCanonical tells of nearly every AoR that is written as such that it is.
+func isCanonical(s string, d *Domains) bool {
+	rest, ok := strings.CutPrefix(s, "sip:")
+	at := strings.IndexByte(rest, '@')
+	if !ok || at <= 0 {
+		return false
+	}
+	for i := range at {
+		if c := rest[i]; !isAlnum(c) && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	domain := rest[at+1:]
+	return d.byHost[domain] == domain && domain != ""
 }
 
 // phoneNumber is a telephone-subscriber of RFC 3966 without what does not

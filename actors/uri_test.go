@@ -232,3 +232,35 @@ func FuzzEqualURI(f *testing.F) {
 		}
 	})
 }
+
+// What is taken for canonical at a glance is what the long way makes of it.
+func TestParseAoR_TheShortWay(t *testing.T) {
+	d, err := NewDomains(Domain{Name: "example.com", Aliases: []string{"sip.example.com"}}, Domain{Name: "192.0.2.1"}, Domain{Name: "[2001:db8::1]"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := 0
+	check := func(s string) {
+		want, err := parseAoR(s, d)
+		got, err2 := ParseAoR(s, d)
+		if got != want || (err == nil) != (err2 == nil) {
+			t.Fatalf("%q: got %q, %v, want %q, %v", s, got, err2, want, err)
+		}
+		if isCanonical(s, d) {
+			short++
+		}
+	}
+	for _, scheme := range []string{"sip:", "SIP:", "sips:", "tel:", ""} {
+		for _, user := range []string{"alice", "a.b-c_1", "1000", "+15550100", "%61", "a;b", "a:b", "", "a?b"} {
+			for _, host := range []string{"example.com", "Example.com", "example.com.", "sip.example.com", "192.0.2.1", "[2001:db8::1]", "elsewhere.example", ""} {
+				for _, rest := range []string{"", ":5060", ";user=phone", "?x=y", "@x"} {
+					check(scheme + user + "@" + host + rest)
+					check(scheme + user + host + rest)
+				}
+			}
+		}
+	}
+	if short == 0 {
+		t.Error("none was short")
+	}
+}

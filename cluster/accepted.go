@@ -27,16 +27,20 @@ type acceptance struct {
 	ms    int64
 }
 
-// note remembers what is written now.
+// note remembers what is written now, unless its stamp says as much: what is not
+// remembered counts as accepted at the time of its stamp.
 func (a *accepted) note(now int64, writes *messages.Record) {
 	a.expire(now)
 	if a.new == nil {
 		a.new = make(map[uint64]acceptance)
 	}
 	for _, l := range writes.Leases {
+		if l.Stamp.GetMs() == now {
+			continue
+		}
 		a.new[acceptedKey(writes.Aor, l.Key)] = acceptance{hashStamp(l.Stamp), now}
 	}
-	if f := writes.Floor; f != nil {
+	if f := writes.Floor; f != nil && f.Stamp.GetMs() != now {
 		a.new[acceptedKey(writes.Aor, nil)] = acceptance{hashStamp(f.Stamp), now}
 	}
 }

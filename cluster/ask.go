@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -24,7 +25,8 @@ type askTable struct {
 	slots map[int64][]*ask
 	slot  int64
 	last  uint64
-	ended bool
+	// ended is written with mu held and read without.
+	ended atomic.Bool
 }
 
 // ask is one question until its answer.
@@ -86,7 +88,7 @@ func (c *Core) ask(now int64, a *ask) {
 	a.startMS = now
 	t := &c.asks
 	t.mu.Lock()
-	if t.ended {
+	if t.ended.Load() {
 		t.mu.Unlock()
 		a.done(nil, ErrStopped)
 		return
@@ -177,7 +179,7 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 	}
 	env.Aor, env.DeadlineMs, env.Incarnation, env.Id, env.StandIn = a.aor, a.deadline, c.cfg.Incarnation, a.id, standIn
 	c.asks.mu.Lock()
-	if a.finished || c.asks.ended {
+	if a.finished || c.asks.ended.Load() {
 		c.asks.mu.Unlock()
 		return true
 	}
@@ -274,7 +276,7 @@ func (c *Core) timeAsk(now int64, a *ask) {
 	if a.finished {
 		return
 	}
-	if t.ended {
+	if t.ended.Load() {
 		return
 	}
 	t.open[a.id] = a
@@ -388,7 +390,7 @@ func (c *Core) hurryAsks(now int64, name string) {
 // stopAsks answers what is open, and all later questions, with ErrStopped.
 func (c *Core) stopAsks() {
 	c.asks.mu.Lock()
-	c.asks.ended = true
+	c.asks.ended.Store(true)
 	var open []*ask
 	for _, a := range c.asks.open {
 		open = append(open, a)

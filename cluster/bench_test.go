@@ -39,6 +39,25 @@ func BenchmarkGate(b *testing.B) {
 			register(i)
 		}
 	})
+	var stamp messages.Stamp
+	b.Run("renew", func(b *testing.B) {
+		n.disk.none = true
+		r := proto.CloneOf(payload[0])
+		w.run(100) // all go to rest
+		b.ReportAllocs()
+		renewed := 0
+		for i := users; b.Loop(); i++ {
+			p := payload[i%users]
+			r.Aor, r.CallId, r.Cseq, r.Stamp = p.Aor, p.CallId, 1<<20+uint32(i), &stamp
+			w.now += int64(i & 1)
+			if _, ok := n.core.Renew(w.now, r); ok {
+				renewed++
+			}
+		}
+		if renewed < b.N-users {
+			b.Fatalf("%d of %d renewed", renewed, b.N)
+		}
+	})
 	b.Run("locate", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {

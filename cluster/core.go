@@ -135,6 +135,8 @@ type shard struct {
 	pulls map[string]*pull
 	// asked is the question that is being answered (gate.go).
 	asked asked
+	// renewed is the record that is being renewed (renew.go).
+	renewed messages.RecordRoom
 }
 
 // extra is what an entry needs only for a time.

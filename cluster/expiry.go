@@ -15,17 +15,21 @@ func second(ms int64) int64 { return (ms + 999) / 1000 }
 
 // fileDue files an entry for its next event, if it is not filed before it. s is locked.
 func (c *Core) fileDue(now int64, s *shard, e *entry) {
-	next := c.nextEvent(now, e)
-	if next == 0 || (e.due != 0 && int64(e.due) <= next) {
+	s.file(glance{id: e.id, e: e}, nextEvent(now, e.rec))
+}
+
+// file has what is seen looked at in a second, 0 for never, if it is not looked at before it.
+func (s *shard) file(g glance, next int64) {
+	if due := int64(g.due()); next == 0 || (due != 0 && due <= next) {
 		return
 	}
 	next = max(next, s.dueSec+1)
-	e.due = uint32(next)
-	s.due[next] = append(s.due[next], e.id)
+	g.setDue(uint32(next))
+	s.due[next] = append(s.due[next], g.id)
 }
 
-// nextEvent is the second at which something in e comes to its end, 0 for never.
-func (c *Core) nextEvent(now int64, e *entry) int64 {
+// nextEvent is the second at which something in a record comes to its end, 0 for never.
+func nextEvent(now int64, rec *messages.Record) int64 {
 	var next int64
 	at := func(ms int64) {
 		if sec := second(max(ms, now+1)); next == 0 || sec < next {
@@ -35,17 +39,17 @@ func (c *Core) nextEvent(now int64, e *entry) int64 {
 	// A dead element is looked at when it may be forgotten early, and then
 	// once in earlyMS until it may.
 	dead := func(since, over int64) { at(min(max(since+earlyMS+1, now+earlyMS/4), over+1)) }
-	for _, l := range e.rec.Leases {
-		if since, is := deadSince(e.rec, l, now); is {
+	for _, l := range rec.Leases {
+		if since, is := deadSince(rec, l, now); is {
 			dead(since, max(l.Stamp.GetMs()+l.LifetimeMs, l.ExpiresMs)+messages.SkewBoundMS)
 		} else {
 			at(l.ExpiresMs)
 		}
 	}
-	if f := e.rec.Floor; f != nil {
+	if f := rec.Floor; f != nil {
 		dead(f.Stamp.GetMs(), f.Stamp.GetMs()+f.LifetimeMs+messages.SkewBoundMS)
 	}
-	for _, x := range e.rec.Ended {
+	for _, x := range rec.Ended {
 		dead(x.Ms, x.Ms+x.LifetimeMs+messages.SkewBoundMS)
 	}
 	return next

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 
@@ -57,6 +58,31 @@ func (c *Core) TallyError() (walked bool, err error) {
 		}
 	}
 	return true, err
+}
+
+// Dump is all that this node knows of users and is to do about them, in words
+// that are equal where it is. Nothing may be awake.
+func (c *Core) Dump() string {
+	var b strings.Builder
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		var cells []string
+		s.each(func(g glance) bool {
+			cells = append(cells, fmt.Sprintf("%x: %x", g.id, []byte(g.at)))
+			return true
+		})
+		slices.Sort(cells)
+		due := make(map[int64][]uint64)
+		for sec, ids := range s.due {
+			due[sec] = slices.Sorted(slices.Values(ids))
+		}
+		fmt.Fprintf(&b, "%d: %v due %v to %d, accepted %v %v since %d, young %v, %d pulls, %d waits\n", i, cells, due, s.dueSec,
+			s.accepted.new, s.accepted.old, s.accepted.since, s.young, len(s.pulls), len(s.waits))
+		s.mu.Unlock()
+	}
+	fmt.Fprintf(&b, "clock %d %d, %d asks, %d here", c.hlc.ms, c.hlc.counter, c.stats.Asks.Load(), c.stats.LocalAsks.Load())
+	return b.String()
 }
 
 // Hear registers who takes events of a type, as Node.HandleEvent does.

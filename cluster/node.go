@@ -175,6 +175,20 @@ func (n *Node) AskAsync(aor string, msg proto.Message, deadlineMS int64, done fu
 	n.core.Ask(n.parts.Clock.NowMS(), aor, msg, deadlineMS, n.observed(msg, done))
 }
 
+// Renew takes in a REGISTER that only renews the user's one lease, where nothing
+// has to be stored or copied on that account; it tells when it was done and until
+// when the lease lives, in node time. r has room for a stamp, which it is given;
+// it is not kept. False: nothing has been done, and AskAsync is the way.
+func (n *Node) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
+	began := time.Now()
+	nowMS = n.parts.Clock.NowMS()
+	expiresMS, ok = n.core.Renew(nowMS, r)
+	if ok && n.parts.Observe != nil {
+		n.parts.Observe(registerType, time.Since(began))
+	}
+	return nowMS, expiresMS, ok
+}
+
 // LookupAsync is AskAsync for a Locate whose asker can use an answer that grows
 // (rule 13). A positive of a stand-in, or of an owner that does not know all, is
 // given to part, perhaps more than once, and done is called with the word of an

@@ -82,6 +82,8 @@ const (
 
 func (p packed) due() uint32          { return binary.LittleEndian.Uint32(p[packedDue:]) }
 func (p packed) counted() uint32      { return binary.LittleEndian.Uint32(p[packedCounted:]) }
+func (p packed) setDue(sec uint32)    { binary.LittleEndian.PutUint32(p[packedDue:], sec) }
+func (p packed) setHash(hash uint64)  { binary.LittleEndian.PutUint64(p[packedHash:], hash) }
 func (p packed) setCounted(by uint32) { binary.LittleEndian.PutUint32(p[packedCounted:], by) }
 func (p packed) hash() uint64         { return binary.LittleEndian.Uint64(p[packedHash:]) }
 func (p packed) awake() bool          { return p[packedFlags]&flagAwake != 0 }
@@ -122,6 +124,14 @@ func (g glance) due() uint32 {
 		return g.e.due
 	}
 	return g.at.due()
+}
+
+func (g glance) setDue(sec uint32) {
+	if g.e != nil {
+		g.e.due = sec
+	} else {
+		g.at.setDue(sec)
+	}
 }
 
 func (g glance) counted() uint32 {
@@ -317,8 +327,8 @@ func (t *table) store(e *entry) bool {
 	}
 	t.room, e.celled = record, true
 	at := packed(t.cells.put(e.id, packedAoR+len(e.aor)+len(record)))
-	binary.LittleEndian.PutUint32(at[packedDue:], e.due)
-	binary.LittleEndian.PutUint64(at[packedHash:], e.hash)
+	at.setDue(e.due)
+	at.setHash(e.hash)
 	at.setCounted(e.counted)
 	at[packedFlags] = flagAwake
 	if e.stored {

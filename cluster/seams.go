@@ -111,6 +111,11 @@ type Answer struct {
 // question. Answer runs under the lock of one shard and must not block.
 type Grains interface {
 	Answer(q *Question) *Answer
+	// Renews tells whether a REGISTER comes to no more than a new stamp, CSeq and
+	// expiry of the only lease of a key, of which nothing waits for anybody; the
+	// expiry is in node time. What it says no to is for Answer. It keeps nothing
+	// of r and rec, whose memory is used again.
+	Renews(r *messages.Register, rec *messages.Record, nowMS int64) (expiresMS int64, ok bool)
 	// Changed tells whether those who follow a user can see the difference
 	// between its record before and after a change, both at node time nowMS: not
 	// of a refresh. An expiry is seen with a before that has not expired.

@@ -16,6 +16,8 @@ type device struct {
 	instance string
 	cseq     uint32
 	stream   bool
+	// steady: it has no instance, and its flow is the same as long as its edge is.
+	steady bool
 	// edge and flow are what its last acknowledged registration is over.
 	edge *simNode
 	flow *messages.FlowID
@@ -37,8 +39,11 @@ func newDevice(aor, id string) *device { return &device{aor: aor, id: id} }
 // edge's registrar client does, and calls done with whether it got a 200.
 func (w *world) register(d *device, n *simNode, expires uint32, done func(ok bool, f *messages.Failure)) {
 	d.cseq++
-	n.counter++
-	flow := &messages.FlowID{Incarnation: n.inc, Counter: n.counter, Stream: d.stream}
+	flow := d.flow
+	if !d.steady || d.edge != n || d.inc != n.inc {
+		n.counter++
+		flow = &messages.FlowID{Incarnation: n.inc, Counter: n.counter, Stream: d.stream}
+	}
 	if d.stream {
 		n.flows.open[flow.Counter] = true
 	}
@@ -48,6 +53,9 @@ func (w *world) register(d *device, n *simNode, expires uint32, done func(ok boo
 		Contacts: []*messages.RegisterContact{{
 			Uri: "sip:" + d.id + "@192.0.2.1", ExpiresS: expires, HasExpires: true, Q: 1000, InstanceId: "urn:" + cmp.Or(d.instance, d.id), RegId: 1, FlowBound: true,
 		}},
+	}
+	if d.steady {
+		r.Contacts[0].InstanceId, r.Contacts[0].RegId = "", 0
 	}
 	w.send(d, n, r, expires, true, func(ok bool, f *messages.Failure) {
 		d.log = append(d.log, fmt.Sprintf("%d: cseq %d expires %d at %s stamp %v: ok %v %v", w.now-startMS, r.Cseq, expires, n.name, r.Stamp, ok, f))
@@ -84,6 +92,14 @@ func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32
 			ok = false
 		}
 		done(ok, f)
+	}
+	renewal := proto.CloneOf(r)
+	renewal.Stamp = &messages.Stamp{}
+	if _, ok := core.Renew(w.now+n.skew, renewal); ok {
+		w.renewed++
+		r.Stamp = renewal.Stamp
+		finish(true, nil)
+		return
 	}
 	core.Ask(w.now+n.skew, d.aor, r, 0, func(reply proto.Message, err error) {
 		switch reply := reply.(type) {

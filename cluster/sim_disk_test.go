@@ -14,6 +14,8 @@ type disk struct {
 	pending []write
 	// delay is how long from now a write takes; nil: it is done with the next step.
 	delay func() int64
+	// none: nothing is kept, and nobody waits for it.
+	none bool
 	// async: done is called before the write is.
 	async bool
 	// err is why it takes no writes now; nil: it does. What an async one has taken it keeps.
@@ -28,9 +30,13 @@ type write struct {
 	done func(error) // nil: it has been called
 }
 
-func (d *disk) Keeps() bool { return true }
+func (d *disk) Keeps() bool { return !d.none }
 
 func (d *disk) Put(rec *messages.Record, done func(error)) {
+	if d.none {
+		done(nil)
+		return
+	}
 	if d.delay != nil {
 		d.last = max(d.last, d.delay())
 	}

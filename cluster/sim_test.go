@@ -30,6 +30,10 @@ func (g grains) Answer(q *cluster.Question) *cluster.Answer {
 	return &a
 }
 
+func (g grains) Renews(r *messages.Register, rec *messages.Record, now int64) (int64, bool) {
+	return g.user.Renews(r, rec, now)
+}
+
 func (g grains) Changed(before, after *messages.Record, now int64) bool {
 	return g.user.Changed(before, after, now)
 }
@@ -105,6 +109,8 @@ type world struct {
 	// streamUp is told that a node's stream to another is usable again.
 	streamUp func(n *simNode, name string)
 	off      cluster.Rules
+	// renewed counts the REGISTERs that were taken in place.
+	renewed int
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool

@@ -18,6 +18,13 @@ type hlc struct {
 
 // next makes a stamp above every one that this clock has made or been raised to.
 func (h *hlc) next(now int64) *messages.Stamp {
+	s := &messages.Stamp{}
+	h.write(now, s)
+	return s
+}
+
+// write is next, into s.
+func (h *hlc) write(now int64, s *messages.Stamp) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if now > h.ms {
@@ -25,7 +32,7 @@ func (h *hlc) next(now int64) *messages.Stamp {
 	} else {
 		h.counter++
 	}
-	return &messages.Stamp{Ms: h.ms, Counter: h.counter, Incarnation: h.incarnation}
+	s.Ms, s.Counter, s.Incarnation = h.ms, h.counter, h.incarnation
 }
 
 // raise makes every later stamp be of ms or above it, and above all stamps of that ms.

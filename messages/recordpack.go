@@ -1,6 +1,9 @@
 package messages
 
 import (
+	"encoding/binary"
+	"slices"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -29,12 +32,18 @@ func (r *Record) Pack(b []byte) ([]byte, bool) {
 // appendLeases writes leases as field 2 of a Record, and tells whether that was all of them.
 func appendLeases(b []byte, leases []*Lease) ([]byte, bool) {
 	for _, l := range leases {
-		size := proto.Size(l)
-		b = protowire.AppendVarint(append(b, 2<<3|2), uint64(size))
+		if !l.known() {
+			return nil, false
+		}
+		// Nearly all are of 128 bytes at least, whose number is of two.
+		b = append(b, 2<<3|2, 0, 0)
 		begin := len(b)
 		b = l.appendTo(b)
-		if len(b)-begin != size {
-			return nil, false
+		if size := len(b) - begin; size >= 1<<7 && size < 1<<14 {
+			b[begin-2], b[begin-1] = byte(size)|1<<7, byte(size>>7)
+		} else {
+			var room [binary.MaxVarintLen64]byte
+			b = slices.Replace(b, begin-2, begin, protowire.AppendVarint(room[:0], uint64(size))...)
 		}
 	}
 	return b, true
@@ -67,6 +76,16 @@ func (l *Lease) appendTo(b []byte) []byte {
 	b = appendNumber(b, 10, uint64(l.ExpiresMs))
 	b = appendNumber(b, 11, uint64(l.LifetimeMs))
 	return appendBytes(b, 12, l.Payload)
+}
+
+// Known tells that r has nothing that is not known here, as a newer node may have written.
+func (r *Record) Known() bool {
+	return len(r.unknownFields) == 0 && !slices.ContainsFunc(r.Leases, func(l *Lease) bool { return !l.known() })
+}
+
+func (l *Lease) known() bool {
+	return len(l.unknownFields) == 0 &&
+		(l.Flow == nil || len(l.Flow.unknownFields) == 0) && (l.Stamp == nil || len(l.Stamp.unknownFields) == 0)
 }
 
 func appendNumber(b []byte, field byte, v uint64) []byte {

@@ -30,7 +30,7 @@ func drawPacked(rt *rapid.T) *Record {
 			Key: []byte(text.Draw(rt, "key")), Kind: LeaseKind(rapid.IntRange(-1, 9).Draw(rt, "kind")), Edge: text.Draw(rt, "edge"),
 			Flow: flow(), Stamp: stamp(), Dead: rapid.Bool().Draw(rt, "dead"), Vouch: number.Draw(rt, "vouch"),
 			CallId: text.Draw(rt, "call-id"), Cseq: uint32(number.Draw(rt, "cseq")), ExpiresMs: int64(number.Draw(rt, "expires")),
-			LifetimeMs: int64(number.Draw(rt, "lifetime")), Payload: []byte(text.Draw(rt, "payload")),
+			LifetimeMs: int64(number.Draw(rt, "lifetime")), Payload: []byte(strings.Repeat(text.Draw(rt, "payload"), rapid.SampledFrom([]int{1, 1, 8, 2000}).Draw(rt, "times"))),
 		})
 	}
 	if rapid.IntRange(0, 3).Draw(rt, "floor") == 0 {

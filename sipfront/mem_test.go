@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"hereis/actors"
 	"hereis/messages"
@@ -200,6 +201,19 @@ type memRegistrar struct {
 	last *messages.Register
 	err  error
 	list []*messages.Lease
+	// renews: what can be done at once is.
+	renews bool
+}
+
+func (m *memRegistrar) Renew(q *messages.Register) (nowMS, expiresMS int64, ok bool) {
+	if !m.renews || len(m.list) != 1 || len(q.Contacts) != 1 || string(m.list[0].Key) != q.Contacts[0].Uri {
+		return 0, 0, false
+	}
+	res, err := m.register(proto.CloneOf(q))
+	if err != nil || len(res.Bindings) != 1 {
+		return 0, 0, false
+	}
+	return res.NowMs, res.Bindings[0].ExpiresMs, true
 }
 
 func (m *memRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {

@@ -115,6 +115,14 @@ func (r *request) take(h header) error {
 	return nil
 }
 
+// topVia is the first Via, read.
+func (r *request) topVia() (via, error) {
+	if x := r.plain; x != nil {
+		return via{transport: "udp", host: lower(x.host), port: x.sentPort}, nil
+	}
+	return parseVia(r.vias[0])
+}
+
 // values returns all values of a header field that takes a list.
 func (r *request) values(name string) (vs []string) {
 	for _, h := range r.headers {

@@ -22,6 +22,9 @@ const (
 	// paceLate is how long a REGISTER may wait to be read. Its sender repeats it
 	// after T1, 500 ms (RFC 3261 17.1.2.2), and it must be answered before.
 	paceLate = 200 * time.Millisecond
+	// paceSpared is of how many one is served while they are refused for that: a
+	// flood that never ends must not stop everything.
+	paceSpared = 8
 	// paceOverbook is how many are asked to come for each that there is room for:
 	// some do not come again, and whole seconds bring them in bursts.
 	paceOverbook = 1.25
@@ -39,7 +42,7 @@ const (
 // Nor may they wait to be read at all: what does not fit in front of the process
 // is lost, and what waits there for long is sent again and makes it worse. To
 // refuse one costs a small part of what it costs to serve one. So while all that
-// is read has waited too long, all is refused, until the rest is read in time.
+// is read has waited too long, all is refused but one in eight, until the rest is read in time.
 //
 // Those that are refused are given appointments, one after the other at the rate
 // at which REGISTERs are done by now: they use what the cluster can do, and do
@@ -59,6 +62,8 @@ type pace struct {
 	full       bool
 	// lateSince is when the first of those that all had waited too long was read.
 	lateSince time.Time
+	// lates counts those that were read too late meanwhile.
+	lates int
 	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
 	// in full windows alone. One appointment too many costs a 503 and one too few
 	// leaves the cluster idle, so it is rather too high.
@@ -100,7 +105,11 @@ func (p *pace) late(arrived, now time.Time) bool {
 	case p.lateSince.IsZero():
 		p.lateSince = now
 	}
-	return !p.lateSince.IsZero() && now.Sub(p.lateSince) > paceWindow
+	if p.lateSince.IsZero() || now.Sub(p.lateSince) <= paceWindow {
+		return false
+	}
+	p.lates++
+	return p.lates%paceSpared != 0
 }
 
 // leave ends what enter let in.

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unsafe"
 
+	"hereis/messages"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -47,8 +49,12 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	if !ok {
 		x = &plain{}
 	}
+	if x.room == nil {
+		x.room = &plainRoom{}
+	}
 	r := &x.req
-	x.text, r.headers, r.plain = string(m.Raw), x.room[:0], x
+	x.room.text = append(x.room.text[:0], m.Raw...)
+	x.text, r.headers, r.plain = textOf(x.room.text), x.headers[:0], x
 	tx, repeated := s.beginPlain(x, m)
 	if tx == nil {
 		s.release(r)
@@ -61,6 +67,9 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	s.register(tx, r, &x.plan)
 	return true
 }
+
+// textOf is b as a string, without a copy.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // beginPlain reads a request and begins its transaction; nil: it is not plain,
 // or not to be taken so, or repeats one and is done with.
@@ -76,31 +85,53 @@ func (s *Server) beginPlain(x *plain, m *transport.Message) (tx *transaction.Pla
 }
 
 // release gives back what a plain request stood in, after its answer; of others
-// there is nothing to give back. The strings of the request outlive it.
+// there is nothing to give back.
 func (s *Server) release(r *request) {
 	if x := r.plain; x != nil {
-		*x = plain{}
+		*x = plain{room: x.room}
 		s.plains.Put(x)
 	}
 }
 
 const plainStart = "REGISTER sip:"
 
-// plain is a REGISTER being scanned. What it finds shares text.
+// plain is a REGISTER being scanned. What it finds shares text, which is room's.
 type plain struct {
-	text string
-	req  request
-	plan plan
-	msg  transport.Message
-	room [plainHeaders]header
-	vias [1]string
+	text    string
+	req     request
+	plan    plan
+	msg     transport.Message
+	headers [plainHeaders]header
+	vias    [1]string
 	// answer has room for the fields of the answer.
 	answer [6]header
+	room   *plainRoom
 
 	via, host, branch string
 	sentPort          uint16
 	rport             bool
 	seen              uint
+	// to and contact are the URIs of To and Contact.
+	to, contact string
+	userAgent   string
+	// contactHost and contactParams are of contact.
+	contactHost, contactParams string
+	// fromHost: the Via names the host that the request came from.
+	fromHost bool
+	// expires is of the Expires header, contactExpires of the Contact; hasExpires
+	// and contactHas tell whether there are any.
+	expires, contactExpires uint32
+	hasExpires, contactHas  bool
+}
+
+// plainRoom is the memory of a plain request, and of the question that it is. It
+// is used again unless it was given away.
+type plainRoom struct {
+	text, via, remote []byte
+	question          messages.Register
+	contacts          [1]*messages.RegisterContact
+	contact           messages.RegisterContact
+	stamp             messages.Stamp
 }
 
 // stampedVia is stampVia of the Via.
@@ -111,13 +142,12 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 	var room [64]byte
 	addr := from.Addr().Unmap().AppendTo(room[:0])
 	// Of an IPv4 address there is one spelling.
-	same := string(addr) == x.host
-	if same && !x.rport {
+	x.fromHost = string(addr) == x.host
+	if x.fromHost && !x.rport {
 		return x.via
 	}
-	var space [512]byte
-	head, _, _ := strings.Cut(x.via, ";")
-	b := append(space[:0], strings.TrimRight(head, " ")...)
+	head, _, _ := cutByte(x.via, ';')
+	b := append(x.room.via[:0], strings.TrimRight(head, " ")...)
 	for params := x.via[len(head):]; params != ""; {
 		var p string
 		p, params = params[1:], ""
@@ -129,7 +159,16 @@ func (x *plain) stampedVia(from netip.AddrPort) string {
 			b = strconv.AppendUint(append(b, '='), uint64(from.Port()), 10)
 		}
 	}
-	return string(append(append(b, ";received="...), addr...))
+	x.room.via = append(append(b, ";received="...), addr...)
+	return textOf(x.room.via)
+}
+
+// direct tells of nearly every device that is where its Via and its Contact say
+// that it is, and comes by no WebSocket, so that flowBound need not be asked.
+// stampedVia has been called.
+func (x *plain) direct() bool {
+	remote := x.msg.Flow.Remote()
+	return x.fromHost && x.contactHost == x.host && x.port() == remote.Port() && !strings.ContainsAny(x.contactParams, "wW")
 }
 
 // port is where sent-by says that answers go.
@@ -141,7 +180,7 @@ func (x *plain) scan() bool {
 	r.method, r.version, r.maxForwards, r.maxBreadth = "REGISTER", "SIP/2.0", -1, -1
 	rest := x.text
 	line, rest, ok := plainLine(rest)
-	target, version, ok2 := strings.Cut(strings.TrimPrefix(line, "REGISTER "), " ")
+	target, version, ok2 := cutByte(strings.TrimPrefix(line, "REGISTER "), ' ')
 	if !ok || !ok2 || version != "SIP/2.0" || strings.ContainsAny(target, "@;?") {
 		return false
 	}
@@ -165,15 +204,38 @@ func (x *plain) scan() bool {
 
 // plainLine takes a line of printable ASCII off the text.
 func plainLine(text string) (line, rest string, ok bool) {
-	for i := 0; i < len(text); i++ {
-		if c := text[i]; c < ' ' || c > '~' {
-			if c != '\r' || i+1 == len(text) || text[i+1] != '\n' {
-				return "", "", false
-			}
-			return text[:i], text[i+2:], i < 512
+	end := strings.IndexByte(text, '\r')
+	if end < 0 || end >= 512 || end+1 == len(text) || text[end+1] != '\n' || !isPrintable(text[:end]) {
+		return "", "", false
+	}
+	return text[:end], text[end+2:], true
+}
+
+// isPrintable tells whether all of s is from ' ' to '~', by eight bytes at a time.
+func isPrintable(s string) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		// A byte below ' ' borrows, one above '~' has or gets the high bit.
+		if ((v-each*' ')|(v+each)|v)&high != 0 {
+			return false
 		}
 	}
-	return "", "", false
+	for i := 0; i < len(s); i++ {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// cutByte is strings.Cut for a separator of one byte.
+func cutByte(s string, c byte) (before, after string, found bool) {
+	if i := strings.IndexByte(s, c); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
 }
 
 // The header fields that a plain REGISTER has, each once.
@@ -197,7 +259,7 @@ const (
 
 // header reads one line; false: the request is not plain.
 func (x *plain) header(line string) bool {
-	name, value, ok := strings.Cut(line, ":")
+	name, value, ok := cutByte(line, ':')
 	if !ok {
 		return false
 	}
@@ -209,30 +271,31 @@ func (x *plain) header(line string) bool {
 		bit, ok = plainVia, x.readVia(value)
 	case "From":
 		r.from, bit = value, plainFrom
-		r.fromTag, ok = plainAddr(value)
+		_, r.fromTag, ok = plainAddr(value)
 	case "To":
 		r.to, bit = value, plainTo
-		r.toTag, ok = plainAddr(value)
+		x.to, r.toTag, ok = plainAddr(value)
 	case "Call-ID":
 		r.callID, bit, ok = value, plainCallID, value != "" && strings.IndexByte(value, ' ') < 0
 	case "CSeq":
 		bit = plainCSeq
-		digits, method, _ := strings.Cut(value, " ")
+		digits, method, _ := cutByte(value, ' ')
 		r.cseq, ok = plainNumber(digits)
 		ok = ok && method == "REGISTER"
 	case "Contact":
-		bit, ok = plainContact, plainContactValue(value)
+		bit, ok = plainContact, x.readContact(value)
 	case "Max-Forwards":
 		bit = plainMaxForwards
 		n, good := plainNumber(value)
 		r.maxForwards, ok = int(n), good && n > 0 && n < 256
 	case "Expires":
 		bit = plainExpires
-		_, ok = plainNumber(value)
+		x.expires, ok = plainNumber(value)
+		x.hasExpires = true
 	case "Content-Length":
 		bit, ok = plainContentLength, value == "0"
 	case "User-Agent":
-		bit = plainUserAgent
+		bit, x.userAgent = plainUserAgent, value
 	case "Allow":
 		bit = plainAllow
 	case "Supported":
@@ -255,8 +318,8 @@ func (x *plain) readVia(v string) bool {
 	if !ok {
 		return false
 	}
-	sentBy, params, _ := strings.Cut(sentBy, ";")
-	host, port, hasPort := strings.Cut(sentBy, ":")
+	sentBy, params, _ := cutByte(sentBy, ';')
+	host, port, hasPort := cutByte(sentBy, ':')
 	if !plainHost(host) {
 		return false
 	}
@@ -269,8 +332,8 @@ func (x *plain) readVia(v string) bool {
 	}
 	for more := params != ""; more; {
 		var p string
-		p, params, more = strings.Cut(params, ";")
-		name, value, _ := strings.Cut(p, "=")
+		p, params, more = cutByte(params, ';')
+		name, value, _ := cutByte(p, '=')
 		switch {
 		case name == "branch" && x.branch == "" && strings.HasPrefix(value, "z9hG4bK") && len(value) > 7 && len(value) < 128 && isToken(value):
 			x.branch = value
@@ -294,36 +357,36 @@ func plainHost(s string) bool {
 	return s != ""
 }
 
-// plainURI is "sip:user@host" and perhaps a port and parameters, with nothing
+// plainURI reads "sip:user@host" and perhaps a port and parameters, with nothing
 // that has to be escaped.
-func plainURI(s string) bool {
-	s, ok := strings.CutPrefix(s, "sip:")
-	user, rest, ok2 := strings.Cut(s, "@")
+func plainURI(s string) (host, params string, ok bool) {
+	s, ok = strings.CutPrefix(s, "sip:")
+	user, rest, ok2 := cutByte(s, '@')
 	if !ok || !ok2 || user == "" {
-		return false
+		return "", "", false
 	}
 	for i := 0; i < len(user); i++ {
 		if c := user[i]; !isAlnum(c) && c != '-' && c != '_' && c != '.' {
-			return false
+			return "", "", false
 		}
 	}
-	hostport, params, hasParams := strings.Cut(rest, ";")
+	hostport, params, hasParams := cutByte(rest, ';')
 	if hasParams && !plainParams(params) {
-		return false
+		return "", "", false
 	}
-	host, port, hasPort := strings.Cut(hostport, ":")
+	host, port, hasPort := cutByte(hostport, ':')
 	if n, ok := plainNumber(port); hasPort && (!ok || n == 0 || n > 65535) {
-		return false
+		return "", "", false
 	}
-	return plainHost(host)
+	return host, params, plainHost(host)
 }
 
 // plainParams are names and name=value, of letters, digits, '-' and '.'.
 func plainParams(s string) bool {
 	for more := true; more; {
 		var p string
-		p, s, more = strings.Cut(s, ";")
-		name, value, hasValue := strings.Cut(p, "=")
+		p, s, more = cutByte(s, ';')
+		name, value, hasValue := cutByte(p, '=')
 		if name == "" || hasValue && value == "" {
 			return false
 		}
@@ -336,32 +399,38 @@ func plainParams(s string) bool {
 	return true
 }
 
-// plainAddr is a From or To value, <sip:user@host> with no parameter but a tag.
-func plainAddr(v string) (tag string, ok bool) {
+// plainAddr reads a From or To value, <sip:user@host> with no parameter but a tag.
+func plainAddr(v string) (uri, tag string, ok bool) {
 	v, ok = strings.CutPrefix(v, "<")
-	uri, params, ok2 := strings.Cut(v, ">")
-	if !ok || !ok2 || !plainURI(uri) || strings.IndexByte(uri, ';') >= 0 {
-		return "", false
+	uri, params, ok2 := cutByte(v, '>')
+	_, uriParams, ok3 := plainURI(uri)
+	if !ok || !ok2 || !ok3 || uriParams != "" {
+		return "", "", false
 	}
 	if params == "" {
-		return "", true
+		return uri, "", true
 	}
 	tag, ok = strings.CutPrefix(params, ";tag=")
-	return tag, ok && isToken(tag)
+	return uri, tag, ok && isToken(tag)
 }
 
-// plainContactValue is one Contact with at most an expiry.
-func plainContactValue(v string) bool {
+// readContact reads one Contact with at most an expiry.
+func (x *plain) readContact(v string) bool {
 	v, ok := strings.CutPrefix(v, "<")
-	uri, params, ok2 := strings.Cut(v, ">")
-	if !ok || !ok2 || !plainURI(uri) {
+	uri, params, ok2 := cutByte(v, '>')
+	var ok3 bool
+	x.contactHost, x.contactParams, ok3 = plainURI(uri)
+	if !ok || !ok2 || !ok3 {
 		return false
 	}
+	x.contact = uri
 	if params == "" {
 		return true
 	}
 	digits, ok := strings.CutPrefix(params, ";expires=")
-	_, good := plainNumber(digits)
+	var good bool
+	x.contactExpires, good = plainNumber(digits)
+	x.contactHas = true
 	return ok && good
 }
 

@@ -1,7 +1,10 @@
 package sipfront
 
 import (
+	"bytes"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,12 +39,22 @@ type pair struct {
 }
 
 func newPair(t testing.TB) *pair {
-	return &pair{t: t, plain: newRig(t), normal: newRig(t), parser: transport.NewParser(transport.DefaultLimits())}
+	p := &pair{t: t, plain: newRig(t), normal: newRig(t), parser: transport.NewParser(transport.DefaultLimits())}
+	p.plain.reg.renews = true
+	return p
 }
 
-// check gives a datagram to both and compares what they made of it. It tells
-// whether the one took it for plain.
+// check gives a datagram to both and compares what they made of it, and of
+// another like it that finds what the first has registered. It tells whether the
+// one took it for plain.
 func (p *pair) check(raw string) bool {
+	p.t.Helper()
+	p.plain.reg.list, p.normal.reg.list = nil, nil
+	plain := p.checkOnce(raw)
+	return plain && p.checkOnce(raw)
+}
+
+func (p *pair) checkOnce(raw string) bool {
 	p.t.Helper()
 	from := netip.MustParseAddrPort(alice)
 	var ordinary *transaction.Layer
@@ -51,7 +64,7 @@ func (p *pair) check(raw string) bool {
 		lcfg.Seed = 1
 		ordinary = transaction.New(lcfg, r.srv)
 		r.srv.Use(ordinary)
-		r.reg.last, r.reg.list = nil, nil
+		r.reg.last = nil
 		r.net.take()
 	}
 	now := time.Now()
@@ -194,8 +207,30 @@ func TestPlain_RFC3261_17_2_2_RepeatGetsTheSameAnswer(t *testing.T) {
 // laterRegistrar is told what to call when the answer is there.
 type laterRegistrar func(done func(*messages.Registered, error))
 
+func (l laterRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
+	return 0, 0, false
+}
+
 func (l laterRegistrar) RegisterThen(_ *messages.Register, _ int64, done func(*messages.Registered, error)) {
 	l(done)
+}
+
+func TestPlain_Printable(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for c := range 256 {
+				b := bytes.Repeat([]byte{'~'}, n)
+				b[at] = byte(c)
+				if at%2 == 0 {
+					b[0] = ' '
+					b[at] = byte(c)
+				}
+				if got, want := isPrintable(string(b)), c >= ' ' && c <= '~'; got != want {
+					t.Fatalf("%q: got %t", b, got)
+				}
+			}
+		}
+	}
 }
 
 func FuzzPlain(f *testing.F) {
@@ -208,22 +243,40 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-// A plain REGISTER that refreshes one binding, without socket and cluster.
+// A plain REGISTER that refreshes one binding, without socket and cluster: one
+// that is renewed at once, and one that the cluster is asked about.
 func BenchmarkPlainRegister(b *testing.B) {
-	r := newRig(b)
-	r.net.quiet = true
-	flow := r.net.flow(netip.MustParseAddrPort(alice))
-	answers := 0
-	flow.tap = func([]byte) { answers++ }
-	raw, at := []byte(plainSample), strings.Index(plainSample, "z9hG4bKa1")+7
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		n++
-		raw[at], raw[at+1] = 'a'+byte(n%26), '0'+byte(n/26%10)
-		if n%260 == 0 {
-			r.srv.Use(transaction.New(transaction.DefaultConfig(), r.srv))
-		}
-		r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
+	for _, renews := range []bool{true, false} {
+		b.Run(fmt.Sprintf("renews=%t", renews), func(b *testing.B) {
+			r := newRig(b)
+			r.net.quiet = true
+			r.srv.parts.Registrar = sameRegistrar(renews)
+			flow := r.net.flow(netip.MustParseAddrPort(alice))
+			answers := 0
+			flow.tap = func([]byte) { answers++ }
+			raw := []byte(strings.Replace(plainSample, "z9hG4bKa1", "z9hG4bK10000000", 1))
+			at := strings.Index(string(raw), "z9hG4bK") + 7
+			b.ReportAllocs()
+			n := 10_000_000
+			for b.Loop() {
+				n++
+				strconv.AppendInt(raw[:at], int64(n), 10)
+				r.srv.Plain(&transport.Message{Raw: raw, Flow: flow, At: time.Now()})
+			}
+			if answers != n-10_000_000 {
+				b.Fatalf("%d answers", answers)
+			}
+		})
 	}
+}
+
+// sameRegistrar knows one binding, at once or by a question.
+type sameRegistrar bool
+
+func (s sameRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
+	return 0, 600_000, bool(s)
+}
+
+func (s sameRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
+	done(&messages.Registered{}, nil)
 }

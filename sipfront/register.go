@@ -33,6 +33,12 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 		s.release(r)
 		return
 	}
+	if x := r.plain; x != nil {
+		if s.renew(tx, x, q, began) {
+			return
+		}
+		x.giveAway(q)
+	}
 	deadlineMS := s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
 	s.parts.Registrar.RegisterThen(q, deadlineMS, func(res *messages.Registered, err error) {
 		defer s.end()
@@ -68,6 +74,9 @@ func (s *Server) enterRegister(arrived, now time.Time) error {
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.
 func (s *Server) readRegister(r *request, p *plan, now time.Time) (*messages.Register, error) {
+	if r.plain != nil {
+		return s.readPlain(r.plain, p, now)
+	}
 	if err := s.checkRequire(r); err != nil {
 		return nil, err
 	}
@@ -109,13 +118,19 @@ func (s *Server) readRegister(r *request, p *plan, now time.Time) (*messages.Reg
 			c.FlowBound = flowBound(r, c, f)
 		}
 	}
-	if !r.msg.At.IsZero() {
-		q.AgeMs = max(now.Sub(r.msg.At).Milliseconds(), 0)
-	}
-	if r.plain == nil && !plainText(r) {
+	q.AgeMs = age(r, now)
+	if !plainText(r) {
 		return q, sendable(q)
 	}
 	return q, nil
+}
+
+// age is how long ago a request came, in ms.
+func age(r *request, now time.Time) int64 {
+	if r.msg.At.IsZero() {
+		return 0
+	}
+	return max(now.Sub(r.msg.At).Milliseconds(), 0)
 }
 
 // registerAoR is the user of the To header, if the domain of the Request-URI is theirs.
@@ -124,6 +139,11 @@ func (s *Server) registerAoR(r *request, p *plan) (actors.AoR, error) {
 	if !ok {
 		return "", errMessage
 	}
+	return s.aorOf(to, p)
+}
+
+// aorOf is the user whom a URI names, if the domain of the Request-URI is theirs.
+func (s *Server) aorOf(to string, p *plan) (actors.AoR, error) {
 	aor, err := actors.ParseAoR(to, s.cfg.Domains)
 	if err != nil {
 		return "", err
@@ -177,7 +197,7 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 		hs = x.answer[:0]
 	}
 	for _, l := range res.GetBindings() {
-		left := (l.GetExpiresMs() - res.GetNowMs() + 999) / 1000
+		left := secondsLeft(res.GetNowMs(), l.GetExpiresMs())
 		var b messages.Binding
 		if l.GetDead() || left <= 0 || b.Unpack(l.GetPayload()) != nil {
 			continue
@@ -196,6 +216,9 @@ func (s *Server) registered(r *request, q *messages.Register, res *messages.Regi
 	hs = append(hs, header{"Supported", s.supported(r)})
 	return append(hs, header{"Date", s.date.at(s.parts.Cluster.NowMS())})
 }
+
+// secondsLeft is what a Contact in an answer says of its time.
+func secondsLeft(nowMS, expiresMS int64) int64 { return (expiresMS - nowMS + 999) / 1000 }
 
 func (s *Server) usesOutbound(r *request, q *messages.Register) bool {
 	return keepsFlow(r) && r.hasToken("Supported", "outbound") && slices.ContainsFunc(q.GetContacts(), hasRegID)
@@ -275,9 +298,7 @@ func scheme(text string) string {
 
 func contactValue(b *messages.Binding, left int64) string {
 	var room [256]byte
-	v := room[:0]
-	v = append(append(append(v, '<'), b.GetContact()...), ">;expires="...)
-	v = strconv.AppendInt(v, left, 10)
+	v := appendContact(room[:0], b.GetContact(), left)
 	if b.GetQ() < 1000 {
 		v = appendQ(append(v, ";q="...), b.GetQ())
 	}
@@ -293,6 +314,11 @@ func contactValue(b *messages.Binding, left int64) string {
 	return string(v)
 }
 
+// appendContact writes a Contact with what is left of its time, in seconds.
+func appendContact(b []byte, uri string, left int64) []byte {
+	return strconv.AppendInt(append(append(append(b, '<'), uri...), ">;expires="...), left, 10)
+}
+
 // flowBound tells whether nothing but the flow leads to a Contact of a
 // REGISTER: RFC 5626 in use, a WebSocket, or a NAT on the way. Another host
 // that the same request names is not behind that NAT.
@@ -305,7 +331,7 @@ func flowBound(r *request, c *messages.RegisterContact, f transport.Flow) bool {
 		return true
 	}
 	source := f.Remote()
-	top, err := parseVia(r.vias[0])
+	top, err := r.topVia()
 	if err != nil {
 		return true
 	}

@@ -14,22 +14,36 @@ const allow = "REGISTER, OPTIONS, PUBLISH, SUBSCRIBE"
 // answerBytes writes an answer of our own to a request (RFC 3261 8.2.6.2).
 // tag goes into To unless the request has one or the answer is a 100.
 func (s *Server) answerBytes(r *request, a answer, tag string) []byte {
+	n := answerSize(r)
+	for _, h := range a.headers {
+		n += len(h.name) + len(h.value) + 4
+	}
+	b := appendAnswerTo(make([]byte, 0, n), r, a.status, a.reason, tag)
+	for _, h := range a.headers {
+		b = appendHeader(b, h.name, h.value)
+	}
+	return s.endAnswer(b, a.status)
+}
+
+// answerSize is about the size of an answer, its own header fields apart.
+func answerSize(r *request) int {
 	n := 128 + len(r.from) + len(r.to) + len(r.callID)
 	for _, v := range r.vias {
 		n += len(v) + 7
 	}
-	for _, h := range a.headers {
-		n += len(h.name) + len(h.value) + 4
-	}
-	b := make([]byte, 0, n)
+	return n
+}
+
+// appendAnswerTo begins an answer to a request: with what it takes from there.
+func appendAnswerTo(b []byte, r *request, status int, reason, tag string) []byte {
 	b = append(b, "SIP/2.0 "...)
-	b = strconv.AppendInt(b, int64(a.status), 10)
-	b = append(append(append(b, ' '), a.reason...), "\r\n"...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(append(append(b, ' '), reason...), "\r\n"...)
 	for _, v := range r.vias {
 		b = appendHeader(b, "Via", v)
 	}
 	b = appendHeader(b, "From", r.from)
-	if r.toTag == "" && tag != "" && a.status != 100 {
+	if r.toTag == "" && tag != "" && status != 100 {
 		b = append(append(append(b, "To: "...), r.to...), ";tag="...)
 		b = append(append(b, tag...), "\r\n"...)
 	} else {
@@ -39,16 +53,18 @@ func (s *Server) answerBytes(r *request, a answer, tag string) []byte {
 	b = append(b, "CSeq: "...)
 	b = strconv.AppendUint(b, uint64(r.cseq), 10)
 	b = append(append(append(b, ' '), r.method...), "\r\n"...)
-	if a.status == 100 {
+	if status == 100 {
 		// RFC 3261 8.2.6.1.
 		if v, ok := r.value("Timestamp"); ok {
 			b = appendHeader(b, "Timestamp", v)
 		}
 	}
-	for _, h := range a.headers {
-		b = appendHeader(b, h.name, h.value)
-	}
-	if s.cfg.ServerHeader != "" && a.status != 100 {
+	return b
+}
+
+// endAnswer ends one without a body.
+func (s *Server) endAnswer(b []byte, status int) []byte {
+	if s.cfg.ServerHeader != "" && status != 100 {
 		b = appendHeader(b, "Server", s.cfg.ServerHeader)
 	}
 	return append(b, "Content-Length: 0\r\n\r\n"...)

@@ -25,6 +25,11 @@ import (
 // actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
+	// Renew is RegisterThen, done when it returns, for a REGISTER that only keeps
+	// the one binding of a user alive: it tells when that was done and when the
+	// binding expires, in node time. req has room for a stamp, and nothing of it is
+	// kept. False: nothing has been done.
+	Renew(req *messages.Register) (nowMS, expiresMS int64, ok bool)
 }
 
 // Locator answers WHEREIS: it calls done, once, perhaps before it returns. done

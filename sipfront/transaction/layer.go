@@ -77,7 +77,7 @@ func New(cfg Config, user User) *Layer {
 		s.servers = make(map[string]*Server)
 		s.clients = make(map[string]*Client)
 		s.passing = make(map[string]*Passing)
-		s.answers = answers{byKey: make(map[string]*answer), limit: cfg.AnswerBytes / shardCount}
+		s.answers = answers{byHash: make(map[uint64]*answer), limit: cfg.AnswerBytes / shardCount}
 	}
 	return l
 }
@@ -136,7 +136,14 @@ func (l *Layer) endAll() {
 func (l *Layer) now() time.Duration { return time.Since(l.epoch) }
 
 func (l *Layer) shard(key []byte) *shard {
-	return &l.shards[maphash.Bytes(l.seed, key)%shardCount]
+	s, _ := l.place(key)
+	return s
+}
+
+// place is where a key belongs, and its hash.
+func (l *Layer) place(key []byte) (*shard, uint64) {
+	hash := maphash.Bytes(l.seed, key)
+	return &l.shards[hash%shardCount], hash
 }
 
 // Receive takes in one message; it is a transport.Handler.
@@ -158,7 +165,7 @@ func (l *Layer) Receive(msg *transport.Message) {
 func (l *Layer) request(msg *transport.Message) {
 	var buf [256]byte
 	key := appendServerKey(buf[:0], msg.Request, string(msg.Request.Method))
-	s := l.shard(key)
+	s, hash := l.place(key)
 	s.mu.Lock()
 	if tx, ok := s.servers[string(key)]; ok {
 		s.mu.Unlock()
@@ -166,7 +173,7 @@ func (l *Layer) request(msg *transport.Message) {
 		tx.do(input{ev: evRequest})
 		return
 	}
-	if a, ok := s.answers.byKey[string(key)]; ok {
+	if a := s.answers.get(hash, key); a != nil {
 		raw := a.raw
 		s.mu.Unlock()
 		l.repeat(a.reply, raw)
@@ -251,9 +258,9 @@ func (l *Layer) server(key []byte) *Server {
 func (l *Layer) cancel(msg *transport.Message) {
 	var buf, own [256]byte
 	key := appendServerKey(own[:0], msg.Request, string(sip.CANCEL))
-	s := l.shard(key)
+	s, hash := l.place(key)
 	s.mu.Lock()
-	if a, ok := s.answers.byKey[string(key)]; ok {
+	if a := s.answers.get(hash, key); a != nil {
 		s.mu.Unlock()
 		l.count.repeats.Add(1)
 		_ = a.reply.Send(a.raw)
@@ -282,7 +289,7 @@ func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answers.add(&answer{key: key, raw: raw, reply: flow, expires: l.now() + l.times.patience()})
+	s.answers.add(&answer{key: key, hash: maphash.String(l.seed, key), raw: raw, reply: flow, expires: l.now() + l.times.patience()})
 }
 
 func (l *Layer) response(msg *transport.Message) {

@@ -111,10 +111,10 @@ func (l *Layer) Knows(branch, host string, port int, method string) bool {
 	}
 	var buf [256]byte
 	key := appendBranchKey(buf[:0], branch, host, port, method)
-	s := l.shard(key)
+	s, hash := l.place(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.servers[string(key)] != nil || s.answers.byKey[string(key)] != nil
+	return s.servers[string(key)] != nil || s.answers.get(hash, key) != nil
 }
 
 // expire lets pass what is due.

@@ -22,9 +22,9 @@ type Plain struct {
 func (l *Layer) Begin(branch, host string, port int, method string, reply transport.Flow) (p *Plain, repeated bool) {
 	var buf [256]byte
 	key := appendBranchKey(buf[:0], branch, host, port, method)
-	s := l.shard(key)
+	s, hash := l.place(key)
 	s.mu.Lock()
-	if a := s.answers.byKey[string(key)]; a != nil && s.servers[string(key)] == nil {
+	if a := s.answers.get(hash, key); a != nil && s.servers[string(key)] == nil {
 		raw := a.raw
 		s.mu.Unlock()
 		l.repeat(a.reply, raw)
@@ -37,8 +37,8 @@ func (l *Layer) Begin(branch, host string, port int, method string, reply transp
 	}
 	l.pending.Add(1)
 	l.count.servers.Add(1)
-	p = &Plain{l: l, shard: s, a: answer{key: string(key), reply: reply}}
-	s.answers.byKey[p.a.key] = &p.a
+	p = &Plain{l: l, shard: s, a: answer{key: string(key), hash: hash, reply: reply}}
+	s.answers.byHash[hash] = &p.a
 	return p, false
 }
 
@@ -61,7 +61,7 @@ func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	expires := time.Since(p.l.epoch) + p.l.times.patience()
 	p.shard.mu.Lock()
 	p.a.raw, p.a.expires = raw, expires
-	p.shard.answers.add(&p.a)
+	p.shard.answers.queue(&p.a)
 	p.shard.mu.Unlock()
 	return transport.SendSoon(p.a.reply, raw)
 }

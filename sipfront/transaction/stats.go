@@ -43,7 +43,7 @@ func (l *Layer) Stats() Stats {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
-		st.Answers += len(s.answers.byKey)
+		st.Answers += len(s.answers.byHash)
 		st.AnswerBytes += s.answers.bytes
 		st.AnswersEvicted += s.answers.evicted
 		s.mu.Unlock()

@@ -71,9 +71,10 @@ func newBatch(size int) *batch {
 }
 
 // call makes one system call without waiting; false: there is nothing to be done yet.
+// As it does not wait, the scheduler need not be told of it.
 func (b *batch) call(trap, fd uintptr) bool {
 	for {
-		n, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&b.heads[b.from])), uintptr(b.to-b.from), unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&b.heads[b.from])), uintptr(b.to-b.from), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue

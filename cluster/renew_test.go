@@ -1,0 +1,255 @@
+package cluster_test
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"hereis/actors"
+	"hereis/cluster"
+	"hereis/messages"
+)
+
+// twin is one of two nodes, each alone and without a disk, that are told the same.
+type twin struct {
+	core  *cluster.Core
+	flows *openFlows
+	// inPlace: a REGISTER is renewed where that is possible.
+	inPlace bool
+	renewed int
+}
+
+func newTwin(t rapid.TB, inPlace bool, limits actors.Limits) *twin {
+	cfg := cluster.DefaultConfig()
+	cfg.Name, cfg.Incarnation = "n1", 7
+	w := &twin{inPlace: inPlace, flows: &openFlows{open: map[uint64]bool{2: true, 3: true}}}
+	core, err := cluster.NewCore(cfg, cluster.Parts{
+		Network: nowhere{}, Store: &disk{none: true}, Grains: grains{actors.New(limits)},
+		Flows: w.flows, Log: slog.New(slog.DiscardHandler), Rand: rand.Uint64,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.core = core
+	core.Members(startMS, nil)
+	return w
+}
+
+// said is what became of a REGISTER.
+type said struct {
+	nowMS    int64
+	bindings []*messages.Lease
+	failure  *messages.Failure
+}
+
+func (s *said) String() string { return fmt.Sprintf("at %d: %v, %v", s.nowMS, s.bindings, s.failure) }
+
+// register does what an edge does. A stamp that was made for a renewal serves
+// the ordinary way too, so that both clocks go alike.
+func (w *twin) register(t rapid.TB, now int64, r *messages.Register) *said {
+	r = proto.CloneOf(r)
+	if w.inPlace {
+		room := proto.CloneOf(r)
+		room.Stamp = &messages.Stamp{}
+		expires, ok := w.core.Renew(now, room)
+		if room.Stamp.Incarnation != 0 {
+			r.Stamp = proto.CloneOf(room.Stamp)
+		}
+		if ok {
+			w.renewed++
+			left := w.core.Record(r.Aor).Leases[0]
+			if left.ExpiresMs != expires {
+				t.Fatalf("expires at %d, said %d", left.ExpiresMs, expires)
+			}
+			return &said{now, []*messages.Lease{left}, nil}
+		}
+	}
+	if r.Stamp == nil {
+		r.Stamp = w.core.NewStamp(now)
+	}
+	out := &said{}
+	w.core.Ask(now, r.Aor, r, 0, func(reply proto.Message, err error) {
+		switch reply := reply.(type) {
+		case *messages.Registered:
+			out.nowMS, out.bindings = reply.NowMs, reply.Bindings
+			w.core.Keep(now, reply.Writes, func(err error) {
+				if err != nil {
+					t.Fatal(err)
+				}
+			})
+		case *messages.Failure:
+			out.failure = reply
+		}
+	})
+	return out
+}
+
+// TestRenew_IsTheOrdinaryWay: whatever devices do, a node that renews in place
+// says and knows the same as one that never does, to the byte, and has the same
+// things to do later.
+func TestRenew_IsTheOrdinaryWay(t *testing.T) {
+	renewed := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		limits := actors.DefaultLimits()
+		limits.MaxBindings = rapid.IntRange(1, 3).Draw(rt, "bindings")
+		limits.Jitter = rapid.SampledFrom([]float64{0, 0.2}).Draw(rt, "jitter")
+		a, b := newTwin(rt, true, limits), newTwin(rt, false, limits)
+		now := int64(startMS)
+		pass := func(ms int64) {
+			now += ms
+			a.core.Tick(now)
+			b.core.Tick(now)
+			if got, want := a.core.Dump(), b.core.Dump(); got != want {
+				rt.Fatalf("in place:\n%s\nordinary:\n%s", got, want)
+			}
+		}
+		pass(10)
+		cseq := uint32(10)
+		often := rapid.IntRange(0, 30)
+		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			r := drawRegister(rt, often, &cseq)
+			if got, want := a.register(rt, now, r), b.register(rt, now, r); got.String() != want.String() {
+				rt.Fatalf("in place %v\nordinary %v\nto %v", got, want, r)
+			}
+			switch rapid.IntRange(0, 19).Draw(rt, "then") {
+			case 0: // another in the same tick
+			case 1:
+				flow := &messages.FlowID{Incarnation: 7, Counter: 2, Stream: true}
+				a.flows.open[2], b.flows.open[2] = false, false
+				a.core.EndFlow(now, flow)
+				b.core.EndFlow(now, flow)
+			case 2:
+				ms := now + rapid.Int64Range(0, 3000).Draw(rt, "ahead")
+				a.core.RaiseClock(ms)
+				b.core.RaiseClock(ms)
+				pass(10)
+			case 3:
+				pass(rapid.Int64Range(10, 2_000_000).Draw(rt, "long"))
+			default:
+				pass(rapid.Int64Range(10, 20_000).Draw(rt, "ms"))
+			}
+		}
+		pass(10)
+		pass(4_000_000)
+		renewed += a.renewed
+	})
+	if renewed == 0 {
+		t.Error("none was renewed")
+	}
+}
+
+// drawRegister is a REGISTER like those before it, but for what differs now and then.
+func drawRegister(rt *rapid.T, often *rapid.Generator[int], cseq *uint32) *messages.Register {
+	odd := func(what string) bool { return often.Draw(rt, what) == 17 }
+	c := &messages.RegisterContact{Uri: "sip:dev@192.0.2.1:5060", Q: 1000, FlowBound: odd("bound")}
+	r := &messages.Register{
+		Aor: "sip:alice@example.com", CallId: "c", Edge: "n1", Incarnation: 7, Contacts: []*messages.RegisterContact{c},
+		Flow: &messages.FlowID{Incarnation: 7, Counter: 1}, Transport: "udp", Local: "192.0.2.9:5060", Remote: "192.0.2.1:5060", UserAgent: "x",
+	}
+	*cseq++
+	if r.Cseq = *cseq; odd("cseq") {
+		r.Cseq -= uint32(rapid.IntRange(1, 3).Draw(rt, "lower"))
+	}
+	for _, change := range []struct {
+		what string
+		f    func()
+	}{
+		{"aor", func() { r.Aor = "sip:bob@example.com" }},
+		{"contact", func() {
+			c.Uri = rapid.SampledFrom([]string{"sip:dev2@192.0.2.1", "sip:dev@192.0.2.1:5060;x=y", "sip:DEV@192.0.2.1:5060", "SIP:dev@192.0.2.1:5060"}).Draw(rt, "uri")
+		}},
+		{"instance", func() { c.InstanceId, c.RegId = "urn:1", uint32(rapid.IntRange(0, 1).Draw(rt, "reg-id")) }},
+		{"more", func() {
+			r.Contacts = append(r.Contacts, &messages.RegisterContact{Uri: "sip:other@192.0.2.2", Q: 500, Params: []string{"a=b"}})
+		}},
+		{"call-id", func() { r.CallId = "d" }},
+		{"stream", func() {
+			r.Flow = &messages.FlowID{Incarnation: 7, Counter: uint64(rapid.IntRange(2, 4).Draw(rt, "flow")), Stream: true}
+		}},
+		{"flow", func() { r.Flow = &messages.FlowID{Incarnation: 7, Counter: 5} }},
+		{"remote", func() { r.Remote = "192.0.2.1:5070" }},
+		{"agent", func() { r.UserAgent = "" }},
+		{"path", func() { r.Path = []string{"<sip:p;lr>"} }},
+		{"age", func() { r.AgeMs = rapid.Int64Range(0, 30_000).Draw(rt, "age ms") }},
+		{"nothing", func() { r.Contacts = nil }},
+		{"star", func() { r.Contacts, r.Star, r.HasExpires = nil, true, true }},
+	} {
+		if odd(change.what) {
+			change.f()
+		}
+	}
+	expires := rapid.SampledFrom([]uint32{3600, 600, 60, 1 << 31, 5, 0})
+	if rapid.Bool().Draw(rt, "expires") && !r.Star {
+		c.ExpiresS, c.HasExpires = expires.Draw(rt, "of contact"), true
+	} else if rapid.Bool().Draw(rt, "header") && !r.Star {
+		r.ExpiresS, r.HasExpires = expires.Draw(rt, "of header"), true
+	}
+	return r
+}
+
+// TestRenew_WhileOthersComeAndGo: a node renews in place for as long as it is
+// alone; when another joins, that one has all of it, and what is renewed then is
+// copied as always.
+func TestRenew_WhileOthersComeAndGo(t *testing.T) {
+	for seed := range uint64(20) {
+		w := newWorld(t, 100+seed, 2)
+		w.lossy = seed%2 == 1
+		one, two := w.nodes[0], w.nodes[1]
+		one.disk.none, two.disk.none = true, true
+		w.start(one, true)
+		w.run(2000)
+		var devices []*device
+		for i := range 30 {
+			d := &device{aor: fmt.Sprintf("sip:u%d@example.com", i), id: fmt.Sprint(i), steady: true}
+			devices = append(devices, d)
+			w.mustRegister(d, one, 600)
+		}
+		w.run(50)
+		refresh := func(when string, inPlace bool) {
+			t.Helper()
+			before := w.renewed
+			for _, d := range devices {
+				w.mustRegister(d, one, 600)
+				w.run(w.rng.Int64N(3) * 10)
+			}
+			if got := w.renewed - before; (got > 0) != inPlace {
+				t.Fatalf("%s: %d of %d renewed in place", when, got, len(devices))
+			}
+		}
+		refresh("alone", true)
+		w.start(two, true)
+		w.spread(300)
+		for range 3 {
+			for _, d := range devices {
+				w.mustRegister(d, one, 600)
+			}
+			w.run(200)
+		}
+		w.runUntil(20_000, "settled", w.allSettled)
+		refresh("with another", false)
+		w.run(15_000)
+		w.checkCopies(devices)
+		for _, d := range devices {
+			for _, n := range w.nodes {
+				if targets, code := w.locate(n, d.aor); !slices.ContainsFunc(targets, func(t *messages.Target) bool { return t.CallId == d.id }) {
+					t.Fatalf("seed %d: %s at %s: %v, %v", seed, d.aor, n.name, targets, code)
+				}
+			}
+		}
+		w.lossy = false
+		w.depart(two)
+		w.run(5000)
+		refresh("alone again", true)
+		w.run(1000)
+		for _, d := range devices {
+			if targets, code := w.locate(one, d.aor); len(targets) != 1 {
+				t.Fatalf("seed %d: %s: %v, %v", seed, d.aor, targets, code)
+			}
+		}
+	}
+}
