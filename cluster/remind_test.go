@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -151,6 +152,42 @@ func TestRule23_AnOwnerThatHearsOfAnInterestLateRemindsOfWhatItHad(t *testing.T)
 	end()
 	w.run(2000 + toldWithinMS) // the copy's next try
 	w.mustShow(desks[edge.name], aor, "when it knows", d.id)
+}
+
+// What reminders cost: nothing at rest, and when a member fails one event for each
+// watched user that it owned and each node with watchers of theirs.
+func TestRule23_RemindersAreForUsersThatChangeOwners(t *testing.T) {
+	w := newWorld(t, 23, 5)
+	w.settle()
+	watchers, fails := w.nodes[:2], w.nodes[4]
+	want := 0
+	for i := range 200 {
+		aor := fmt.Sprintf("sip:u%d@example.com", i)
+		for _, n := range watchers {
+			w.mustWatch(n, aor)
+		}
+		owner, backup := w.holders(w.nodes[0], aor)
+		if owner != fails {
+			continue
+		}
+		for _, n := range watchers {
+			if n != backup { // who owns it next tells itself
+				want++
+			}
+		}
+	}
+	w.run(1000)
+	sent := w.count()
+	w.run(60_000)
+	if n := sent()["hereis.StateChanged"]; n != 0 {
+		t.Errorf("%d events at rest", n)
+	}
+	w.crash(fails)
+	w.spread(200)
+	w.run(10_000)
+	if n := sent()["hereis.StateChanged"]; n != want {
+		t.Errorf("%d events when a member fails, want %d", n, want)
+	}
 }
 
 // The node with watchers knows the owner, and the owner does not know it (yet, or
