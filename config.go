@@ -8,6 +8,7 @@ import (
 
 	"hereis/actors"
 	"hereis/cluster"
+	"hereis/cluster/store"
 	"hereis/sipfront"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -191,6 +192,9 @@ type Config struct {
 	MaxBroadcasts int `name:"max-broadcasts" group:"limits" placeholder:"N" help:"Users that all nodes are asked about at a time; above it 503."`
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
+	// MaxWrites bounds the writes that wait for the disk; above it: 503 to what waits
+	// for one, and what does not is written later.
+	MaxWrites int `name:"max-writes" group:"limits" placeholder:"N" help:"Writes that wait for the disk; above it 503."`
 
 	// MaxStored bounds the messages that this node keeps for users who are
 	// offline, MaxStoredPerUser those of one user at all nodes, MaxStoredBytes the
@@ -289,6 +293,7 @@ func DefaultConfig() Config {
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
+		MaxWrites:       store.DefaultQueue,
 		MaxWatchBacklog: 65536,
 		MessageTTL:      front.MessageTTL,
 		MaxStored:       front.MaxStoredMessages, MaxStoredPerUser: actors.DefaultLimits().MaxMessages,

@@ -359,6 +359,28 @@ var limitTests = []limitTest{
 			return hereis.Code(mine) == messages.FailureCode_FAILURE_CODE_OVERLOADED || hereis.Code(theirs) == messages.FailureCode_FAILURE_CODE_OVERLOADED
 		})
 	}},
+	{"max-writes", func(c *hereis.Config) { c.MaxWrites = 1 }, nil, func(r *limitRig) {
+		phones := make([]*phone, 20)
+		for i := range phones {
+			phones[i] = newPhone(r.T)
+		}
+		r.soon("one of many at a time is refused", func() bool {
+			answers := make(chan string, len(phones))
+			for i, p := range phones {
+				go func() { answers <- p.register(r.node, fmt.Sprintf("writer%d", i), 600) }()
+			}
+			refused := false
+			for range phones {
+				got := <-answers
+				if !strings.HasPrefix(got, "SIP/2.0 200 ") {
+					r.want("REGISTER", got, "503")
+					refused = true
+				}
+			}
+			return refused
+		})
+		r.soon("what was refused is written", func() bool { return r.node.Stats()["cluster_unstored"] == 0 })
+	}},
 	{"max-stored", func(c *hereis.Config) { c.StoreMessages, c.MaxStored = true, 1 }, nil, func(r *limitRig) {
 		r.want("the first", r.phone.message(r.node, "a", "bob", "x"), "202")
 		r.want("of another user", r.phone.message(r.node, "a", "carol", "x"), "404")

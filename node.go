@@ -131,7 +131,7 @@ func (n *Node) openSIP() error {
 func (n *Node) openStore() error {
 	var err error
 	n.store, err = store.Open(store.Config{
-		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability),
+		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability), Queue: n.cfg.MaxWrites,
 		// Answers that waited for the disk leave together.
 		Together: n.transport.Together,
 	}, n.log)

@@ -25,9 +25,9 @@ type Cluster interface {
 	// node time. r has room for a stamp; nothing of it is kept. False: nothing
 	// has been done.
 	Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool)
-	// LookupAsync is AskAsync for a Locate. What the owner's stand-in says goes to
-	// part, if that is not nil, and done is called with the owner's word, unless
-	// forget is called before that.
+	// LookupAsync is AskAsync for a Locate. What may lack something goes to part, if
+	// that is not nil, and done is called with the word of an owner who knows all,
+	// unless forget is called before that.
 	LookupAsync(aor string, m *messages.Locate, deadlineMS int64, part func(reply proto.Message, forget func()), done func(proto.Message, error))
 	// KeepAsync is Keep with a continuation, likewise.
 	KeepAsync(rec *messages.Record, done func(error))
@@ -265,10 +265,9 @@ func (c *Client) Locate(ctx context.Context, aor AoR) (*messages.Located, error)
 // may be empty, is that of the request that it is asked for, for the logs of the
 // nodes that answer. It decides nothing.
 //
-// part, which may be nil, takes what the owner's stand-in knows, perhaps more
-// than once, before the owner has answered; it must not wait either. It says by
-// forget, then or later, that nobody needs the owner's word: done may not be
-// called then.
+// part, which may be nil, takes what the owner's stand-in knows, or an owner that
+// does not know all, perhaps more than once; it must not wait either. It says by
+// forget, then or later, that nobody needs the rest: done may not be called then.
 func (c *Client) LocateThen(aor AoR, callID string, deadlineMS int64, part func(res *messages.Located, forget func()), done func(*messages.Located, error)) {
 	m := &messages.Locate{Aor: string(aor), CallId: strings.ToValidUTF8(callID, "?")}
 	var taken func(proto.Message, func())

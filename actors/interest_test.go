@@ -114,3 +114,27 @@ func TestClockOfAWatchingNodeThatWentBack(t *testing.T) {
 		t.Errorf("a clock that is behind: %v", a.Reply)
 	}
 }
+
+// Who may have missed something is told the sum, and nobody else anything: the
+// nodes whose interest is new here, or all of them to a node that is.
+func TestWhoIsReminded(t *testing.T) {
+	p := newReplica(DefaultLimits())
+	p.register("C", "c", 1, "sip:alice@192.0.2.1")
+	if msg, _ := p.user.Remind(nil, p.rec, p.now); msg != nil {
+		t.Errorf("reminded though nobody watches: %v", msg)
+	}
+	p.watch("A", p.now+3_600_000, "presence")
+	before := p.rec.Clone()
+	p.watch("B", p.now+3_600_000, "presence")
+	msg, nodes := p.user.Remind(before, p.rec, p.now)
+	if !slices.Equal(nodes, []string{"B"}) || !slices.Equal(msg.Watching, nodes) || msg.Sum != Sum(p.rec, p.now) || !msg.Delta.Empty() {
+		t.Errorf("of a new interest: %v %v", nodes, msg)
+	}
+	if _, nodes = p.user.Remind(nil, p.rec, p.now); len(nodes) != 2 {
+		t.Errorf("by a new owner: %v", nodes)
+	}
+	p.watch("A", 0)
+	if _, nodes = p.user.Remind(nil, p.rec, p.now); !slices.Equal(nodes, []string{"B"}) {
+		t.Errorf("with a node that has no watchers any more: %v", nodes)
+	}
+}

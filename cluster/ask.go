@@ -40,8 +40,8 @@ type ask struct {
 	lookup            bool
 	startMS, deadline int64
 	done              func(proto.Message, error)
-	// part takes a stand-in's positive, which does not end the question then; nil:
-	// it does. parted: it has taken one.
+	// part takes a positive that may lack something, which does not end the question
+	// then; nil: it does. parted: it has taken one.
 	part             func(reply proto.Message, forget func())
 	finished, parted bool
 	// sentMS is when the owner was last asked, retryMS when it will be again

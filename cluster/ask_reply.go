@@ -64,8 +64,8 @@ func (c *Core) takeWrites(now int64, from, aor string, writes *messages.Record) 
 func (c *Core) answer(now int64, a *ask, msg proto.Message, standIn bool) {
 	f, failed := msg.(*messages.Failure)
 	if !failed {
-		if standIn && a.part != nil {
-			c.answerInPart(now, a, msg)
+		if l, ok := msg.(*messages.Located); ok && !l.Final && a.part != nil {
+			c.answerInPart(now, a, l, standIn)
 			return
 		}
 		c.finishAsk(a, msg, nil)
@@ -88,12 +88,17 @@ func (c *Core) answer(now int64, a *ask, msg proto.Message, standIn bool) {
 	c.finishAsk(a, f, nil)
 }
 
-// answerInPart gives a stand-in's positive to the asker and goes on waiting for
-// the owner's word: the stand-in may lack what the owner has (rule 13).
-func (c *Core) answerInPart(now int64, a *ask, msg proto.Message) {
+// answerInPart gives a positive to the asker that may lack something and goes on:
+// a stand-in may lack what the owner has, whose word is still awaited, and an owner
+// that has not settled what a member has that was silent, so that it is asked
+// again (rules 11, 13).
+func (c *Core) answerInPart(now int64, a *ask, msg *messages.Located, standIn bool) {
 	c.asks.mu.Lock()
 	finished := a.finished
 	a.parted = true
+	if !standIn {
+		a.retryMS, a.sentMS = now+resendMS<<min(a.tries, 3), 0
+	}
 	c.asks.mu.Unlock()
 	if finished {
 		return

@@ -194,6 +194,9 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		c.logAnswer(rq, a)
 	}
 	c.fillWhere(now, v, rq, a.Reply, complete)
+	if l, ok := a.Reply.(*messages.Located); ok && l.Final {
+		l.Final = c.lacksNothing(v, s, rq.aor)
+	}
 	if a.Writes.Empty() {
 		if rq.standIn && !rq.widened && negative(rq, a) {
 			rq.widened = true

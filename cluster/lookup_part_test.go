@@ -114,6 +114,24 @@ func TestRule13_WhatADeadOwnerHadNotCopiedFollows(t *testing.T) {
 	}
 }
 
+// An owner that has just taken over does not know all while a member is silent: it
+// is asked again, until it does.
+func TestRule11_WhatANewOwnerLacksFollows(t *testing.T) {
+	w, aor, owner, backup, edge, end := incomplete(t)
+	end()
+	silent := w.filter(func(from, _ string, _ *messages.Envelope) bool { return from != edge.name })
+	w.crash(owner)
+	w.spread(0)
+	w.run(50)
+	k := w.seek(backup, aor)
+	w.runUntil(1000, "the new owner has answered", k.found("gone"))
+	if k.done {
+		t.Errorf("done, though %s is silent", edge.name)
+	}
+	silent()
+	w.runUntil(1000, "it knows all", k.found("gone", "live"))
+}
+
 // Who has tried all that a stand-in named, without success, asks in full.
 func TestRule13_ALookupInFullIsAnsweredByAStandInThatHasAskedAll(t *testing.T) {
 	w, aor, owner, backup, _, _ := incomplete(t)

@@ -190,10 +190,10 @@ func (n *Node) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
 }
 
 // LookupAsync is AskAsync for a Locate whose asker can use an answer that grows
-// (rule 13). A stand-in's positive is given to part, perhaps more than once, and
-// done is called with the owner's word, or with FAILURE_CODE_RETRY at the
-// deadline. forget ends the question: done is not called any more, unless that
-// has begun. part must not block. Nil: a stand-in's positive is the answer.
+// (rule 13). A positive of a stand-in, or of an owner that does not know all, is
+// given to part, perhaps more than once, and done is called with the word of an
+// owner that does, or with FAILURE_CODE_RETRY at the deadline. forget ends the question: done is not called any more, unless that
+// has begun. part must not block. Nil: any positive is the answer.
 func (n *Node) LookupAsync(aor string, m *messages.Locate, deadlineMS int64, part func(reply proto.Message, forget func()), done func(proto.Message, error)) {
 	if n.parts.Observe == nil || part == nil {
 		n.core.Lookup(n.parts.Clock.NowMS(), aor, m, deadlineMS, part, n.observed(m, done))

@@ -226,6 +226,17 @@ func (c *Core) lacking(v *view, aor, except string) ([]string, bool) {
 	return missing, true
 }
 
+// lacksNothing tells whether an owner's complete record can lack nothing that has
+// been acknowledged: a backup of before has missed what the owner, which may be
+// dead, had accepted and not copied, until it has settled or asked (rule 13).
+func (c *Core) lacksNothing(v *view, s *shard, aor string) bool {
+	if c.settled.Load() || s.completed(aor, v.round) {
+		return true
+	}
+	sc := c.short.Load()
+	return sc != nil && ownedBy(sc.base, aor) && !slices.ContainsFunc(sc.chain, func(w *view) bool { return !ownedBy(w, aor) })
+}
+
 // askReports asks those members whose report is missing. viewMu is held.
 func (c *Core) askReports(now int64, v *view) {
 	st := &c.settling

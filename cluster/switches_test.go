@@ -1,6 +1,10 @@
 package cluster_test
 
 import (
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
 	"testing"
 
 	"hereis/cluster"
@@ -25,6 +29,39 @@ func accident(t *testing.T, off cluster.Rules, kept func(w *world) bool) {
 		w.settle()
 		if got := kept(w); got != c.want {
 			t.Errorf("%s: promise kept is %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// Each mark in docs/consistency.md has its test, and each switch is thrown by one.
+func TestEveryMarkedRuleHasItsSwitch(t *testing.T) {
+	doc, err := os.ReadFile("../docs/consistency.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("switches_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	marked := 0
+	rule := regexp.MustCompile(`^(\d+)\. `)
+	for line := range strings.Lines(string(doc)) {
+		m := rule.FindStringSubmatch(line)
+		marks := strings.Count(line, "▲")
+		if m == nil || marks == 0 {
+			continue
+		}
+		marked++
+		if n := strings.Count(string(tests), "func TestRule"+m[1]+"Off_"); n < marks {
+			t.Errorf("rule %s has %d marks and %d tests without it", m[1], marks, n)
+		}
+	}
+	if marked != 6 {
+		t.Errorf("%d rules are marked, want 6", marked)
+	}
+	for i := range reflect.TypeFor[cluster.Rules]().NumField() {
+		if name := reflect.TypeFor[cluster.Rules]().Field(i).Name; strings.Count(string(tests), "cluster.Rules{"+name+": true}") != 1 {
+			t.Errorf("the switch %s is not thrown once", name)
 		}
 	}
 }

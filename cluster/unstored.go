@@ -50,10 +50,13 @@ func (c *Core) written(aor string, err error) {
 		return
 	}
 	c.stats.DiskErrors.Add(1)
-	c.parts.Log.Warn("lease not stored", "aor", aor, "err", err)
+	c.parts.Log.Debug("lease not stored", "aor", aor, "err", err)
 	u := &c.unstored
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if !u.some.Load() {
+		c.parts.Log.Warn("a lease was not stored; what is not is written later", "aor", aor, "err", err)
+	}
 	if u.aors == nil {
 		u.aors = make(map[string]bool)
 	}
@@ -141,5 +144,7 @@ func (c *Core) rewritten(aor string, err error) {
 	if u.aors[aor] {
 		delete(u.aors, aor)
 	}
-	c.countUnstored()
+	if c.countUnstored(); !u.some.Load() {
+		c.parts.Log.Info("all leases are stored again")
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"hereis/actors"
-	"hereis/messages"
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
 )
@@ -127,68 +126,6 @@ func (f *fork) release() {
 	}
 	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, nil, best{}, ""
 	f.forget = nil
-}
-
-// located takes in what the cluster says: all that it will.
-func (f *fork) located(res *messages.Located, err error) {
-	if f.tried != nil && f.forgetRest == nil {
-		return // it has crossed the word that nobody waits for it
-	}
-	f.asking, f.forgetRest = false, nil
-	switch {
-	case f.final:
-	case f.cancelled:
-		f.next()
-	case err != nil && f.tried == nil:
-		f.unlocated(status(err, f.s.cfg.RetryAfter))
-	case err != nil:
-		f.next()
-	default:
-		f.mayRelocate = !res.GetFinal()
-		f.take(res)
-	}
-}
-
-// locatedInPart takes in what the stand-in of the user's owner knows. Its devices
-// are called at once, and those that the owner knows besides join them.
-func (f *fork) locatedInPart(res *messages.Located, forget func()) {
-	if f.tried != nil && f.forgetRest == nil {
-		return
-	}
-	f.asking, f.mayRelocate, f.forgetRest = false, true, forget
-	if f.final || f.cancelled {
-		f.complete()
-		f.next()
-		return
-	}
-	f.take(res)
-}
-
-// relocated takes in what the cluster says to the second question.
-func (f *fork) relocated(res *messages.Located, err error) {
-	f.asking = false
-	if err == nil && !f.final && !f.cancelled {
-		f.take(res)
-		return
-	}
-	f.next()
-}
-
-// take goes on with the devices that are located and have not been tried.
-func (f *fork) take(res *messages.Located) {
-	devices, insecure := f.s.devices(res, f.r)
-	f.best.insecure = f.best.insecure || insecure
-	f.add(devices)
-	sortByQ(f.waiting)
-	f.next()
-}
-
-// complete: nothing that the cluster has yet to say is of use.
-func (f *fork) complete() {
-	if f.forgetRest != nil {
-		f.forgetRest()
-		f.forgetRest = nil
-	}
 }
 
 // unlocated ends a request whose user has no device, or none that can be found.

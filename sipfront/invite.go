@@ -4,9 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sort"
-	"sync/atomic"
 
-	"hereis/actors"
 	"hereis/messages"
 )
 
@@ -303,70 +301,4 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 	route := "<sip:" + string(tok.seal(s.flowKey, "")) + "@" + hop.Addr.String() + params + ">"
 	t.routes = append([]string{route}, m.GetPath()...)
 	return t, nil
-}
-
-// locate asks the cluster where the user is. It waits for nobody: whoever brings
-// the cluster's word goes on with the request.
-func (f *fork) locate() {
-	f.s.locate(f.plan.aor, f.r.callID, func(res *messages.Located, forget func()) {
-		f.do(func() { f.locatedInPart(res, forget) })
-	}, func(res *messages.Located, err error) {
-		f.do(func() { f.located(res, err) })
-	})
-}
-
-// relocate asks the cluster once more, when all that it named has failed.
-func (f *fork) relocate() {
-	s := f.s
-	s.count.relocated.Add(1)
-	done := func(res *messages.Located, err error) {
-		f.do(func() { f.relocated(res, err) })
-	}
-	if !s.begin() {
-		done(nil, actors.ErrOverloaded)
-		return
-	}
-	s.parts.Locator.RelocateThen(f.plan.aor, s.loggedID(f.r.callID), s.lookupDeadline(), func(res *messages.Located, err error) {
-		defer s.end()
-		done(res, err)
-	})
-}
-
-// loggedID is the Call-ID that the other nodes log, if this one does.
-func (s *Server) loggedID(callID string) string {
-	if s.debug {
-		return callID
-	}
-	return ""
-}
-
-// lookupDeadline is the node time up to which an answer is waited for.
-func (s *Server) lookupDeadline() int64 {
-	return s.parts.Cluster.NowMS() + s.cfg.LookupTimeout.Milliseconds()
-}
-
-// locate is the question of where a user is, within the limit on questions. One
-// that has been answered in part counts no more: what it is about goes on.
-func (s *Server) locate(aor actors.AoR, callID string, part func(*messages.Located, func()), done func(*messages.Located, error)) {
-	if !s.begin() {
-		done(nil, actors.ErrOverloaded)
-		return
-	}
-	var ended atomic.Bool
-	end := func() {
-		if !ended.Swap(true) {
-			s.end()
-		}
-	}
-	taken := part
-	if part != nil {
-		taken = func(res *messages.Located, forget func()) {
-			defer end()
-			part(res, forget)
-		}
-	}
-	s.parts.Locator.LocateThen(aor, s.loggedID(callID), s.lookupDeadline(), taken, func(res *messages.Located, err error) {
-		defer end()
-		done(res, err)
-	})
 }

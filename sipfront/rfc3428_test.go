@@ -20,6 +20,8 @@ type memMailbox struct {
 	node string
 	zone *memCluster
 	user *actors.User
+	// slow is how long it takes to store.
+	slow time.Duration
 
 	mu   sync.Mutex
 	recs map[actors.AoR]*messages.Record
@@ -46,6 +48,7 @@ func (m *memMailbox) stamp() *messages.Stamp {
 }
 
 func (m *memMailbox) StoreMessage(_ context.Context, s *messages.StoreMessage) ([]byte, error) {
+	time.Sleep(m.slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.Stamp, s.Edge = m.stamp(), m.node
@@ -343,4 +346,29 @@ func TestRFC3428_7_OrderOfASenderOverTwoNodes(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
+}
+
+// 7: a device that the cluster names late, while a message is being stored that
+// the others have left without an answer, takes nothing from that.
+func TestRFC3428_7_ALateDeviceWhileAMessageIsBeingStored(t *testing.T) {
+	withMail(t, func(t *testing.T, m *mesh, n *rig, box *memMailbox) {
+		box.slow = 500 * time.Millisecond
+		n.loc.part(string(bobAoR), here(phone1, 1000), t)
+		n.bobAt(here(phone1, 1000), here(phone2, 1000))
+		n.recv(alice, text("late", "hello"))
+		m.pump()
+		time.Sleep(1100 * time.Millisecond)
+		m.pump() // it is being stored
+		n.answer(phone1, "480", "")
+		m.pump()
+		n.loc.finish(string(bobAoR))
+		m.pump()
+		m.expect(phone2, "")
+		m.expect(alice, "")
+		time.Sleep(time.Second)
+		m.expect(alice, "SIP/2.0 202 Accepted")
+		if box.stored() != 1 {
+			t.Errorf("%d stored", box.stored())
+		}
+	}, func(c *Config) { c.MessageWait = time.Second })
 }

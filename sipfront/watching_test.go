@@ -168,12 +168,39 @@ func TestMissedChangesAreFound(t *testing.T) {
 		if got := bodies(p.got(watcher1)); got != "three" {
 			t.Errorf("by the word that something is lost: %s", got)
 		}
+		miss("by reminder")
+		asked := p.remind()
+		if got := bodies(p.got(watcher1)); got != "by reminder" || asked() != 1 {
+			t.Errorf("by the sum of a node that has come to own the user: %s, asked %d times", got, asked())
+		}
+		asked = p.remind()
+		p.expect(watcher1, "")
+		if asked() != 0 {
+			t.Error("a sum that agrees is asked about")
+		}
 		miss("four")
 		p.again(watcher1, "s1")
 		if got := bodies(p.got(watcher1)); !strings.HasSuffix(got, "four") {
 			t.Errorf("by a refresh: %s", got)
 		}
 	})
+}
+
+// remind sends what a node sends that has come to own the user. It returns how
+// often the owner has been asked since.
+func (p *presenceRig) remind() (asked func() int) {
+	p.owner.mu.Lock()
+	defer p.owner.mu.Unlock()
+	before := p.owner.asked
+	msg, nodes := p.owner.user.Remind(nil, p.owner.recs[string(bobAoR)], p.zone.NowMS())
+	for _, name := range nodes {
+		go p.owner.nodes[name].StateChanged(msg)
+	}
+	return func() int {
+		p.owner.mu.Lock()
+		defer p.owner.mu.Unlock()
+		return p.owner.asked - before
+	}
 }
 
 func TestOwnerThatDoesNotAnswer(t *testing.T) {

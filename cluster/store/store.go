@@ -44,6 +44,9 @@ const (
 	Sync Level = "sync"
 )
 
+// DefaultQueue is how many Puts may wait to be written.
+const DefaultQueue = 16384
+
 // Config says what to open.
 type Config struct {
 	// Dir is the node's data folder; it is made if it is not there.
@@ -53,7 +56,7 @@ type Config struct {
 	Name string
 	// Level is Sync if empty.
 	Level Level
-	// Queue bounds the Puts that wait to be written (default 16384).
+	// Queue bounds the Puts that wait to be written (0: DefaultQueue).
 	Queue int
 	// Together runs what tells of a group's Puts, so that whatever these make can
 	// leave together: it calls what it is given, once. Nil: nothing is gained by it.
@@ -116,7 +119,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("store: unknown Level %q", cfg.Level)
 	}
 	if cfg.Queue <= 0 {
-		cfg.Queue = 16384
+		cfg.Queue = DefaultQueue
 	}
 	if cfg.Together == nil {
 		cfg.Together = func(f func()) { f() }

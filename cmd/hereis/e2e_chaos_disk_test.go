@@ -57,6 +57,13 @@ func refusesButServes(t *testing.T, row *chaosRow, broken, whole *node, users ui
 		}
 		return nil
 	})
+	w := newWatcher(t)
+	if status, _ := w.publish(broken, "d", "x", ""); status != 503 {
+		t.Errorf("PUBLISH at the node with the broken disk: %d, want 503", status)
+	}
+	if m := w.trySubscribe(broken, "d", "refused-"+row.name); m.Status != 503 || len(m.Get("Retry-After")) == 0 {
+		t.Errorf("SUBSCRIBE at the node with the broken disk: %d, Retry-After %q, want 503 with one", m.Status, m.Get("Retry-After"))
+	}
 	awaitAll(t, row, []*node{broken}, 0, users, 10*time.Second)
 	d.register(whole, 3600)
 	if status, by := d.probe(broken, "d"); status != 200 || by != "d" {
@@ -92,8 +99,22 @@ func testChaosDisk(t *testing.T, c *chaosSuite) {
 	}
 	renewing.refusals(small)
 
+	leaver := newDevice(t, "leaver", "leaver")
+	leaver.instance = "urn:uuid:00000000-0000-4000-8000-00000000000d"
+	leaver.register(small, 3600)
 	fill(t, hog, 0)
 	refusesButServes(t, row, small, nodes[0], 200)
+	leaver.register(nodes[0], 0) // of which the full disk hears nothing
+	unstored := func(some bool) {
+		t.Helper()
+		within(t, 10*time.Second, fmt.Sprintf("something is still to be written: %v", some), func() error {
+			if n := small.metric("hereis_cluster_unstored"); n > 0 != some {
+				return fmt.Errorf("%v users", n)
+			}
+			return nil
+		})
+	}
+	unstored(true)
 	if err := os.Remove(hog); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +126,12 @@ func testChaosDisk(t *testing.T, c *chaosSuite) {
 		return nil
 	})
 	small.waitReady()
+	unstored(false)
+	w := newWatcher(t)
+	if status, _ := w.publish(small, "f", "x", ""); status != 200 {
+		t.Errorf("PUBLISH with room again: %d", status)
+	}
+	w.subscribe(small, "f", "again")
 
 	fill(t, hog, 0)
 	if err := small.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -123,6 +150,11 @@ func testChaosDisk(t *testing.T, c *chaosSuite) {
 	waitMembers(t, nodes)
 	awaitAll(t, row, nodes, 0, 200, 10*time.Second)
 	nodes[0].waitLive("e", small.name)
+	for _, n := range nodes {
+		if err := n.finds("leaver", ""); err != nil {
+			t.Errorf("after all: %v", err)
+		}
+	}
 }
 
 // testChaosReadOnlyDisk: the file system of a node turns read-only, as one does

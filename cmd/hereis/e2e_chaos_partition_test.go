@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -247,12 +248,49 @@ func (c *netCluster) part(t *testing.T, a, b []int) {
 			}
 		}
 	}
+	for _, side := range []struct {
+		at   *node
+		far  []int
+		user string
+		edge string
+	}{{na, b, "stay-b", nb.name}, {nb, a, "stay-a", na.name}} {
+		c.shown(side.at, side.far, run+side.user, side.edge)
+	}
 	heal()
 	c.agree(t.Name()[strings.LastIndexByte(t.Name(), '/')+1:]+" healed", time.Now(), map[string]string{
 		run + "stay-a": na.name, run + "new-a": na.name, run + "gone-a": "",
 		run + "stay-b": nb.name, run + "new-b": nb.name, run + "gone-b": "",
 		run + "move": nb.name, run + "moved-then-gone": "",
 	})
+}
+
+// shown expects what people are told of a cut at a node: who is on the other side,
+// and that a user there is not unknown but cannot be reached.
+func (c *netCluster) shown(at *node, far []int, user, edge string) {
+	c.t.Helper()
+	within(c.t, 30*time.Second, "hereis members shows the cut", func() error {
+		out := must(c.t, at.bin, "members", "--admin", at.admin)
+		for i, n := range c.nodes {
+			for line := range strings.Lines(out) {
+				if f := strings.Fields(line); len(f) > 1 && f[0] == n.name && slices.Contains(f, "failed") != slices.Contains(far, i) {
+					return fmt.Errorf("at %s:\n%s", at.name, out)
+				}
+			}
+		}
+		if strings.Count(out, "failed") != len(far) {
+			return fmt.Errorf("at %s there are not %d failed ones:\n%s", at.name, len(far), out)
+		}
+		return nil
+	})
+	out, _, code := runHereis(c.t, at.bin, "where", user, "--admin", at.admin)
+	// A side that held no copy knows nothing of them (3), and one that is not settled, as alone it is not, says so (2).
+	known := strings.Contains(out, "edge-away") && strings.Contains(out, edge)
+	if code == 1 || code == 0 && !known || strings.Contains(out, "binding") && !known {
+		c.t.Errorf("hereis where %s at %s: exit %d\n%s", user, at.name, code, out)
+	}
+	if status, _ := c.device(c.t, user+"caller"+at.name).probe(at, user); status != 480 {
+		c.t.Errorf("%s is on the other side of the cut: got %d, want 480", user, status)
+	}
 }
 
 // testChaosOneWay: what node 1 sends to node 3 is lost, and nothing else: they

@@ -74,6 +74,14 @@ func (w *watcher) of(callID string) told {
 // subscribe subscribes to a user at a node.
 func (w *watcher) subscribe(n *node, user, callID string) {
 	w.t.Helper()
+	if m := w.trySubscribe(n, user, callID); m.Status != 200 {
+		w.t.Fatalf("SUBSCRIBE at %s: %d", n.name, m.Status)
+	}
+}
+
+// trySubscribe is subscribe that may be refused.
+func (w *watcher) trySubscribe(n *node, user, callID string) *sipmsg.Message {
+	w.t.Helper()
 	w.cseq++
 	var b sipmsg.Builder
 	b.Request("SUBSCRIBE", "sip:"+user+"@localhost")
@@ -82,9 +90,7 @@ func (w *watcher) subscribe(n *node, user, callID string) {
 	b.Header("Event", "presence")
 	b.Int("Expires", 600, "")
 	b.End("", "")
-	if m := w.ask(n, &b); m.Status != 200 {
-		w.t.Fatalf("SUBSCRIBE at %s: %d", n.name, m.Status)
-	}
+	return w.ask(n, &b)
 }
 
 // publish publishes a note for a user at a node, and returns status and entity-tag.
