@@ -209,7 +209,16 @@ func (m *memRegistrar) Renew(q *messages.Register) (nowMS, expiresMS int64, ok b
 	if !m.renews || len(m.list) != 1 || len(q.Contacts) != 1 || string(m.list[0].Key) != q.Contacts[0].Uri {
 		return 0, 0, false
 	}
-	res, err := m.register(proto.CloneOf(q))
+	// A copy that shares nothing: the strings of q are not kept.
+	b, err := proto.Marshal(q)
+	if err != nil {
+		return 0, 0, false
+	}
+	own := &messages.Register{}
+	if err := proto.Unmarshal(b, own); err != nil {
+		return 0, 0, false
+	}
+	res, err := m.register(own)
 	if err != nil || len(res.Bindings) != 1 {
 		return 0, 0, false
 	}

@@ -88,6 +88,9 @@ func (s *Server) beginPlain(x *plain, m *transport.Message) (tx *transaction.Pla
 // there is nothing to give back.
 func (s *Server) release(r *request) {
 	if x := r.plain; x != nil {
+		if s.spoils {
+			x.room.spoil()
+		}
 		*x = plain{room: x.room}
 		s.plains.Put(x)
 	}
@@ -132,6 +135,15 @@ type plainRoom struct {
 	contacts          [1]*messages.RegisterContact
 	contact           messages.RegisterContact
 	stamp             messages.Stamp
+}
+
+// spoil overwrites what strings may still share.
+func (r *plainRoom) spoil() {
+	if r != nil {
+		for _, b := range [][]byte{r.text, r.via, r.remote} {
+			copy(b, bytes.Repeat([]byte{'?'}, len(b)))
+		}
+	}
 }
 
 // stampedVia is stampVia of the Via.

@@ -79,6 +79,7 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 	if r.srv, err = New(r.cfg, parts); err != nil {
 		t.Fatal(err)
 	}
+	r.srv.spoils = true
 	lcfg := transaction.DefaultConfig()
 	lcfg.Seed, lcfg.Carry = 1, MarkHeader
 	layer := transaction.New(lcfg, r.srv) // a test may put another in its place

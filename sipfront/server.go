@@ -142,8 +142,10 @@ type Server struct {
 	layer layer
 	// plain is nil if the layer has nothing for plain requests.
 	plain plainLayer
-	// plains has *plain that are free.
+	// plains has *plain that are free. spoils: their memory is overwritten before
+	// that, so that a test finds who has kept some of it.
 	plains sync.Pool
+	spoils bool
 	// flowKey and markKey are those of Parts.Keys.
 	flowKey, markKey *macKey
 	date             dateText
