@@ -136,9 +136,10 @@ func (f *fork) kept(key []byte, err error, otherwise func()) {
 	}
 	s.count.messagesStored.Add(1)
 	f.keptKey = key
-	f.finish(answer{202, "Accepted", nil})
-	// Who came online while it was being stored has missed the word of it.
+	// Who came online while it was being stored has missed the word of it. It counts
+	// before its sender hears of it, and sends the next.
 	s.mail.added(f.plan.aor)
+	f.finish(answer{202, "Accepted", nil})
 }
 
 // toStore is the message as it is kept: without what belongs to its way here.
