@@ -109,7 +109,7 @@ func (t *update) others() []*messages.Lease {
 func (t *update) evict(l *messages.Lease) {
 	stamp := t.r.Stamp
 	if stamp.Compare(l.Stamp) <= 0 {
-		stamp = t.q.NewStamp()
+		stamp = t.q.above(l.Stamp)
 	}
 	dead := t.lease(l.Key, stamp, nil)
 	dead.Dead, dead.CallId, dead.Cseq = true, l.CallId, l.Cseq

@@ -89,6 +89,11 @@ func (u *User) interest(q *Question, m *messages.Subscribe) (*messages.Lease, er
 	switch c := m.Stamp.Compare(have.Stamp); {
 	case c == 0:
 		return nil, nil
+	case c < 0 && q.future(have.Stamp):
+		if q.AcceptedMS != nil && q.AcceptedMS(l.Key) >= q.NowMS-m.AgeMs {
+			return nil, nil
+		}
+		l.Stamp = q.above(have.Stamp)
 	case c < 0 && q.NowMS-m.AgeMs > have.Stamp.Ms:
 		// Only that node writes this key, so its clock has gone back.
 		return nil, ClockBehindError{StampMS: max(q.NowMS, have.Stamp.Ms)}

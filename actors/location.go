@@ -38,6 +38,20 @@ type Question struct {
 	NewStamp func() *messages.Stamp
 }
 
+// future tells whether a stamp is further ahead of this holder's time than clocks
+// may lie apart: it was made by a clock that was wrong then, and says nothing of
+// when. Whatever comes after it is written just above it (rule 9).
+func (q *Question) future(s *messages.Stamp) bool { return s.GetMs() > q.NowMS+messages.SkewBoundMS }
+
+// above makes a stamp of this node's own that is above another.
+func (q *Question) above(than *messages.Stamp) *messages.Stamp {
+	s := q.NewStamp()
+	if s.Compare(than) <= 0 {
+		s = &messages.Stamp{Ms: than.GetMs(), Counter: than.GetCounter() + 1, Incarnation: s.GetIncarnation()}
+	}
+	return s
+}
+
 // Answer is what a user says to a Question; it is, field by field, the answer
 // of the cluster's grains.
 type Answer struct {
@@ -261,6 +275,9 @@ func (t *update) order(have *messages.Lease, floor *messages.Floor) (*messages.S
 	if !byLease && !byFloor {
 		return t.r.Stamp, true
 	}
+	if stamp, ok, is := t.overFuture(have, floor); is {
+		return stamp, ok
+	}
 	if byLease && t.arrivedAfter(have.Key, have.Stamp) || byFloor && t.arrivedAfter(nil, floor.Stamp) {
 		t.behind = true
 		return nil, false
@@ -271,26 +288,55 @@ func (t *update) order(have *messages.Lease, floor *messages.Floor) (*messages.S
 	return t.q.NewStamp(), true
 }
 
+// overFuture is order where the lease or the floor has a stamp of the future; false
+// if neither has. Only what this holder has accepted itself can be known to be later
+// than the request.
+func (t *update) overFuture(have *messages.Lease, floor *messages.Floor) (stamp *messages.Stamp, ok, is bool) {
+	top, key, callID := have.GetStamp(), have.GetKey(), have.GetCallId()
+	if floor.GetStamp().Compare(top) > 0 {
+		top, key, callID = floor.GetStamp(), nil, floor.GetCallId()
+	}
+	if !t.q.future(top) {
+		return nil, false, false
+	}
+	if accepted := t.acceptedMS(key); callID != t.r.CallId && accepted >= t.q.NowMS-t.r.GetAgeMs() {
+		return nil, false, true
+	}
+	return t.q.above(top), true, true
+}
+
+// acceptedMS is when this holder accepted the lease of a key (nil: the floor), 0 if it did not.
+func (t *update) acceptedMS(key []byte) int64 {
+	if t.q.AcceptedMS == nil {
+		return 0
+	}
+	return t.q.AcceptedMS(key)
+}
+
 // arrivedAfter tells whether the request reached its edge after this holder
 // accepted the lease of a key (nil: the floor), by the holder's own clock.
 // What came as a copy was accepted elsewhere: its stamp tells when, as well as
 // clocks agree.
 func (t *update) arrivedAfter(key []byte, winner *messages.Stamp) bool {
-	accepted := int64(0)
-	if t.q.AcceptedMS != nil {
-		accepted = t.q.AcceptedMS(key)
-	}
+	accepted := t.acceptedMS(key)
 	if accepted == 0 {
 		accepted = winner.GetMs()
 	}
 	return t.q.NowMS-t.r.GetAgeMs() > accepted
 }
 
-// highestMS is what the edge must raise its clock above (rule 1).
+// highestMS is what the edge must raise its clock above (rule 1); no clock follows
+// a stamp of the future.
 func (t *update) highestMS() int64 {
-	ms := max(t.q.NowMS, t.q.Record.GetFloor().GetStamp().GetMs())
+	ms := t.q.NowMS
+	raise := func(s *messages.Stamp) {
+		if !t.q.future(s) {
+			ms = max(ms, s.GetMs())
+		}
+	}
+	raise(t.q.Record.GetFloor().GetStamp())
 	for _, l := range t.q.Record.GetLeases() {
-		ms = max(ms, l.GetStamp().GetMs())
+		raise(l.GetStamp())
 	}
 	return ms
 }

@@ -80,7 +80,7 @@ func (u *User) dropMessages(q *Question, m *messages.DropMessages) (*Answer, err
 		}
 		stamp := m.Stamp
 		if stamp.Compare(have.Stamp) <= 0 {
-			stamp = q.NewStamp()
+			stamp = q.above(have.Stamp)
 		}
 		writes.Leases = append(writes.Leases, &messages.Lease{
 			Key: key, Kind: have.Kind, Edge: have.Edge, Stamp: stamp, Dead: true, Vouch: m.Incarnation,

@@ -117,7 +117,7 @@ func (t *publishing) repeated(l *messages.Lease, pub *messages.Publication) *Ans
 	moved := proto.CloneOf(l)
 	moved.Edge, moved.Vouch, moved.Stamp = t.p.Edge, t.p.Incarnation, t.p.Stamp
 	if moved.Stamp.Compare(l.Stamp) <= 0 {
-		moved.Stamp = t.q.NewStamp()
+		moved.Stamp = t.q.above(l.Stamp)
 	}
 	res.Writes = &messages.Record{Aor: t.p.Aor, Leases: []*messages.Lease{moved}}
 	return &Answer{Reply: res, Writes: res.Writes, All: true, Tell: []string{l.Edge}}
@@ -163,7 +163,7 @@ func (t *publishing) write(asked time.Duration) (*Answer, error) {
 		if l.Stamp.Compare(t.have.Stamp) <= 0 {
 			// It names the state that it replaces: it is later, whatever the
 			// clock of its edge says.
-			l.Stamp = t.q.NewStamp()
+			l.Stamp = t.q.above(t.have.Stamp)
 		}
 		if len(t.p.Body) == 0 {
 			pub.ContentType, pub.Body, pub.ChangedMs = t.old.ContentType, t.old.Body, t.old.ChangedMs

@@ -45,8 +45,15 @@ func (t *update) star() error {
 // floor that took effect before some binding still ends those below it.
 func (t *update) orderStar() *messages.Stamp {
 	rec, stamp, foreign := t.q.Record, t.r.Stamp, false
+	var future *messages.Stamp // the highest
 	raise := func(key []byte, winner *messages.Stamp, callID string) {
 		if t.r.Stamp.Compare(winner) > 0 {
+			return
+		}
+		if t.q.future(winner) {
+			if winner.Compare(future) > 0 {
+				future = winner
+			}
 			return
 		}
 		t.behind = t.behind || t.arrivedAfter(key, winner)
@@ -62,6 +69,8 @@ func (t *update) orderStar() *messages.Stamp {
 		}
 	}
 	switch {
+	case future != nil && !t.behind:
+		return t.q.above(future)
 	case stamp != nil || foreign || t.behind:
 		return t.r.Stamp
 	}

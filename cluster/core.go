@@ -191,8 +191,14 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 // NewStamp makes a stamp above every one that this node knows (rule 2).
 func (c *Core) NewStamp(now int64) *messages.Stamp { return c.hlc.next(now) }
 
-// RaiseClock makes all later stamps be above ms (rule 1).
-func (c *Core) RaiseClock(ms int64) { c.hlc.raise(ms) }
+// RaiseClock makes all later stamps be above ms (rule 1). What is further ahead than
+// clocks may lie apart is not believed: stamps of that time would be refused
+// everywhere (rule 9).
+func (c *Core) RaiseClock(now, ms int64) {
+	if ms <= now+messages.SkewBoundMS {
+		c.hlc.raise(ms)
+	}
+}
 
 // shard is the one of an AoR.
 func (c *Core) shard(aor string) *shard {

@@ -192,16 +192,18 @@ func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
 // thirds of what it does a thousand records later.
 const loadRoom = 16
 
-// Load takes this edge's leases from its store: its clock goes above every
-// stamp, no expiry is believed beyond the longest lifetime, streams of former
-// processes have ended and the rest is vouched for again (rules 9, 12).
+// Load takes this edge's leases from its store: its clock goes above every stamp
+// that is not of the future, no expiry is believed beyond the longest lifetime,
+// streams of former processes have ended and the rest is vouched for again (rules
+// 9, 12). What was granted would be a closer bound, but the clock that is asked here
+// may be behind, and step forward when it meets the others.
 func (c *Core) Load(now int64) error {
 	v := c.view.Load()
 	err := c.parts.Store.Load(func(rec *messages.Record) error {
 		in := &messages.Record{Aor: rec.Aor, Floor: rec.Floor, Ended: rec.Ended}
-		c.hlc.raise(rec.GetFloor().GetStamp().GetMs())
+		c.RaiseClock(now, rec.GetFloor().GetStamp().GetMs())
 		for _, l := range rec.Leases {
-			c.hlc.raise(l.GetStamp().GetMs())
+			c.RaiseClock(now, l.GetStamp().GetMs())
 			if l.LifetimeMs > 0 && l.ExpiresMs > now+l.LifetimeMs {
 				l = proto.CloneOf(l)
 				l.ExpiresMs = now + l.LifetimeMs

@@ -111,7 +111,7 @@ func (n *Node) NowMS() int64 { return n.parts.Clock.NowMS() }
 func (n *Node) NewStamp() *messages.Stamp { return n.core.NewStamp(n.parts.Clock.NowMS()) }
 
 // RaiseClock makes all later stamps be above ms, as FAILURE_CODE_CLOCK_BEHIND asks for (rule 1).
-func (n *Node) RaiseClock(ms int64) { n.core.RaiseClock(ms) }
+func (n *Node) RaiseClock(ms int64) { n.core.RaiseClock(n.parts.Clock.NowMS(), ms) }
 
 // NewFlowID names a new flow of this node; stream if it is a connection.
 func (n *Node) NewFlowID(stream bool) *messages.FlowID {

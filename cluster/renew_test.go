@@ -128,8 +128,8 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 				b.core.EndFlow(now, flow)
 			case 2:
 				ms := now + rapid.Int64Range(0, 3000).Draw(rt, "ahead")
-				a.core.RaiseClock(ms)
-				b.core.RaiseClock(ms)
+				a.core.RaiseClock(now, ms)
+				b.core.RaiseClock(now, ms)
 				pass(10)
 			case 3:
 				pass(rapid.Int64Range(10, 2_000_000).Draw(rt, "long"))

@@ -107,7 +107,7 @@ func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32
 			core.Keep(w.now+n.skew, reply.Writes, func(err error) { finish(err == nil, nil) })
 		case *messages.Failure:
 			if reply.Code == messages.FailureCode_FAILURE_CODE_CLOCK_BEHIND && retry {
-				core.RaiseClock(reply.StampMs)
+				core.RaiseClock(w.now+n.skew, reply.StampMs)
 				again := proto.CloneOf(r)
 				again.Stamp, again.AgeMs = core.NewStamp(w.now+n.skew), w.now-began
 				w.send(d, n, again, expires, false, done)

@@ -182,7 +182,7 @@ func (d *desk) subscribe(m *messages.Subscribe, retry bool, done func(*messages.
 			d.core.Keep(d.now(), reply.Writes, func(error) { done(reply, nil) })
 		case *messages.Failure:
 			if reply.Code == messages.FailureCode_FAILURE_CODE_CLOCK_BEHIND && retry {
-				d.core.RaiseClock(reply.StampMs)
+				d.core.RaiseClock(d.now(), reply.StampMs)
 				again := proto.CloneOf(m)
 				again.AgeMs = d.w.now - began
 				d.subscribe(again, false, done)

@@ -137,7 +137,7 @@ func (f *fork) kept(key []byte, err error, otherwise func()) {
 	s.count.messagesStored.Add(1)
 	f.keptKey = key
 	// Who came online while it was being stored has missed the word of it. It counts
-	// before its sender hears of it, and sends the next.
+	// before its sender knows: the next one may follow at once.
 	s.mail.added(f.plan.aor)
 	f.finish(answer{202, "Accepted", nil})
 }

@@ -114,6 +114,17 @@ func testChaosClock(t *testing.T, c *chaosSuite) {
 	waitMembers(t, nodes)
 	sound("set right")
 	moved()
+
+	// All were wrong, and are set right between two lives: their disks are of the future.
+	for _, n := range nodes {
+		n.kill()
+		n.env = []string{"WALL_CLOCK_IS_OFF=-3600"}
+	}
+	for _, n := range nodes {
+		n.launch()
+	}
+	waitMembers(t, nodes)
+	sound("all an hour back")
 }
 
 // buildWith builds the command with a build tag.
