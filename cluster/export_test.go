@@ -77,6 +77,10 @@ func (c *Core) Dump() string {
 		for sec, ids := range s.due {
 			due[sec] = slices.Sorted(slices.Values(ids))
 		}
+		if len(cells)+len(due)+len(s.accepted.new)+len(s.accepted.old)+len(s.young)+len(s.pulls)+len(s.waits) == 0 {
+			s.mu.Unlock()
+			continue
+		}
 		fmt.Fprintf(&b, "%d: %v due %v to %d, accepted %v %v since %d, young %v, %d pulls, %d waits\n", i, cells, due, s.dueSec,
 			s.accepted.new, s.accepted.old, s.accepted.since, s.young, len(s.pulls), len(s.waits))
 		s.mu.Unlock()

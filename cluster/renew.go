@@ -36,14 +36,16 @@ func (c *Core) Renew(now int64, r *messages.Register) (expiresMS int64, ok bool)
 	}
 	l.Cseq, l.ExpiresMs = r.Cseq, expiresMS
 	l.Stamp.Ms, l.Stamp.Counter, l.Stamp.Incarnation = r.Stamp.Ms, r.Stamp.Counter, r.Stamp.Incarnation
+	// All that is made of the record's strings is made now: they are the cell's.
+	hash, next := hashLease(l), nextEvent(now, rec)
+	s.accepted.note(now, rec)
 	if g.at, ok = s.rewrite(g, rec); !ok {
 		return 0, false
 	}
-	g.at.setHash(hashLease(l))
+	g.at.setHash(hash)
 	g.at.setCounted(0)
 	g.at[packedFlags] |= flagStored
-	s.file(g, nextEvent(now, rec))
-	s.accepted.note(now, rec)
+	s.file(g, next)
 	c.stats.Asks.Add(1)
 	c.stats.LocalAsks.Add(1)
 	return expiresMS, true

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -111,13 +112,15 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 		pass(10)
 		cseq := uint32(10)
 		often := rapid.IntRange(0, 30)
-		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			r := drawRegister(rt, often, &cseq)
 			if got, want := a.register(rt, now, r), b.register(rt, now, r); got.String() != want.String() {
 				rt.Fatalf("in place %v\nordinary %v\nto %v", got, want, r)
 			}
 			switch rapid.IntRange(0, 19).Draw(rt, "then") {
 			case 0: // another in the same tick
+			case 4, 5, 6: // and in the same millisecond, but at rest
+				pass(0)
 			case 1:
 				flow := &messages.FlowID{Incarnation: 7, Counter: 2, Stream: true}
 				a.flows.open[2], b.flows.open[2] = false, false
@@ -143,12 +146,24 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 	}
 }
 
+// neighbours are AoRs whose records lie side by side, of sizes that a renewal may
+// make too large for their cell.
+var neighbours = func() (all []string) {
+	for i := 0; len(all) < 6; i++ {
+		aor := fmt.Sprintf("sip:%s%d@example.com", strings.Repeat("u", 3*len(all)), i)
+		if cluster.ShardOf(aor) == 7 {
+			all = append(all, aor)
+		}
+	}
+	return all
+}()
+
 // drawRegister is a REGISTER like those before it, but for what differs now and then.
 func drawRegister(rt *rapid.T, often *rapid.Generator[int], cseq *uint32) *messages.Register {
 	odd := func(what string) bool { return often.Draw(rt, what) == 17 }
 	c := &messages.RegisterContact{Uri: "sip:dev@192.0.2.1:5060", Q: 1000, FlowBound: odd("bound")}
 	r := &messages.Register{
-		Aor: "sip:alice@example.com", CallId: "c", Edge: "n1", Incarnation: 7, Contacts: []*messages.RegisterContact{c},
+		Aor: rapid.SampledFrom(neighbours).Draw(rt, "aor"), CallId: "c", Edge: "n1", Incarnation: 7, Contacts: []*messages.RegisterContact{c},
 		Flow: &messages.FlowID{Incarnation: 7, Counter: 1}, Transport: "udp", Local: "192.0.2.9:5060", Remote: "192.0.2.1:5060", UserAgent: "x",
 	}
 	*cseq++
@@ -159,7 +174,6 @@ func drawRegister(rt *rapid.T, often *rapid.Generator[int], cseq *uint32) *messa
 		what string
 		f    func()
 	}{
-		{"aor", func() { r.Aor = "sip:bob@example.com" }},
 		{"contact", func() {
 			c.Uri = rapid.SampledFrom([]string{"sip:dev2@192.0.2.1", "sip:dev@192.0.2.1:5060;x=y", "sip:DEV@192.0.2.1:5060", "SIP:dev@192.0.2.1:5060"}).Draw(rt, "uri")
 		}},

@@ -86,7 +86,8 @@ func (m *mailroom) run(ctx context.Context) {
 }
 
 func (m *mailroom) scan() {
-	total := 0
+	// What is stored meanwhile may be listed or not, and counts.
+	total, before := 0, m.waiting.Load()
 	mail := m.s.parts.Mailbox.Mail()
 	for aor, n := range mail {
 		total += n
@@ -99,7 +100,7 @@ func (m *mailroom) scan() {
 			m.wake(aor, mailDelay+time.Duration(m.s.rand()%uint64(10*time.Second)))
 		}
 	}
-	m.waiting.Store(int64(total))
+	m.waiting.Add(int64(total) - before)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for aor, b := range m.boxes {
