@@ -72,7 +72,7 @@ func (c *Core) tellKept(v *view, p *neighbor) {
 // from the lookups of that time, at neither end.
 const (
 	bulkTicks = 200
-	bulkLeast = 16
+	bulkLeast = 32
 )
 
 // pump sends from a peer's queue what is for one tick, as far as its window allows.

@@ -10,7 +10,7 @@ const (
 	// scanRecords is how many records are looked at in one tick after a change
 	// of view, and scanTicks in how many ticks all are, if these are more: the
 	// walk must not take the machine from the lookups of that time.
-	scanRecords = 160
+	scanRecords = 200
 	scanTicks   = 100
 	// scanChunk is for how many of them the lock of their shard is held.
 	scanChunk = 64
