@@ -33,7 +33,7 @@ func testChaosOverload(t *testing.T, c *chaosSuite) {
 	}
 
 	cfg := load.DefaultConfig()
-	cfg.Users, cfg.Targets, cfg.Window, cfg.Sockets, cfg.Duration = 20_000, addrs(nodes...), 64, 2, 3*time.Second
+	cfg.Users, cfg.Targets, cfg.Window, cfg.Sockets, cfg.Duration = 20_000, addrs(nodes...), 16, 8, 3*time.Second
 	cfg.Scenario, cfg.Prepare = load.Refresh, false
 	r, err := load.Run(t.Context(), cfg, nil)
 	if err != nil {
