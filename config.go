@@ -169,6 +169,8 @@ type Config struct {
 	// AnswerBytes bounds the memory, in bytes, of answers kept for repeated
 	// requests; the oldest give way.
 	AnswerBytes int `name:"answer-bytes" group:"limits" placeholder:"BYTES" help:"Memory for answers to repeated requests; the oldest give way."`
+	// UDPBuffer is the room in bytes of what waits to be read at each UDP socket.
+	UDPBuffer int `name:"udp-buffer" group:"limits" placeholder:"BYTES" help:"Room at a UDP socket for what waits to be read."`
 	// MaxFlows bounds the UDP flows that this node keeps an id of.
 	MaxFlows int `name:"max-flows" group:"limits" placeholder:"N" help:"UDP flows with an id."`
 	// MaxBranches bounds the branches of one request, all told.
@@ -283,6 +285,7 @@ func DefaultConfig() Config {
 
 		MaxTransactions: tx.MaxTransactions,
 		AnswerBytes:     tx.AnswerBytes,
+		UDPBuffer:       tr.ReadBuffer,
 		MaxFlows:        tr.MaxFlows,
 		MaxBranches:     front.MaxBranches,
 		MaxBreadth:      front.MaxBreadth,

@@ -67,7 +67,7 @@ func (c *Config) limits() actors.Limits {
 // transport has the limits of the sockets; addresses are added by the node.
 func (c *Config) transport() transport.Config {
 	tc := transport.DefaultConfig()
-	tc.MaxFlows = c.MaxFlows
+	tc.MaxFlows, tc.ReadBuffer = c.MaxFlows, c.UDPBuffer
 	tc.Sources.PerSecond, tc.Sources.Burst = c.SourceRate, c.SourceBurst
 	tc.Sources.Table, tc.Sources.Answers = c.MaxSources, c.SourceAnswers
 	tc.Streams.Connections, tc.Streams.PerSource = c.MaxConnections, c.MaxConnectionsPerSource

@@ -230,7 +230,7 @@ func (c *Config) validateLimits() error {
 		{"max-publications", c.MaxPublications, 1}, {"max-publication", c.MaxPublication, 256},
 		{"max-subscriptions", c.MaxSubscriptions, 1}, {"max-watchers", c.MaxWatchers, 1}, {"max-notifies", c.MaxNotifies, 1}, {"max-list-members", c.MaxListMembers, 1},
 		{"max-dialogs", c.MaxDialogs, 1},
-		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64},
+		{"max-transactions", c.MaxTransactions, 1}, {"answer-bytes", c.AnswerBytes, 1}, {"max-flows", c.MaxFlows, 64}, {"udp-buffer", c.UDPBuffer, 2048},
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},
 		{"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},

@@ -249,6 +249,17 @@ var limitTests = []limitTest{
 		r.gauge("transport_connections", 2)
 		r.closed(r.tcp("127.0.0.3"))
 	}},
+	{"udp-buffer", func(c *hereis.Config) { c.UDPBuffer = 2048 }, nil, func(r *limitRig) {
+		// As many at once as no machine reads meanwhile.
+		for range 10 {
+			for i := range 2000 {
+				r.phone.fire(r.node, r.phone.text("OPTIONS", "sip:example.com", fmt.Sprintf("burst%d", i)))
+			}
+			if r.node.Stats()["transport_overflowed_total"] > 0 {
+				return
+			}
+		}
+	}},
 	{"max-flows", func(c *hereis.Config) { c.MaxFlows = 64 }, nil, func(r *limitRig) {
 		for i := range 100 {
 			p, user := newPhone(r.T), fmt.Sprintf("flow%d", i)

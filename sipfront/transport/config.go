@@ -15,7 +15,9 @@ type Config struct {
 	// Sockets is how many sockets share each UDP address, each with a goroutine
 	// of its own. 0 means one per core.
 	Sockets int
-	// ReadBuffer is the receive buffer asked of the system for each UDP socket, in bytes.
+	// ReadBuffer is the receive buffer asked of the system for each UDP socket, in
+	// bytes; 0: the system's own choice. Without CAP_NET_ADMIN Linux gives no more
+	// than net.core.rmem_max.
 	ReadBuffer int
 	// MaxFlows bounds the UDP flows that have an id.
 	MaxFlows int
@@ -75,7 +77,7 @@ func (s Streams) validate() error {
 
 // DefaultConfig listens nowhere.
 func DefaultConfig() Config {
-	return Config{ReadBuffer: 4 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams(), Sources: DefaultSources()}
+	return Config{ReadBuffer: 16 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams(), Sources: DefaultSources()}
 }
 
 // Validate names the first field that makes no sense.

@@ -16,6 +16,9 @@ type Stats struct {
 	Refused, Dropped uint64
 	// SendErrors counts messages that the operating system did not take.
 	SendErrors uint64
+	// Overflowed counts datagrams that were lost as nobody read them in time and
+	// their socket had no room (Linux; 32 bits for each socket).
+	Overflowed uint64
 	// Malformed counts refused and dropped messages by reason.
 	Malformed map[string]uint64
 	// Flows is the number of flows that have an id now; Evicted counts UDP flows

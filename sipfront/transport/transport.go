@@ -196,6 +196,11 @@ func (t *Transport) Parser() *Parser { return t.parser }
 func (t *Transport) Stats() Stats {
 	s := t.count.snapshot()
 	s.Flows, s.Connections, s.Sources = t.flows.len(), t.conns.count(), t.sources.len()
+	for _, l := range t.udp {
+		for _, sock := range l.sockets {
+			s.Overflowed += sock.overflowed()
+		}
+	}
 	return s
 }
 

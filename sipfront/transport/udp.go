@@ -59,15 +59,16 @@ func listenUDP(t *Transport, addr netip.AddrPort, n int) (*udpListener, error) {
 			return nil, err
 		}
 		conn := pc.(*net.UDPConn)
-		if t.cfg.ReadBuffer > 0 {
-			// The system may grant less; a smaller buffer only drops sooner.
-			_ = conn.SetReadBuffer(t.cfg.ReadBuffer)
-		}
 		raw, err := conn.SyscallConn()
 		if err != nil {
 			_ = conn.Close() // nothing was sent by it
 			l.close()
 			return nil, err
+		}
+		if t.cfg.ReadBuffer > 0 {
+			// The system may grant less; a smaller buffer only drops sooner.
+			_ = conn.SetReadBuffer(t.cfg.ReadBuffer)
+			_ = raw.Control(func(fd uintptr) { forceReadBuffer(fd, t.cfg.ReadBuffer) })
 		}
 		l.sockets = append(l.sockets, &udpSocket{l: l, conn: conn, raw: raw})
 	}

@@ -51,6 +51,28 @@ func stampArrivals(fd uintptr) {
 	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
 }
 
+// forceReadBuffer gives a socket more room than everybody may have, if this
+// process may ask for it.
+func forceReadBuffer(fd uintptr, size int) {
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+}
+
+// overflowed is how many datagrams found no room at the socket.
+func (s *udpSocket) overflowed() (n uint64) {
+	// The array of SO_MEMINFO; sk_drops is its last element, by number.
+	const drops = 8
+	var info [drops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_ = s.raw.Control(func(fd uintptr) {
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno == 0 && size == uint32(unsafe.Sizeof(info)) {
+			n = uint64(info[drops])
+		}
+	})
+	return n
+}
+
 // newBatch makes a batch with room for datagrams of size bytes; 0: for sending.
 func newBatch(size int) *batch {
 	b := &batch{zones: make(map[uint32]string)}

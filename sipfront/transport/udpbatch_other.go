@@ -30,6 +30,11 @@ func (b *batch) at(int) ([]byte, netip.AddrPort) { return b.room[:b.n], unmap(b.
 // stampArrivals: there is no such thing here.
 func stampArrivals(uintptr) {}
 
+func forceReadBuffer(uintptr, int) {}
+
+// overflowed is not known.
+func (s *udpSocket) overflowed() uint64 { return 0 }
+
 // age is not known.
 func (b *batch) age(int, time.Time) time.Duration { return 0 }
 
