@@ -187,6 +187,9 @@ type Config struct {
 	MaxNonces int `name:"max-nonces" group:"limits" placeholder:"N" help:"Digest nonces whose use is remembered; the oldest give way, and are stale."`
 	// MaxInFlight bounds the unanswered requests to one node; above it: 503.
 	MaxInFlight int `name:"max-in-flight" group:"limits" placeholder:"N" help:"Unanswered requests to one node; above it 503."`
+	// MaxUsers bounds the users of whom this node holds something; above it a new one
+	// is refused: 503.
+	MaxUsers int `name:"max-users" group:"limits" placeholder:"N" help:"Users of whom this node holds something, about; above it 503 to new ones."`
 	// MaxParked bounds the requests that wait here for copies or completion; above it: 503.
 	MaxParked int `name:"max-parked" group:"limits" placeholder:"N" help:"Requests that wait for copies or completion; above it 503."`
 	// MaxBroadcasts bounds the users that all nodes are asked about at a time
@@ -293,6 +296,7 @@ func DefaultConfig() Config {
 		MaxLookups:      front.MaxLookups,
 		MaxNonces:       front.MaxNonces,
 		MaxInFlight:     cl.MaxInFlight,
+		MaxUsers:        cl.MaxUsers,
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,

@@ -132,7 +132,7 @@ func (c *Config) resolve() resolve.Config {
 func (c *Config) cluster() cluster.Config {
 	cc := cluster.DefaultConfig()
 	cc.Region, cc.Zone = c.Region, c.Zone
-	cc.MaxInFlight, cc.MaxParked = c.MaxInFlight, c.MaxParked
+	cc.MaxInFlight, cc.MaxParked, cc.MaxUsers = c.MaxInFlight, c.MaxParked, c.MaxUsers
 	cc.MaxBroadcasts, cc.MaxHandlers = c.MaxBroadcasts, c.MaxHandlers
 	// CONSISTENCY rule 4.
 	cc.MaxDead = 4 * c.MaxBindings

@@ -260,6 +260,17 @@ var limitTests = []limitTest{
 			}
 		}
 	}},
+	{"max-users", func(c *hereis.Config) { c.MaxUsers = 64 }, nil, func(r *limitRig) {
+		// Each of 64 parts of the table takes one: by the 65th user some part has two.
+		refused := false
+		for i := 0; i < 65 && !refused; i++ {
+			refused = strings.HasPrefix(r.phone.register(r.node, fmt.Sprintf("user%d", i), 600), "SIP/2.0 503")
+		}
+		if !refused {
+			r.fail("of 65 users none was refused, 64 may be")
+		}
+		r.want("one who is known", r.phone.register(r.node, "user0", 60), "200")
+	}},
 	{"max-flows", func(c *hereis.Config) { c.MaxFlows = 64 }, nil, func(r *limitRig) {
 		for i := range 100 {
 			p, user := newPhone(r.T), fmt.Sprintf("flow%d", i)

@@ -210,6 +210,11 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 		after.reply(rq, a.Reply)
 		return
 	}
+	if e == nil && c.full(s) {
+		c.stats.UsersRefused.Add(1)
+		after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_OVERLOADED, "too many users"))
+		return
+	}
 	mine := rq.asker == c.cfg.Name
 	e, _ = c.apply(now, v, s, rq.aor, a.Writes, origin{
 		from: rq.asker, gate: true, keeps: mine, urgent: a.All || mine, tell: slices.Clone(a.Tell),
@@ -221,6 +226,11 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	s.accepted.note(now, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
 }
+
+// full tells whether a shard, which is locked, has its part of all users that
+// there may be. Users are spread evenly: nobody can choose where one belongs
+// but by trying names.
+func (c *Core) full(s *shard) bool { return s.n >= max(c.cfg.MaxUsers/shards, 1) }
 
 // asked is a shard's room for the question that is being answered: there is one
 // at a time, and Grains do not keep it.

@@ -28,6 +28,8 @@ type Stats struct {
 	Pulls, Broadcasts atomic.Int64
 	// Broadcasts refused by the cap.
 	BroadcastsRefused atomic.Int64
+	// Requests refused as they would have brought a user too many.
+	UsersRefused atomic.Int64
 	// Messages that the network would not take.
 	SendDrops atomic.Int64
 	// Messages that went by a third node for want of a stream, here first or on their way.
