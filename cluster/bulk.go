@@ -67,18 +67,16 @@ func (c *Core) tellKept(v *view, p *neighbor) {
 	}
 }
 
-// bulkTicks is in how many ticks a long queue falls to a third; of one that is
-// not long bulkLeast are sent in each: what is moved must not take the machine
-// from the lookups of that time, at neither end.
-const (
-	bulkTicks = 200
-	bulkLeast = 32
-)
+// bulkTicks is in how many ticks a long queue falls to a third. One that is not
+// long goes by one message in each tick, of some twenty records or four times as
+// many offers: what is moved must not take the machine from the lookups of that
+// time, at neither end.
+const bulkTicks = 200
 
 // pump sends from a peer's queue what is for one tick, as far as its window allows.
 func (c *Core) pump(now int64, p *neighbor) {
-	for share := max(p.bulk.waiting()/bulkTicks, bulkLeast); share > 0; {
-		batch, aors := p.bulk.take(now, c.cfg.BulkWindow, share)
+	for share := p.bulk.waiting() / bulkTicks; share >= 0; {
+		batch, aors := p.bulk.take(now, c.cfg.BulkWindow)
 		if len(aors) == 0 {
 			return
 		}
@@ -107,8 +105,8 @@ func (c *Core) pump(now int64, p *neighbor) {
 // bulkChunk is how many AoRs are looked at for one bulk message.
 const bulkChunk = 512
 
-// take opens a place in the window and returns what may go with it, most at most.
-func (q *bulkQueue) take(now int64, window, most int) (batch uint64, aors []string) {
+// take opens a place in the window and returns what may go with it.
+func (q *bulkQueue) take(now int64, window int) (batch uint64, aors []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for b, at := range q.window {
@@ -119,7 +117,7 @@ func (q *bulkQueue) take(now int64, window, most int) (batch uint64, aors []stri
 	if len(q.aors) == q.first || len(q.window) >= window {
 		return 0, nil
 	}
-	n := min(len(q.aors)-q.first, bulkChunk, most)
+	n := min(len(q.aors)-q.first, bulkChunk)
 	aors = slices.Clone(q.aors[q.first : q.first+n])
 	clear(q.aors[q.first : q.first+n])
 	if q.first += n; q.first == len(q.aors) {

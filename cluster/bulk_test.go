@@ -21,7 +21,7 @@ func TestBulkQueueKeepsItsOrder(t *testing.T) {
 	add(3*bulkChunk + 10)
 	var got []string
 	for round := 0; q.waiting() > 0; round++ {
-		batch, aors := q.take(int64(round), 4, bulkChunk)
+		batch, aors := q.take(int64(round), 4)
 		fit := min(len(aors), 100+round)
 		if round%3 == 0 && round < 30 {
 			add(round)
@@ -50,7 +50,7 @@ func TestBulkQueueDoesNotMoveWhatWaits(t *testing.T) {
 		}
 		return float64(testing.Benchmark(func(b *testing.B) {
 			for b.Loop() {
-				batch, aors := q.take(0, 4, bulkChunk)
+				batch, aors := q.take(0, 4)
 				q.untake(batch, aors, false)
 			}
 		}).AllocedBytesPerOp())

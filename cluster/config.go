@@ -68,7 +68,7 @@ func DefaultConfig() Config {
 		CopyWait:    250 * time.Millisecond,
 		PullWait:    150 * time.Millisecond,
 		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxUsers: 10_000_000, MaxDead: 40,
-		BulkBytes: 32 << 10, BulkWindow: 8, DigestEvery: 30 * time.Second,
+		BulkBytes: 6 << 10, BulkWindow: 40, DigestEvery: 30 * time.Second,
 		MaxWatches: 4096, SnapshotLimit: 1000,
 	}
 }
