@@ -19,9 +19,6 @@ const (
 	// paceParts of a second have their own appointments; each is shorter than
 	// REGISTERs may queue.
 	paceParts = 8
-	// paceLate is how long a REGISTER may wait to be read. Its sender repeats it
-	// after T1, 500 ms (RFC 3261 17.1.2.2), and it must be answered before.
-	paceLate = 200 * time.Millisecond
 	// paceSpared is of how many one is served while they are refused for that: a
 	// flood that never ends must not stop everything.
 	paceSpared = 8
@@ -42,7 +39,7 @@ const (
 // Nor may they wait to be read at all: what does not fit in front of the process
 // is lost, and what waits there for long is sent again and makes it worse. To
 // refuse one costs a small part of what it costs to serve one. So while all that
-// is read has waited too long, all is refused but one in eight, until the rest is read in time.
+// is read from a socket has waited too long, all of it is refused but one in eight.
 //
 // Those that are refused are given appointments, one after the other at the rate
 // at which REGISTERs are done by now: they use what the cluster can do, and do
@@ -60,9 +57,7 @@ type pace struct {
 	began      time.Time
 	done, slow int
 	full       bool
-	// lateSince is when the first of those that all had waited too long was read.
-	lateSince time.Time
-	// lates counts those that were read too late meanwhile.
+	// lates counts those that were read too late.
 	lates int
 	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
 	// in full windows alone. One appointment too many costs a 503 and one too few
@@ -82,13 +77,13 @@ func newPace(cfg *Config) *pace {
 	return &pace{slowAfter: slowAfter, most: most, limit: limit, rate: limit / slowAfter.Seconds()}
 }
 
-// enter lets one REGISTER that came at arrived go on, until leave, or says how
-// long it is to wait before it comes again.
-func (p *pace) enter(arrived, now time.Time) (wait time.Duration, ok bool) {
+// enter lets one REGISTER go on, until leave, or says how long it is to wait
+// before it comes again. late: its socket's queue is too long.
+func (p *pace) enter(late bool, now time.Time) (wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.look(now)
-	if p.late(arrived, now) || float64(p.running) >= p.limit {
+	if late && !p.spares() || float64(p.running) >= p.limit {
 		p.full = true
 		return p.book(now), false
 	}
@@ -96,20 +91,11 @@ func (p *pace) enter(arrived, now time.Time) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
-// late tells that nothing has been read in time for a while. A pause of the
-// process alone, after which everything is late for a moment, is none. mu is held.
-func (p *pace) late(arrived, now time.Time) bool {
-	switch {
-	case now.Sub(arrived) <= paceLate:
-		p.lateSince = time.Time{}
-	case p.lateSince.IsZero():
-		p.lateSince = now
-	}
-	if p.lateSince.IsZero() || now.Sub(p.lateSince) <= paceWindow {
-		return false
-	}
+// spares tells whether one is served that came by a socket whose queue is too
+// long. mu is held.
+func (p *pace) spares() bool {
 	p.lates++
-	return p.lates%paceSpared != 0
+	return p.lates%paceSpared == 0
 }
 
 // leave ends what enter let in.

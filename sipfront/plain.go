@@ -61,7 +61,7 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 		return repeated
 	}
 	s.count.requests.Add(1)
-	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At}
+	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
 	r.msg = &x.msg
 	r.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 	s.register(tx, r, &x.plan)

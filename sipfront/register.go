@@ -20,7 +20,7 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 	s.count.registers.Add(1)
 	began := time.Now()
 	// Before it is read: to refuse one must cost little.
-	err := s.enterRegister(r.msg.At, began)
+	err := s.enterRegister(r.msg.Late, began)
 	var q *messages.Register
 	if err == nil {
 		if q, err = s.readRegister(r, p, began); err != nil {
@@ -57,11 +57,8 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 
 // enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
 // which there will be room for it.
-func (s *Server) enterRegister(arrived, now time.Time) error {
-	if arrived.IsZero() {
-		arrived = now
-	}
-	wait, ok := s.pace.enter(arrived, now)
+func (s *Server) enterRegister(late bool, now time.Time) error {
+	wait, ok := s.pace.enter(late, now)
 	if ok && !s.begin() {
 		wait, ok = s.pace.turnAway(now), false
 	}

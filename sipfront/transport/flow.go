@@ -46,6 +46,9 @@ type Message struct {
 	Reply Flow
 	// At is when it came: to the socket, if that is known, or when it was read.
 	At time.Time
+	// Late: nothing has been read in time from its socket for a while. New work that
+	// comes by it is better refused at once.
+	Late bool
 }
 
 // Text is Raw as a string that shares its memory.

@@ -22,7 +22,7 @@ func (t *Transport) receive(m *Message) {
 	if fits && t.cfg.Plain != nil && t.cfg.Plain(m) {
 		return
 	}
-	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
+	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Late: m.Late, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
 	h, ok := t.heads.Get().(*head)
 	if !ok {
 		h = &head{}

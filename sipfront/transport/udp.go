@@ -29,6 +29,8 @@ type udpSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn // conn's
 	out  udpOutbox
+	// queue is of what waits to be read; the socket's goroutine's own.
+	queue lateness
 	// taken is the datagram that the socket's goroutine is handling.
 	taken Message
 	// outgoing has the rooms (*batch) for what out sends.
@@ -164,12 +166,13 @@ func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
 	for i := range n {
 		b, from := in.at(i)
 		s.l.t.count.bytesIn.Add(uint64(len(b)))
-		s.datagram(b, from, now.Add(-in.age(i, now)))
+		age := in.age(i, now)
+		s.datagram(b, from, now.Add(-age), s.queue.see(age, now))
 	}
 }
 
 // datagram takes in what came; b is the socket's buffer.
-func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time) {
+func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time, late bool) {
 	t := s.l.t
 	if len(b) == 0 || from.Port() == 0 {
 		t.count.dropped.Add(1)
@@ -184,7 +187,7 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time) {
 	// The flow is by itself: an answer that is kept for repeats holds it for 32 s,
 	// and must not hold the whole request with it.
 	flow := &udpFlow{socket: s, remote: from}
-	s.taken = Message{Flow: flow, Reply: flow, At: at, Raw: b}
+	s.taken = Message{Flow: flow, Reply: flow, At: at, Late: late, Raw: b}
 	t.receive(&s.taken)
 }
 

@@ -417,6 +417,6 @@ func BenchmarkUDPReceive(b *testing.B) {
 	from := netip.MustParseAddrPort("127.0.0.1:5060")
 	b.ReportAllocs()
 	for b.Loop() {
-		s.datagram(raw, from, time.Time{})
+		s.datagram(raw, from, time.Time{}, false)
 	}
 }
