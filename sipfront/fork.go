@@ -317,8 +317,14 @@ func (f *fork) ended() {
 func (f *fork) provisional(r reply) {
 	if f.invite && !f.final && !f.cancelled {
 		f.s.dialogs.answered(f.call, r)
-		f.s.send(f.tx, f.r, r.status, r.raw)
+		f.pass(r)
 	}
+}
+
+// pass passes an answer from below on.
+func (f *fork) pass(r reply) error {
+	f.s.answering(f.r, r.status)
+	return f.s.answered(f.r, r.status, f.tx.RespondWith(r.by, r.status, r.raw))
 }
 
 // trying tells the caller that its INVITE is in good hands.
@@ -342,7 +348,7 @@ func (f *fork) success(from *branch, r reply) {
 	f.stopRinging()
 	f.stopMailTimer()
 	f.s.dialogs.answered(f.call, r)
-	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
+	if err := f.pass(r); errors.Is(err, transaction.ErrFinalSent) {
 		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
 		// 7.1 leaves no transaction for. It is a call that somebody has taken.
 		f.s.late(f.tx.Message(), r)
@@ -399,7 +405,6 @@ func (f *fork) end() {
 
 // endAnswered is RFC 3261 16.7 step 6.
 func (f *fork) endAnswered() {
-	s := f.s
 	f.stopMailTimer()
 	switch best, status := f.best.choose(f.invite); {
 	case f.cancelled && !f.best.sixth():
@@ -416,7 +421,7 @@ func (f *fork) endAnswered() {
 	case best != nil:
 		f.conclude(status)
 		r := best.with(f.best.challenges(best))
-		s.send(f.tx, f.r, r.status, r.raw)
+		f.pass(r)
 	case f.best.silent:
 		f.finish(f.own(errTimeout))
 	case f.best.insecure && !f.best.flowGone && f.r.target.scheme != "sips":

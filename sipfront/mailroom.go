@@ -361,6 +361,11 @@ func (t *letterTx) Context() context.Context { return t.ctx }
 
 func (t *letterTx) Tag() string { return "" }
 
+// RespondWith is RespondRaw, as nothing is sent.
+func (t *letterTx) RespondWith(_ transport.Flow, status int, raw []byte) error {
+	return t.RespondRaw(status, raw)
+}
+
 // RespondRaw takes the final answer.
 func (t *letterTx) RespondRaw(status int, _ []byte) error {
 	if status >= 200 {

@@ -38,7 +38,7 @@ func (s *Server) passes(m *transport.Message) bool {
 		return false
 	}
 	if bytes.HasPrefix(m.Raw, []byte("SIP/2.0 ")) {
-		return bytes.Contains(m.Raw[:min(len(m.Raw), 512)], []byte(passedLoop)) && isPassable(m.Raw) && s.passBack(m.Raw)
+		return bytes.Contains(m.Raw[:min(len(m.Raw), 512)], []byte(passedLoop)) && isPassable(m.Raw) && s.passBack(m)
 	}
 	return s.parts.Cluster.IsNode(m.Flow.Remote()) && s.passRequest(m)
 }
@@ -75,7 +75,7 @@ func (s *Server) passRequest(m *transport.Message) bool {
 			return true
 		}
 	}
-	if transport.SendSoon(w.flow, raw) != nil {
+	if transport.SendWith(m.Flow, w.flow, raw, nil) != nil {
 		s.plain.PassAnswered(key, 430)
 		return false // the ordinary way has the answer
 	}
@@ -154,8 +154,8 @@ func (s *Server) passAnswer(r *request, status int) {
 
 // passBack passes an answer back whose top Via was written for that; false: it
 // was not. A 100 is of one hop (RFC 3261 16.7 step 2, 8.2.6.1).
-func (s *Server) passBack(raw []byte) bool {
-	text := string(raw)
+func (s *Server) passBack(m *transport.Message) bool {
+	text := string(m.Raw)
 	_, _, top, ok := topVia(text)
 	if !ok {
 		return false
@@ -184,7 +184,7 @@ func (s *Server) passBack(raw []byte) bool {
 		return true
 	}
 	flow, err := s.parts.Transport.Flow(v.transport, to)
-	if err != nil || transport.SendSoon(flow, r.raw) != nil {
+	if err != nil || transport.SendWith(m.Flow, flow, r.raw, nil) != nil {
 		s.count.dropped.Add(1)
 		return true
 	}

@@ -71,5 +71,5 @@ func (r *reply) withContacts(values []string) reply {
 	for _, v := range values {
 		b = appendHeader(b, "Contact", v)
 	}
-	return reply{status: r.status, raw: append(append(b, "\r\n"...), body...)}
+	return reply{status: r.status, raw: append(append(b, "\r\n"...), body...), by: r.by}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"hereis/sipfront/transport"
 )
 
 // Allow and Accept of the node itself. Everything else is passed on, but that
@@ -77,6 +79,8 @@ type reply struct {
 	raw []byte
 	// own: this node made it.
 	own bool
+	// by is what it came by; nil for one of this node's own.
+	by transport.Flow
 }
 
 // readReply takes the top Via off a response and passes all else as it is
@@ -190,5 +194,5 @@ func (r *reply) with(hs []header) reply {
 	for _, h := range hs {
 		b = appendHeader(b, h.name, h.value)
 	}
-	return reply{status: r.status, raw: append(b, text[end+2:]...)}
+	return reply{status: r.status, raw: append(b, text[end+2:]...), by: r.by}
 }

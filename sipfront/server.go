@@ -196,6 +196,7 @@ type (
 	}
 	serverTx interface {
 		answerTx
+		RespondWith(with transport.Flow, status int, raw []byte) error
 		Message() *transport.Message
 		Context() context.Context
 	}
@@ -464,6 +465,12 @@ func (s *Server) answer(tx answerTx, r *request, a answer) {
 
 // send gives an answer to the transaction.
 func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
+	s.answering(r, status)
+	return s.answered(r, status, tx.RespondRaw(status, raw))
+}
+
+// answering counts an answer that is about to be sent.
+func (s *Server) answering(r *request, status int) {
 	s.count.answered(status)
 	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
 		s.parts.Observe(r.method, time.Since(r.msg.At))
@@ -471,7 +478,10 @@ func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
 	if s.debug {
 		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.msg.At))
 	}
-	err := tx.RespondRaw(status, raw)
+}
+
+// answered returns what became of an answer.
+func (s *Server) answered(r *request, status int, err error) error {
 	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}

@@ -320,16 +320,20 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 		return nil, ErrRequest
 	}
 	var buf [256]byte
-	return l.begin(appendClientKey(buf[:0], via, string(req.Method)), req.Method, appendRequest(make([]byte, 0, 1024), req), flow, f)
+	o := Outgoing{Method: string(req.Method), Raw: appendRequest(make([]byte, 0, 1024), req)}
+	return l.begin(appendClientKey(buf[:0], via, o.Method), &o, flow, f)
 }
 
 // Outgoing is a request in bytes, which are the layer's from when it is given it,
 // with what its answers are known by: Method, and the Branch and sent-by of its
-// top Via.
+// top Via. With, which may be nil, is what the message has come by that led to it:
+// the request leaves with what else comes of that (transport.SendWith), and if it
+// cannot be sent, f may be told so instead of who begins it.
 type Outgoing struct {
 	Method, Branch string
 	SentBy         netip.AddrPort
 	Raw            []byte
+	With           transport.Flow
 }
 
 // RequestRaw is Request for a request that is written already.
@@ -340,16 +344,16 @@ func (l *Layer) RequestRaw(o Outgoing, flow transport.Flow, f Responses) (*Clien
 	var buf [256]byte
 	var host [64]byte
 	key := appendBranchKey(buf[:0], o.Branch, string(o.SentBy.Addr().AppendTo(host[:0])), int(o.SentBy.Port()), o.Method)
-	return l.begin(key, sip.RequestMethod(o.Method), o.Raw, flow, f)
+	return l.begin(key, &o, flow, f)
 }
 
-func (l *Layer) begin(key []byte, method sip.RequestMethod, raw []byte, flow transport.Flow, f Responses) (*Client, error) {
+func (l *Layer) begin(key []byte, o *Outgoing, flow transport.Flow, f Responses) (*Client, error) {
 	if l.full() {
 		l.count.overloads.Add(1)
 		return nil, ErrOverloaded
 	}
-	c := newClient(l, string(key), method, flow, f)
-	c.raw = raw
+	c := newClient(l, string(key), sip.RequestMethod(o.Method), flow, f)
+	c.raw, c.with = o.Raw, o.With
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}

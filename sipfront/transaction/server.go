@@ -37,6 +37,7 @@ type input struct {
 	status int
 	msg    *transport.Message // a client's response
 	raw    []byte             // a server's response, a client's request
+	with   transport.Flow     // what led to it came by this, if anything did
 	eff    effect             // what the machine said to do
 }
 
@@ -77,11 +78,13 @@ func (s *Server) Respond(res *sip.Response) error {
 
 // RespondRaw is Respond for a response in bytes, which are the layer's from now on.
 func (s *Server) RespondRaw(status int, raw []byte) error {
-	return s.respond(status, raw)
+	return s.RespondWith(nil, status, raw)
 }
 
-func (s *Server) respond(status int, raw []byte) error {
-	in, err := s.exec(input{ev: evResponse, status: status, raw: raw})
+// RespondWith is RespondRaw for a response that a message which has come by with
+// has led to, and leaves with what else that one leads to (transport.SendWith).
+func (s *Server) RespondWith(with transport.Flow, status int, raw []byte) error {
+	in, err := s.exec(input{ev: evResponse, status: status, raw: raw, with: with})
 	if in.eff&doRefuse != 0 {
 		return ErrFinalSent
 	}
@@ -216,7 +219,7 @@ func (s *Server) run(in input) error {
 		s.end(in)
 	}
 	if in.eff&(doSend|doResend|doTrying) != 0 {
-		return transport.SendSoon(s.reply, in.raw)
+		return transport.SendWith(in.with, s.reply, in.raw, nil)
 	}
 	return nil
 }
