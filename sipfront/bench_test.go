@@ -26,20 +26,18 @@ func BenchmarkForwardInvite(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		raw := []byte(strings.ReplaceAll(text, "CALLID", "b"+strconv.Itoa(n)))
-		req, _, err := p.Parse(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		r.layer.Receive(&transport.Message{Request: req, Raw: raw, Flow: flow, At: time.Now()})
-		got := <-sentTo
-		for _, status := range []string{"180 Ringing", "200 OK"} {
-			raw := answerTo(got, status)
-			_, res, err := p.Parse(raw)
+		receive := func(raw []byte, flow transport.Flow) {
+			msg, err := p.Message(raw)
 			if err != nil {
 				b.Fatal(err)
 			}
-			r.layer.Receive(&transport.Message{Response: res, Raw: raw, Flow: out, At: time.Now()})
+			msg.Flow, msg.At = flow, time.Now()
+			r.layer.Receive(msg)
+		}
+		receive([]byte(strings.ReplaceAll(text, "CALLID", "b"+strconv.Itoa(n))), flow)
+		got := <-sentTo
+		for _, status := range []string{"180 Ringing", "200 OK"} {
+			receive(answerTo(got, status), out)
 		}
 	}
 	if st := r.srv.Stats(); st.Answers[2] != uint64(n) {

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
 
 	"hereis/messages"
 	"hereis/sipfront/event"
@@ -244,8 +243,8 @@ func (n *notifier) sendBy(o *notification, t *target, ways []wayOut, err error) 
 				n.sendBy(o, t, rest, err)
 			case err != nil:
 				n.failed(o, err)
-			case msg.Response.StatusCode >= 200:
-				n.finish(o, msg.Response.StatusCode, retryAfter(msg.Response))
+			case msg.Head().Status >= 200:
+				n.finish(o, msg.Head().Status, retryAfter(msg))
 			}
 		}); err == nil {
 			return
@@ -283,8 +282,12 @@ func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
 	return d
 }
 
-// retryAfter is the Retry-After of an answer in seconds, 0 if there is none.
-func retryAfter(res *sip.Response) int64 {
+// retryAfter is the Retry-After of a refusal in seconds, 0 if there is none.
+func retryAfter(msg *transport.Message) int64 {
+	if msg.Head().Status < 300 {
+		return 0
+	}
+	_, res := msg.Model()
 	h := res.GetHeader("Retry-After")
 	if h == nil {
 		return 0

@@ -169,7 +169,8 @@ func (c *Client) run(in input) {
 		err = c.flow.Send(in.raw)
 	}
 	if in.eff&doSendAck != 0 {
-		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", in.msg.Response.To(), c.l.cfg.Carry, ""))
+		_, res := in.msg.Model()
+		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", res.To(), c.l.cfg.Carry, ""))
 	}
 	if in.eff&doSendCancel != 0 {
 		c.sendCancel(in.raw)

@@ -319,8 +319,8 @@ func TestResponsesMayCallBack(t *testing.T) {
 		var c *Client
 		var told []int
 		c, err := r.Request(parse(t, requestText("INVITE", branch)).Request, r.flow, func(res *transport.Message, err error) {
-			told = append(told, res.Response.StatusCode)
-			if res.Response.StatusCode == 180 {
+			told = append(told, res.Head().Status)
+			if res.Head().Status == 180 {
 				c.Cancel("")
 				r.answer(487, "INVITE", branch)
 				told = append(told, 0)

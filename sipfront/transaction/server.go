@@ -49,8 +49,8 @@ type outbox struct {
 	queue []input // bounded by the events that arrive during one send
 }
 
-func newServer(l *Layer, s *shard, key string, msg *transport.Message) *Server {
-	invite := msg.Request.Method == sip.INVITE
+func newServer(l *Layer, s *shard, key, method string, msg *transport.Message) *Server {
+	invite := method == "INVITE"
 	tx := &Server{l: l, shard: s, key: key, msg: msg, reply: reply(msg), m: newServerMachine(invite, reply(msg).Reliable(), &l.times)}
 	tx.timer.owner = tx
 	return tx
@@ -164,7 +164,8 @@ func (s *Server) execLocked(in input) (input, error) {
 			s.last = nil // a repeated INVITE gets nothing any more (RFC 6026 7.1)
 		}
 	case in.eff&doTrying != 0:
-		s.last = AppendResponse(make([]byte, 0, 512), s.msg.Request, 100, "Trying", "", "")
+		req, _ := s.msg.Model()
+		s.last = AppendResponse(make([]byte, 0, 512), req, 100, "Trying", "", "")
 		in.raw = s.last
 	case in.eff&doResend != 0:
 		in.raw = s.last

@@ -54,7 +54,7 @@ func TestUDPBatch_EachAnswerToItsSender(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0"} {
 		t.Run(listen, func(t *testing.T) {
 			s := batchNode(t, listen, func(m *Message) {
-				if err := SendSoon(m.Flow, []byte(string(*m.Request.CallID())+" "+m.Flow.Remote().String())); err != nil {
+				if err := SendSoon(m.Flow, []byte(string(*requestOf(m).CallID())+" "+m.Flow.Remote().String())); err != nil {
 					t.Error(err)
 				}
 			})
