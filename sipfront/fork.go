@@ -24,8 +24,6 @@ type fork struct {
 	r      *request
 	plan   *plan
 	invite bool
-	// base are the header fields that all copies share.
-	base []header
 	// loop is the request's loopHash, once it has been needed.
 	loop string
 
@@ -76,9 +74,7 @@ type fork struct {
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
-	f := &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
-	f.base = s.forwarded(r)
-	return f
+	return &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
 }
 
 // do runs fn after all that was given before. If another goroutine is at it,
@@ -124,7 +120,7 @@ func (f *fork) release() {
 		method: strings.Clone(old.method), callID: strings.Clone(old.callID), cseq: old.cseq,
 		vias: []string{""}, maxForwards: -1, maxBreadth: -1,
 	}
-	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, nil, best{}, ""
+	f.plan, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, best{}, ""
 	f.forget = nil
 }
 

@@ -15,43 +15,28 @@ import (
 // magic begins every branch of RFC 3261 (8.1.1.7).
 const magic = "z9hG4bK"
 
-// forwarded are the header fields that every copy of a request takes along
-// (RFC 3261 16.6 step 1), with one hop less to go.
-func (s *Server) forwarded(r *request) []header {
-	hs := make([]header, 0, len(r.headers)+1)
-	hops := s.cfg.MaxForwards
+// forwarded is a request with one hop less to go (RFC 3261 16.6 steps 1 and 3).
+func (s *Server) forwarded(r *request) draft {
+	d := draft{method: r.method, vias: r.vias, headers: r.headers, forwarded: true, hops: s.cfg.MaxForwards, body: r.body}
 	if r.maxForwards > 0 {
-		hops = r.maxForwards - 1
+		d.hops = r.maxForwards - 1
 	}
-	seen := false
-	for _, h := range r.headers {
-		switch h.name {
-		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
-			continue
-		case "Max-Forwards":
-			seen = true
-			h.value = strconv.Itoa(hops)
-		}
-		hs = append(hs, h)
-	}
-	if !seen {
-		hs = append(hs, header{"Max-Forwards", strconv.Itoa(hops)})
-	}
-	return hs
+	return d
 }
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
-func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
+func (s *Server) draft(f *fork, t *target, w wayOut) draft {
 	d := s.draftFor(f, t, w)
 	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
 	return d
 }
 
 // draftFor is draft without our Via.
-func (s *Server) draftFor(f *fork, t *target, w wayOut) *draft {
+func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
 	r := f.r
-	d := &draft{method: r.method, target: t.uri, vias: r.vias, routes: t.routes, headers: f.base, body: r.body}
-	s.route(d)
+	d := s.forwarded(r)
+	d.target, d.routes = t.uri, t.routes
+	s.route(&d)
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
 	}

@@ -153,26 +153,18 @@ type draft struct {
 	sentBy netip.AddrPort
 	vias   []string
 	routes []string
-	// first are the header fields of this copy alone, headers those of all copies.
+	// first are the header fields of this copy alone, headers those of all copies:
+	// of a request that is forwarded, those that came, without what is of one hop
+	// and with hops as Max-Forwards (RFC 3261 16.6 steps 1 and 3).
 	first, headers []header
+	forwarded      bool
+	hops           int
 	body           string
 }
 
 // bytes writes the draft as a message.
 func (d *draft) bytes() []byte {
-	n := len(d.method) + len(d.target.text) + len(d.via) + len(d.body) + 64
-	for _, h := range d.headers {
-		n += len(h.name) + len(h.value) + 4
-	}
-	for _, vs := range [][]string{d.vias, d.routes} {
-		for _, v := range vs {
-			n += len(v) + 9
-		}
-	}
-	for _, h := range d.first {
-		n += len(h.name) + len(h.value) + 4
-	}
-	b := make([]byte, 0, n)
+	b := make([]byte, 0, d.size())
 	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
 	d.each(func(name, value string) { b = appendHeader(b, name, value) })
 	return append(append(b, "\r\n"...), d.body...)
@@ -197,10 +189,32 @@ func (d *draft) each(f func(name, value string)) {
 	for _, h := range d.first {
 		f(h.name, h.value)
 	}
-	for _, h := range d.headers {
-		f(h.name, h.value)
+	if d.forwarded {
+		d.eachForwarded(f)
+	} else {
+		for _, h := range d.headers {
+			f(h.name, h.value)
+		}
 	}
 	f("Content-Length", strconv.Itoa(len(d.body)))
+}
+
+// eachForwarded is each for the header fields of a request that is forwarded.
+func (d *draft) eachForwarded(f func(name, value string)) {
+	seen := false
+	for _, h := range d.headers {
+		switch h.name {
+		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
+		case "Max-Forwards":
+			seen = true
+			f(h.name, strconv.Itoa(d.hops))
+		default:
+			f(h.name, h.value)
+		}
+	}
+	if !seen {
+		f("Max-Forwards", strconv.Itoa(d.hops))
+	}
 }
 
 // outgoing is the draft as the transaction layer takes it.

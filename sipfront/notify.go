@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-
 	"hereis/messages"
 	"hereis/sipfront/event"
 	"hereis/sipfront/transport"
@@ -254,13 +253,13 @@ func (n *notifier) sendBy(o *notification, t *target, ways []wayOut, err error) 
 }
 
 // draft is the NOTIFY as it leaves by one way.
-func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
+func (o *notification) draft(s *Server, t *target, w wayOut) draft {
 	p := o.p
 	ev := p.Event
 	if p.EventId != "" {
 		ev += ";id=" + p.EventId
 	}
-	d := &draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
+	d := draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
 	d.setVia(w.flow, s.advertised(w.flow), magic+"n"+strconv.FormatUint(s.rand(), 36))
 	d.headers = []header{
 		{"Max-Forwards", strconv.Itoa(s.cfg.MaxForwards)},
@@ -278,7 +277,7 @@ func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
 	if len(o.doc.Body) > 0 {
 		d.headers = append(d.headers, header{"Content-Type", o.doc.MediaType})
 	}
-	s.route(d)
+	s.route(&d)
 	return d
 }
 

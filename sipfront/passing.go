@@ -87,16 +87,16 @@ func (s *Server) passRequest(m *transport.Message) bool {
 }
 
 // passDraft is what a request is passed on as, if there is exactly one way.
-func (s *Server) passDraft(r *request, p *plan, key string) (*draft, wayOut, bool) {
+func (s *Server) passDraft(r *request, p *plan, key string) (draft, wayOut, bool) {
 	t, err := s.planned(r, p)
 	if err != nil || t.via == viaNode {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
 	ways, err := s.ways(t)
 	if err != nil || len(ways) != 1 || ways[0].node || ways[0].flow.Reliable() {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
-	f, w := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}, ways[0]
+	f, w := &fork{s: s, r: r, plan: p}, ways[0]
 	t.breadth = f.breadth()
 	d := s.draftFor(f, t, w)
 	// RFC 3261 16.11: the branch is the same for every repeat, and for the ACK and
@@ -104,7 +104,7 @@ func (s *Server) passDraft(r *request, p *plan, key string) (*draft, wayOut, boo
 	d.via = "SIP/2.0/UDP " + s.advertised(w.flow).String() + ";branch=" + magic + key + "." + passedLoop +
 		s.branchMAC(passedLoop+key, r.callID, r.vias[0])
 	if w.large.IsValid() && d.size() > maxDatagram {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
 	return d, w, true
 }

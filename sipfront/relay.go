@@ -25,7 +25,7 @@ func (s *Server) ack(msg *transport.Message) {
 	if p.way != wayHop {
 		r = s.withoutOurs(r)
 	}
-	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
+	f := &fork{s: s, r: r, plan: p}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
 		s.locate(p.aor, r.callID, nil, func(res *messages.Located, err error) {
