@@ -22,6 +22,7 @@ type fork struct {
 	s      *Server
 	tx     serverTx
 	r      *request
+	asked  asked
 	plan   *plan
 	invite bool
 	// loop is the request's loopHash, once it has been needed.
@@ -52,7 +53,8 @@ type fork struct {
 	// nil: none is.
 	mayRelocate bool
 	forgetRest  func()
-	tried       map[string]bool
+	// tried are the targets that have been taken in; nil: the cluster has named none so far.
+	tried []*target
 	// redirects counts targets that a 3xx named.
 	redirects int
 	// store: the message is kept if nobody takes it (mail.go), at the latest when
@@ -67,14 +69,12 @@ type fork struct {
 	// a BYE that they wait for the answer of.
 	call    *followedCall
 	leaving *leaving
-	// forget takes the fork out of reach of a CANCEL; nil for other methods.
-	forget func()
 	// released: nothing is left to be done but to pass a late 2xx on.
 	released bool
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
-	return &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
+	return &fork{s: s, tx: tx, r: r, asked: r.asked, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
 }
 
 // do runs fn after all that was given before. If another goroutine is at it,
@@ -110,18 +110,22 @@ func (f *fork) release() {
 	f.released = true
 	f.s.dialogs.ended(f.call) // a late 2xx may still begin it
 	f.stopRinging()
-	if f.forget != nil {
-		f.forget()
+	if f.invite {
+		f.tx.Keep(nil) // there is nothing to be cancelled
 	}
-	old := f.r
-	f.r = &request{
-		msg: &transport.Message{Flow: old.msg.Flow, Reply: old.msg.Reply, At: old.msg.At},
-		// Of its own, not a part of the request's text.
-		method: strings.Clone(old.method), callID: strings.Clone(old.callID), cseq: old.cseq,
-		vias: []string{""}, maxForwards: -1, maxBreadth: -1,
+	if f.asked.callID = ""; f.s.debug {
+		f.asked.callID = strings.Clone(f.r.callID) // of its own, not a part of the request's text
 	}
-	f.plan, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, best{}, ""
-	f.forget = nil
+	if f.asked.method = "INVITE"; !f.invite {
+		f.asked.method = strings.Clone(f.r.method)
+	}
+	if f.keptKey == nil {
+		f.plan = &f.s.gone.plan
+	} else {
+		f.plan = &plan{aor: f.plan.aor}
+	}
+	f.r = &f.s.gone.request
+	f.waiting, f.tried, f.branches, f.best, f.loop = nil, nil, nil, best{}, ""
 }
 
 // unlocated ends a request whose user has no device, or none that can be found.
@@ -136,14 +140,13 @@ func (f *fork) unlocated(a answer) {
 // add takes devices in that have not been tried.
 func (f *fork) add(devices []device) {
 	if f.tried == nil {
-		f.tried = map[string]bool{}
+		f.tried = make([]*target, 0, len(devices))
 	}
 	for _, d := range devices {
-		fresh := d[:0:0]
+		fresh := d[:0]
 		for _, t := range d {
-			if !f.tried[t.key] {
-				f.tried[t.key] = true
-				f.tried[uriKey(t.uri.text)] = true
+			if !f.hasTried(t) {
+				f.tried = append(f.tried, t)
 				fresh = append(fresh, t)
 			}
 		}
@@ -151,6 +154,17 @@ func (f *fork) add(devices []device) {
 			f.waiting = append(f.waiting, fresh)
 		}
 	}
+}
+
+// hasTried tells whether a target has been taken in already. One that a 3xx named
+// is the same as any with its URI.
+func (f *fork) hasTried(t *target) bool {
+	for _, x := range f.tried {
+		if x.key == t.key || t.key.way == wayRedirected && x.uri.text == t.uri.text {
+			return true
+		}
+	}
+	return false
 }
 
 // next goes on when nothing is under way: the devices of the next q, all at
@@ -319,8 +333,8 @@ func (f *fork) provisional(r reply) {
 
 // pass passes an answer from below on.
 func (f *fork) pass(r reply) error {
-	f.s.answering(f.r, r.status)
-	return f.s.answered(f.r, r.status, f.tx.RespondWith(r.by, r.status, r.raw))
+	f.s.answering(&f.asked, r.status)
+	return f.s.answered(&f.asked, r.status, f.tx.RespondWith(r.by, r.status, r.raw))
 }
 
 // trying tells the caller that its INVITE is in good hands.
@@ -367,11 +381,10 @@ func (f *fork) cancelAll(reason string) {
 
 // cancel takes in a CANCEL for an INVITE.
 func (s *Server) cancel(tx serverTx, msg *transport.Message) {
-	v, ok := s.forks.Load(tx)
+	f, ok := tx.Kept().(*fork)
 	if !ok {
 		return
 	}
-	f := v.(*fork)
 	reason := ""
 	if msg != nil {
 		if _, headers, _, err := splitMessage(msg.Text()); err == nil {

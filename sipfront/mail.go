@@ -190,7 +190,7 @@ func (s *Server) letter(aor actors.AoR, l *messages.Lease) (*request, *plan, err
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &request{method: "MESSAGE", target: target, version: "SIP/2.0", body: string(stored.Body), maxBreadth: -1}
+	r := &request{asked: asked{method: "MESSAGE"}, target: target, version: "SIP/2.0", body: string(stored.Body), maxBreadth: -1}
 	r.maxForwards = int(stored.MaxForwards)
 	dated := false
 	for _, line := range stored.Headers {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -17,8 +18,8 @@ var errMessage = errors.New("malformed message")
 // those parts split off that routing needs. Nothing in it changes after
 // parseRequest; what is sent on is a draft made from it.
 type request struct {
-	msg     *transport.Message
-	method  string
+	msg *transport.Message
+	asked
 	target  uri
 	version string
 	headers []header
@@ -31,8 +32,6 @@ type request struct {
 	to      string
 	fromTag string
 	toTag   string
-	callID  string
-	cseq    uint32
 	// maxForwards is -1 if the header is absent.
 	maxForwards int
 	// maxBreadth is -1 if the header is absent.
@@ -41,6 +40,14 @@ type request struct {
 	routes []string
 	// plain is what a plain request stands in, nil for others.
 	plain *plain
+}
+
+// asked is what is told of a request when it is answered.
+type asked struct {
+	method, callID string
+	cseq           uint32
+	// at is when it came; zero for one of this node's own.
+	at time.Time
 }
 
 // parseRequest reads a request from the bytes as received: the parser's model
@@ -52,7 +59,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
+	r := &request{msg: msg, asked: asked{at: msg.At}, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e

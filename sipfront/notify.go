@@ -210,7 +210,7 @@ func (o *notification) target() (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{key: "notify", uri: u, routes: o.p.Routes, via: viaURI}
+	t := &target{uri: u, routes: o.p.Routes, via: viaURI}
 	if len(o.p.Routes) > 0 || !o.p.FlowBound && (o.p.Transport == "udp" || o.p.Transport == "") {
 		return t, nil
 	}

@@ -249,6 +249,7 @@ func readPassed(m *transport.Message) (*request, bool) {
 	}
 	r := &request{
 		msg:     &transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At},
+		asked:   asked{at: m.At},
 		headers: headers, body: body, maxForwards: -1, maxBreadth: -1,
 	}
 	var ok bool

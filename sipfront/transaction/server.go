@@ -29,6 +29,7 @@ type Server struct {
 	// ctx is made when somebody asks for it.
 	ctx    context.Context
 	cancel context.CancelFunc
+	kept   any // what the user keeps here
 }
 
 // input is one event of a transaction with what came along.
@@ -63,6 +64,20 @@ func (s *Server) Message() *transport.Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.msg
+}
+
+// Keep has the transaction keep something of its user's, instead of what it kept.
+func (s *Server) Keep(v any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = v
+}
+
+// Kept is what the transaction keeps of its user's, nil if it is nothing.
+func (s *Server) Kept() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept
 }
 
 // Tag is a To tag for the node's own final responses to this request; it is
