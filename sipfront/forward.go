@@ -114,23 +114,17 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 }
 
 func (s *Server) recordValue(user string, r *request, f transport.Flow) string {
-	var b strings.Builder
-	b.WriteString("<")
+	scheme, transport := "<sip:", ""
 	if r.target.scheme == "sips" {
-		b.WriteString("sips:")
-	} else {
-		b.WriteString("sip:")
+		scheme = "<sips:"
+	} else if f.Transport() != "udp" {
+		transport = ";transport=" + f.Transport()
 	}
 	host := s.cfg.RecordRoute
 	if host == "" {
-		host = s.advertised(f).String()
+		host = s.local.of(s.advertised(f))
 	}
-	b.WriteString(user + "@" + host)
-	if f.Transport() != "udp" && r.target.scheme != "sips" {
-		b.WriteString(";transport=" + f.Transport())
-	}
-	b.WriteString(";lr>")
-	return b.String()
+	return scheme + user + "@" + host + transport + ";lr>"
 }
 
 // sideOf is a flow as a token says it. A UDP flow needs no id: its addresses
@@ -172,11 +166,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 // branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
 // carries what tells a loop from a spiral.
 func (s *Server) branchFor(f *fork) string {
-	nonce := strconv.FormatUint(s.rand(), 36)
 	if f.loop == "" {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
-	return magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias))
+	var room [64]byte
+	b := strconv.AppendUint(append(room[:0], magic...), s.rand(), 36)
+	nonce := len(b)
+	b = append(append(b, '.'), f.loop...)
+	return string(s.appendBranchMAC(b, b[len(magic):nonce], f.r.callID, first(f.r.vias)))
 }
 
 // first is the first of a list, empty if there is none: a request of this
@@ -192,21 +189,27 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
+	var room [16]byte
+	return string(s.appendBranchMAC(room[:0], []byte(nonce), callID, next))
+}
+
+func (s *Server) appendBranchMAC(to, nonce []byte, callID, next string) []byte {
 	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
-		to, _ := v.source()
+		at, _ := v.source()
 		b = append(append(b, v.transport...), ' ')
-		b = to.AppendTo(b)
+		b = at.AppendTo(b)
 	}
-	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(room[:0], b)[:6])
+	return base64.RawURLEncoding.AppendEncode(to, s.flowKey.sum(room[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393
 // 4.2.1): if it comes back the same, it goes round.
 func (s *Server) loopHash(r *request, p *plan) string {
-	b := make([]byte, 0, 512)
+	var room [512]byte
+	b := room[:0]
 	put := func(v string) { b = append(append(b, v...), 0) }
 	put(s.parts.Cluster.Self())
 	if p.way == wayUser {
@@ -230,7 +233,8 @@ func (s *Server) loopHash(r *request, p *plan) string {
 	}
 	var sum [8]byte
 	binary.BigEndian.PutUint64(sum[:], xxh3.Hash(b))
-	return base64.RawURLEncoding.EncodeToString(sum[:6])
+	var text [8]byte
+	return string(base64.RawURLEncoding.AppendEncode(text[:0], sum[:6]))
 }
 
 // looped tells whether this node has sent the very same request on before

@@ -271,11 +271,12 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 			h.value = trim(h.value + " " + trim(line))
 			continue
 		}
-		name, value, ok := strings.Cut(line, ":")
-		if !ok {
+		colon := strings.IndexByte(line, ':')
+		if colon < 0 {
 			return "", nil, "", errMessage
 		}
-		headers = append(headers, header{canonicalName(strings.TrimRight(name, " \t")), trim(value)})
+		name, value := line[:colon], line[colon+1:]
+		headers = append(headers, header{canonicalName(trimRight(name)), trim(value)})
 	}
 	for _, h := range headers {
 		if h.name == "Content-Length" {
@@ -296,18 +297,42 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 
 // cutSpace cuts s at its first white space, which it drops.
 func cutSpace(s string) (before, after string, ok bool) {
-	i := strings.IndexAny(s, " \t")
-	if i < 0 {
-		return s, "", false
+	for i := 0; i < len(s); i++ {
+		if isLWS(s[i]) {
+			return s[:i], trimLeft(s[i:]), true
+		}
 	}
-	return s[:i], strings.TrimLeft(s[i:], " \t"), true
+	return s, "", false
 }
 
 func cutLine(s string) (line, rest string, ok bool) {
-	line, rest, ok = strings.Cut(s, "\n")
-	return strings.TrimSuffix(line, "\r"), rest, ok
+	end := strings.IndexByte(s, '\n')
+	if end < 0 {
+		return strings.TrimSuffix(s, "\r"), "", false
+	}
+	line, rest = s[:end], s[end+1:]
+	if end > 0 && s[end-1] == '\r' {
+		line = s[:end-1]
+	}
+	return line, rest, true
 }
 
 // trim takes off the white space of RFC 3261 25.1 at both ends, and no other:
 // what else looks like it belongs to the value.
-func trim(s string) string { return strings.Trim(s, " \t") }
+func trim(s string) string { return trimLeft(trimRight(s)) }
+
+func trimLeft(s string) string {
+	for s != "" && isLWS(s[0]) {
+		s = s[1:]
+	}
+	return s
+}
+
+func trimRight(s string) string {
+	for s != "" && isLWS(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isLWS(c byte) bool { return c == ' ' || c == '\t' }
