@@ -126,8 +126,8 @@ func (c *Client) expire(now time.Duration) {
 func (c *Client) execLocked(in input) {
 	in.eff = c.m.step(in.ev, in.status, c.l.now())
 	in.raw = c.raw
-	if c.m.state == stateAccepted {
-		c.raw = nil // the ACK of a 2xx is not ours (RFC 3261 17.1.1.3)
+	if c.m.state == stateAccepted || c.m.state == stateCompleted && !c.m.invite {
+		c.raw = nil // it is not repeated, nor is an ACK made of it (RFC 3261 17.1.1.3)
 	}
 	c.arm()
 	if in.eff == 0 {
