@@ -34,6 +34,7 @@ func newTwin(t rapid.TB, atOnce, keeps bool, limits actors.Limits) *twin {
 	cfg := cluster.DefaultConfig()
 	cfg.Name, cfg.Incarnation = "n1", 7
 	cfg.MaxUsers = 4 * 64 // four of the neighbours are as many as may be
+	cfg.MaxUnstored = 2
 	w := &twin{
 		atOnce: atOnce, flows: &openFlows{open: map[uint64]bool{2: true, 3: true}},
 		disk: &disk{none: !keeps, recs: make(map[string]*messages.Record)},
