@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"hereis/messages"
@@ -91,7 +92,7 @@ func (s *Server) release(r *request) {
 		if s.spoils {
 			x.room.spoil()
 		}
-		*x = plain{room: x.room}
+		*x = plain{room: x.room, then: x.then}
 		s.plains.Put(x)
 	}
 }
@@ -109,6 +110,10 @@ type plain struct {
 	// answer has room for the fields of the answer.
 	answer [6]header
 	room   *plainRoom
+	// tx and began are of a REGISTER that is taken in at once, then is what answers it (atonce.go).
+	tx    answerTx
+	began time.Time
+	then  func(nowMS, expiresMS int64, err error)
 
 	via, host, branch string
 	sentPort          uint16

@@ -25,11 +25,12 @@ import (
 // actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
-	// Renew is RegisterThen, done when it returns, for a REGISTER that only keeps
-	// the one binding of a user alive: it tells when that was done and when the
-	// binding expires, in node time. req has room for a stamp, and nothing of it is
-	// kept. False: nothing has been done.
-	Renew(req *messages.Register) (nowMS, expiresMS int64, ok bool)
+	// AtOnce is RegisterThen for a REGISTER after which the user has one binding, if
+	// nobody else has to be asked or told. then tells when that was done and when the
+	// binding expires, in node time, or why it could not be stored. req has room for a
+	// stamp, may not be changed until then, and is not kept beyond. False: nothing has
+	// been done.
+	AtOnce(req *messages.Register, then func(nowMS, expiresMS int64, err error)) bool
 }
 
 // Locator answers WHEREIS: it calls done, once, perhaps before it returns. done
