@@ -63,7 +63,7 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	}
 	s.count.requests.Add(1)
 	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
-	r.msg = &x.msg
+	r.msg, r.at = &x.msg, m.At
 	r.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 	s.register(tx, r, &x.plan)
 	return true
