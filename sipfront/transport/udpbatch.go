@@ -13,6 +13,8 @@ const batchSize = 16
 type datagram struct {
 	b  []byte
 	to netip.AddrPort
+	// room is the memory of this place in a queue, for what is copied to it.
+	room []byte
 }
 
 // udpOutbox keeps the answers that are made while a batch is handled, which
@@ -34,16 +36,26 @@ func (o *udpOutbox) begin() {
 	o.mu.Unlock()
 }
 
-// add takes an answer in; false if it is to be sent at once. full are those that
-// have waited, if they are to be sent now; they are given back with done, as are
-// end's.
-func (o *udpOutbox) add(b []byte, to netip.AddrPort) (full []datagram, ok bool) {
+// add takes an answer in, or a copy of it; false if it is to be sent at once. full
+// are those that have waited, if they are to be sent now; they are given back with
+// done, as are end's.
+func (o *udpOutbox) add(b []byte, to netip.AddrPort, copied bool) (full []datagram, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open == 0 {
 		return nil, false
 	}
-	o.queue = append(o.queue, datagram{b, to})
+	if o.queue == nil {
+		o.queue = make([]datagram, 0, batchSize)
+	}
+	n := len(o.queue)
+	o.queue = o.queue[:n+1]
+	d := &o.queue[n]
+	d.b, d.to = b, to
+	if copied {
+		d.room = append(d.room[:0], b...)
+		d.b = d.room
+	}
 	if len(o.queue) == batchSize {
 		full = o.take()
 	}
@@ -72,7 +84,9 @@ func (o *udpOutbox) done(out []datagram) {
 	if cap(out) == 0 {
 		return
 	}
-	clear(out)
+	for i := range out {
+		out[i].b = nil
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.spare = append(o.spare, out[:0])
@@ -82,12 +96,17 @@ func (o *udpOutbox) done(out []datagram) {
 // the socket's goroutine handles what it has read at once, or within Together. b
 // is not to be changed any more. An error of the socket is then counted and told
 // to nobody.
-func SendSoon(f Flow, b []byte) error {
+func SendSoon(f Flow, b []byte) error { return sendSoon(f, b, false) }
+
+// SendSoonCopy is SendSoon of a b that is the caller's again when it returns.
+func SendSoonCopy(f Flow, b []byte) error { return sendSoon(f, b, true) }
+
+func sendSoon(f Flow, b []byte, copied bool) error {
 	u, ok := f.(*udpFlow)
 	if !ok {
 		return f.Send(b)
 	}
-	full, ok := u.socket.out.add(b, u.remote)
+	full, ok := u.socket.out.add(b, u.remote, copied)
 	if !ok {
 		return f.Send(b)
 	}
