@@ -23,8 +23,9 @@ const (
 	// flood that never ends must not stop everything.
 	paceSpared = 16
 	// paceOverbook is how many are asked to come for each that there is room for:
-	// some do not come again, and whole seconds bring them in bursts.
-	paceOverbook = 1.25
+	// some do not come again, and whole seconds bring them in bursts. The rate that
+	// it is of is that of the best tenths of a second already.
+	paceOverbook = 1.1
 )
 
 // pace decides how many REGISTERs ask the cluster at a time, and when those that
@@ -126,7 +127,7 @@ func (p *pace) look(now time.Time) {
 	if rate := float64(p.done) / took.Seconds(); rate > p.rate {
 		p.rate += (rate - p.rate) / 4
 	} else if p.late {
-		p.rate -= (p.rate - rate) / 2048
+		p.rate -= (p.rate - rate) / 512
 	} else if p.full {
 		p.rate -= (p.rate - rate) / 64
 	}
