@@ -77,7 +77,7 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 // take gives the request what came with its text.
 func (x *plain) take(m *transport.Message) {
 	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
-	x.req.msg = &x.msg
+	x.req.msg, x.req.at = &x.msg, m.At
 	x.req.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 }
 
@@ -107,7 +107,7 @@ func (s *Server) release(r *request) {
 		if s.spoils {
 			x.room.spoil()
 		}
-		*x = plain{room: x.room}
+		*x = plain{room: x.room, then: x.then}
 		s.plains.Put(x)
 	}
 }
@@ -125,6 +125,10 @@ type plain struct {
 	// answer has room for the fields of the answer.
 	answer [6]header
 	room   *plainRoom
+	// tx and began are of a REGISTER that is taken in at once, then is what answers it (atonce.go).
+	tx    answerTx
+	began time.Time
+	then  func(nowMS, expiresMS int64, err error)
 
 	via, host, branch string
 	// mark is what the layer knows it by (later.go); 0: it has not been asked.

@@ -13,11 +13,17 @@ const batchSize = 16
 type datagram struct {
 	b  []byte
 	to netip.AddrPort
+	// who is told that it was refused; nil: nobody.
+	who Sender
 	// room is the memory of this place in a queue, for what is copied to it.
 	room []byte
 }
 
-// udpOutbox keeps the answers that are made while a batch is handled, which
+// Sender is told of a message of its own that had to wait and that the socket
+// refused then. SendFailed must not wait.
+type Sender interface{ SendFailed(err error) }
+
+// udpOutbox keeps the messages that are made while a batch is handled, which
 // leave together at its end, or when there are batchSize of them. Nothing waits
 // in it at any other time. Several may handle batches at once.
 type udpOutbox struct {
@@ -29,17 +35,17 @@ type udpOutbox struct {
 	spare [][]datagram
 }
 
-// begin has later answers wait for end.
+// begin has later messages wait for end.
 func (o *udpOutbox) begin() {
 	o.mu.Lock()
 	o.open++
 	o.mu.Unlock()
 }
 
-// add takes an answer in, or a copy of it; false if it is to be sent at once. full
+// add takes a message in, or a copy of it; false if it is to be sent at once. full
 // are those that have waited, if they are to be sent now; they are given back with
 // done, as are end's.
-func (o *udpOutbox) add(b []byte, to netip.AddrPort, copied bool) (full []datagram, ok bool) {
+func (o *udpOutbox) add(b []byte, to netip.AddrPort, who Sender, copied bool) (full []datagram, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open == 0 {
@@ -51,7 +57,7 @@ func (o *udpOutbox) add(b []byte, to netip.AddrPort, copied bool) (full []datagr
 	n := len(o.queue)
 	o.queue = o.queue[:n+1]
 	d := &o.queue[n]
-	d.b, d.to = b, to
+	d.b, d.to, d.who = b, to, who
 	if copied {
 		d.room = append(d.room[:0], b...)
 		d.b = d.room
@@ -85,7 +91,7 @@ func (o *udpOutbox) done(out []datagram) {
 		return
 	}
 	for i := range out {
-		out[i].b = nil
+		out[i].b, out[i].who = nil, nil
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -96,22 +102,33 @@ func (o *udpOutbox) done(out []datagram) {
 // the socket's goroutine handles what it has read at once, or within Together. b
 // is not to be changed any more. An error of the socket is then counted and told
 // to nobody.
-func SendSoon(f Flow, b []byte) error { return sendSoon(f, b, false) }
+func SendSoon(f Flow, b []byte) error { return sendSoon(nil, f, b, nil, false) }
 
 // SendSoonCopy is SendSoon of a b that is the caller's again when it returns.
-func SendSoonCopy(f Flow, b []byte) error { return sendSoon(f, b, true) }
+func SendSoonCopy(f Flow, b []byte) error { return sendSoon(nil, f, b, nil, true) }
 
-func sendSoon(f Flow, b []byte, copied bool) error {
+// SendWith is SendSoon for a message that one which has come by with, which may
+// be nil, has led to: it leaves with the others that do, by the socket that with
+// was read from, so that all that comes of the messages of one sender leaves in
+// the order in which it was made. If it had to wait, who, which may be nil, is
+// told of an error.
+func SendWith(with, f Flow, b []byte, who Sender) error { return sendSoon(with, f, b, who, false) }
+
+func sendSoon(with, f Flow, b []byte, who Sender, copied bool) error {
 	u, ok := f.(*udpFlow)
 	if !ok {
 		return f.Send(b)
 	}
-	full, ok := u.socket.out.add(b, u.remote, copied)
+	s := u.socket
+	if w, ok := with.(*udpFlow); ok && w.socket.l == s.l {
+		s = w.socket // of a group with one address, any will do
+	}
+	full, ok := s.out.add(b, u.remote, who, copied)
 	if !ok {
-		return f.Send(b)
+		return s.write(b, u.remote)
 	}
 	if full != nil {
-		u.socket.send(full)
+		s.send(full)
 	}
 	return nil
 }
@@ -128,7 +145,7 @@ func (t *Transport) Together(f func()) {
 	f()
 }
 
-// flush ends a batch, and sends the answers that have waited.
+// flush ends a batch, and sends the messages that have waited.
 func (s *udpSocket) flush() { s.send(s.out.end()) }
 
 // send sends what was taken out of the outbox, and gives it back.
@@ -136,11 +153,25 @@ func (s *udpSocket) send(out []datagram) {
 	switch len(out) {
 	case 0:
 	case 1:
-		_ = s.write(out[0].b, out[0].to) // counted there
+		s.writeOne(&out[0])
 	default:
 		s.writeAll(out)
 	}
 	s.out.done(out)
+}
+
+// writeOne sends one that has waited.
+func (s *udpSocket) writeOne(d *datagram) {
+	if err := s.write(d.b, d.to); err != nil {
+		d.failed(err)
+	}
+}
+
+// failed tells whose it is that it was refused.
+func (d *datagram) failed(err error) {
+	if d.who != nil {
+		d.who.SendFailed(err)
+	}
 }
 
 // sent counts a datagram that was sent, or was not.
