@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"runtime"
 	"slices"
 
 	"hereis/messages"
@@ -121,6 +122,8 @@ func (c *Core) walk(f func(s *shard, g glance)) {
 				s.at(id, func(g glance) { f(s, g) })
 			}
 			s.mu.Unlock()
+			// What has become ready meanwhile need not wait until the scheduler says so.
+			runtime.Gosched()
 		}
 	}
 }

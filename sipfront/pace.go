@@ -21,10 +21,11 @@ const (
 	paceParts = 8
 	// paceSpared is of how many one is served while they are refused for that: a
 	// flood that never ends must not stop everything.
-	paceSpared = 8
+	paceSpared = 16
 	// paceOverbook is how many are asked to come for each that there is room for:
-	// some do not come again, and whole seconds bring them in bursts.
-	paceOverbook = 1.25
+	// some do not come again, and whole seconds bring them in bursts. The rate that
+	// it is of is that of the best tenths of a second already.
+	paceOverbook = 1.1
 )
 
 // pace decides how many REGISTERs ask the cluster at a time, and when those that
@@ -39,7 +40,7 @@ const (
 // Nor may they wait to be read at all: what does not fit in front of the process
 // is lost, and what waits there for long is sent again and makes it worse. To
 // refuse one costs a small part of what it costs to serve one. So while all that
-// is read from a socket has waited too long, all of it is refused but one in eight.
+// is read from a socket has waited too long, all of it is refused but one in sixteen.
 //
 // Those that are refused are given appointments, one after the other at the rate
 // at which REGISTERs are done by now: they use what the cluster can do, and do
@@ -53,15 +54,18 @@ type pace struct {
 	limit   float64
 	running int
 	// began is when the window began; done and slow are REGISTERs that ended in
-	// it, full tells that the limit was reached.
+	// it, full tells that the limit was reached, late that some were refused as they
+	// had waited to be read.
 	began      time.Time
 	done, slow int
-	full       bool
+	full, late bool
 	// lates counts those that were read too late.
 	lates int
 	// rate is REGISTERs done per second: quick to rise, slow to fall, and falling
 	// in full windows alone. One appointment too many costs a 503 and one too few
-	// leaves the cluster idle, so it is rather too high.
+	// leaves the cluster idle, so it is rather too high. While most are refused for
+	// they are read too late, what is done says little of what could be done once
+	// that is over, which is when those that are refused come again.
 	rate float64
 	// booked are the last appointments given in each part of a second: who is
 	// told whole seconds comes in the same part of one, and those of a part must
@@ -83,8 +87,12 @@ func (p *pace) enter(late bool, now time.Time) (wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.look(now)
-	if late && !p.spares() || float64(p.running) >= p.limit {
+	switch {
+	case float64(p.running) >= p.limit:
 		p.full = true
+		return p.book(now), false
+	case late && !p.spares():
+		p.late = true
 		return p.book(now), false
 	}
 	p.running++
@@ -118,10 +126,14 @@ func (p *pace) look(now time.Time) {
 	}
 	if rate := float64(p.done) / took.Seconds(); rate > p.rate {
 		p.rate += (rate - p.rate) / 4
+	} else if p.late {
+		p.rate -= (p.rate - rate) / 512
 	} else if p.full {
 		p.rate -= (p.rate - rate) / 64
 	}
 	switch {
+	case !p.full && p.late:
+		// There was neither room nor too many that ask.
 	case !p.full:
 		// There was room: the appointments are later than they need be.
 		for i := range p.booked {
@@ -135,7 +147,7 @@ func (p *pace) look(now time.Time) {
 	default:
 		p.limit = min(p.limit*1.1, p.most)
 	}
-	p.began, p.done, p.slow, p.full = now, 0, 0, false
+	p.began, p.done, p.slow, p.full, p.late = now, 0, 0, false, false
 }
 
 // giveBack takes back what enter allowed, as nothing is to be asked.

@@ -146,7 +146,7 @@ func TestPaceBounds(t *testing.T) {
 }
 
 // What has waited in front of the process for too long is refused before its
-// sender repeats it, but one in eight; what comes by another socket is not.
+// sender repeats it, but a few; what comes by another socket is not.
 func TestPaceRefusesWhatIsReadTooLate(t *testing.T) {
 	cfg := DefaultConfig()
 	p, now, in := newPace(&cfg), time.Unix(1000, 0), 0
@@ -166,5 +166,33 @@ func TestPaceRefusesWhatIsReadTooLate(t *testing.T) {
 	}
 	if in != 10 {
 		t.Errorf("%d of %d let in, want one in %d", in, 10*paceSpared, paceSpared)
+	}
+}
+
+// While most are refused as they are read too late, little is done: that is not
+// what can be done when they come again, and their appointments do not heed it.
+func TestPaceBooksForWhenTheQueueIsShortAgain(t *testing.T) {
+	p := newPaced(3000)
+	for range 5000 { // busy, as before a storm
+		for range 3 {
+			p.ask()
+		}
+		p.step()
+	}
+	before, done := p.rate, p.done
+	const late = 30_000
+	for range late { // 30 s of ten times that, read too late
+		for range 30 {
+			if _, ok := p.enter(true, p.now); ok {
+				p.asking = append(p.asking, p.now)
+			}
+		}
+		p.step()
+	}
+	if share := float64(p.done-done) / (30 * late); share > 1.2/paceSpared {
+		t.Fatalf("%.2f of all were let in, want one in %d", share, paceSpared)
+	}
+	if p.rate < before/2 {
+		t.Errorf("booked at %.0f a second, and %.0f before", p.rate, before)
 	}
 }

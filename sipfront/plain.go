@@ -21,6 +21,7 @@ import (
 // plainLayer is what the transaction layer has for requests without a transaction of the full kind.
 type plainLayer interface {
 	Begin(branch, host string, port int, method string, reply transport.Flow) (p *transaction.Plain, repeated bool)
+	Mark(branch, host string, port int, method string) uint64
 	Knows(branch, host string, port int, method string) bool
 	Pass(key string, invite bool, raw []byte, flow transport.Flow, answer func(status int)) transaction.Passed
 	PassAnswered(key string, status int)
@@ -56,17 +57,28 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	r := &x.req
 	x.room.text = append(x.room.text[:0], m.Raw...)
 	x.text, r.headers, r.plain = textOf(x.room.text), x.headers[:0], x
-	tx, repeated := s.beginPlain(x, m)
+	began := time.Now()
+	tx, repeated := s.beginPlain(x, m, began)
 	if tx == nil {
 		s.release(r)
 		return repeated
 	}
 	s.count.requests.Add(1)
-	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
-	r.msg, r.at = &x.msg, m.At
-	r.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
-	s.register(tx, r, &x.plan)
+	x.take(m)
+	if wait, ok := s.enterRegister(m.Late, began); !ok {
+		tx.Withdraw()
+		s.tellLater(x, m, s.told.tell(s.markOf(x), wait, began))
+		return true
+	}
+	s.registerNow(tx, r, &x.plan, began)
 	return true
+}
+
+// take gives the request what came with its text.
+func (x *plain) take(m *transport.Message) {
+	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
+	x.req.msg, x.req.at = &x.msg, m.At
+	x.req.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 }
 
 // textOf is b as a string, without a copy.
@@ -74,13 +86,16 @@ func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b))
 
 // beginPlain reads a request and begins its transaction; nil: it is not plain,
 // or not to be taken so, or repeats one and is done with.
-func (s *Server) beginPlain(x *plain, m *transport.Message) (tx *transaction.Plain, repeated bool) {
+func (s *Server) beginPlain(x *plain, m *transport.Message, now time.Time) (tx *transaction.Plain, repeated bool) {
 	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
 		return nil, false
 	}
 	x.plan.target = x.req.target
 	if s.planTarget(&x.plan) != nil || x.plan.way != wayNode {
 		return nil, false
+	}
+	if s.toldLater(x, m, now) {
+		return nil, true
 	}
 	return s.plain.Begin(x.branch, x.host, int(x.sentPort), x.req.method, m.Flow)
 }
@@ -116,9 +131,11 @@ type plain struct {
 	then  func(nowMS, expiresMS int64, err error)
 
 	via, host, branch string
-	sentPort          uint16
-	rport             bool
-	seen              uint
+	// mark is what the layer knows it by (later.go); 0: it has not been asked.
+	mark     uint64
+	sentPort uint16
+	rport    bool
+	seen     uint
 	// to and contact are the URIs of To and Contact.
 	to, contact string
 	userAgent   string
@@ -136,10 +153,12 @@ type plain struct {
 // is used again unless it was given away.
 type plainRoom struct {
 	text, via, remote []byte
-	question          messages.Register
-	contacts          [1]*messages.RegisterContact
-	contact           messages.RegisterContact
-	stamp             messages.Stamp
+	// refusal is of a 503 (later.go).
+	refusal  []byte
+	question messages.Register
+	contacts [1]*messages.RegisterContact
+	contact  messages.RegisterContact
+	stamp    messages.Stamp
 }
 
 // spoil overwrites what strings may still share.

@@ -17,18 +17,21 @@ import (
 // register answers a REGISTER to a domain of ours (RFC 3261 10.3). It waits for
 // nobody: whoever brings the cluster's word sends the answer.
 func (s *Server) register(tx answerTx, r *request, p *plan) {
-	s.count.registers.Add(1)
 	began := time.Now()
 	// Before it is read: to refuse one must cost little.
-	err := s.enterRegister(r.msg.Late, began)
-	var q *messages.Register
-	if err == nil {
-		if q, err = s.readRegister(r, p, began); err != nil {
-			s.pace.giveBack()
-			s.end()
-		}
+	if wait, ok := s.enterRegister(r.msg.Late, began); !ok {
+		s.refuse(tx, r, actors.RetryAfterError{Err: actors.ErrOverloaded, After: wait})
+		return
 	}
+	s.registerNow(tx, r, p, began)
+}
+
+// registerNow is register for one that enterRegister has let in.
+func (s *Server) registerNow(tx answerTx, r *request, p *plan, began time.Time) {
+	q, err := s.readRegister(r, p, began)
 	if err != nil {
+		s.pace.giveBack()
+		s.end()
 		s.refuse(tx, r, err)
 		s.release(r)
 		return
@@ -55,18 +58,17 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 	})
 }
 
-// enterRegister lets a REGISTER ask the cluster, or is 503 with the time at
-// which there will be room for it.
-func (s *Server) enterRegister(late bool, now time.Time) error {
-	wait, ok := s.pace.enter(late, now)
+// enterRegister lets a REGISTER ask the cluster, or tells when there will be room for it.
+func (s *Server) enterRegister(late bool, now time.Time) (wait time.Duration, ok bool) {
+	s.count.registers.Add(1)
+	wait, ok = s.pace.enter(late, now)
 	if ok && !s.begin() {
 		wait, ok = s.pace.turnAway(now), false
 	}
-	if ok {
-		return nil
+	if !ok {
+		s.count.registersPaced.Add(1)
 	}
-	s.count.registersPaced.Add(1)
-	return actors.RetryAfterError{Err: actors.ErrOverloaded, After: wait}
+	return wait, ok
 }
 
 // readRegister is steps 1 to 5 of RFC 3261 10.3, and the reading of the Contacts.

@@ -172,8 +172,9 @@ type Server struct {
 	// each name lookup; it is never closed.
 	lookups chan struct{}
 	wg      sync.WaitGroup
-	// pace bounds the REGISTERs among them.
+	// pace bounds the REGISTERs among them; told are those that are to come later.
 	pace *pace
+	told *told
 	// workers are the goroutines of questions. Those that have none wait at idle,
 	// which ask sends to, unbuffered and never closed, until Run closes stop.
 	workers sync.WaitGroup
@@ -243,7 +244,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 		lookups: make(chan struct{}, cfg.MaxLookups),
 		idle:    make(chan question), stop: make(chan struct{}),
 		flowKey: newMACKey(parts.Keys.FlowToken), markKey: newMACKey(parts.Keys.Mark),
-		pace: newPace(&cfg),
+		pace: newPace(&cfg), told: newTold(time.Now()),
 	}
 	if s.rand == nil {
 		s.rand = rand.Uint64

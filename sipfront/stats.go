@@ -25,8 +25,9 @@ type Stats struct {
 	// BindingsRefused counts REGISTERs of users with as many bindings as allowed.
 	BindingsRefused uint64
 	// RegistersPaced were told by 503 when to come again; RegisterLimit is how many
-	// may ask the cluster at a time by now, RegistersAsking how many do.
-	RegistersPaced                 uint64
+	// may ask the cluster at a time by now, RegistersAsking how many do. PacedRepeats
+	// are repeats of those that were told.
+	RegistersPaced, PacedRepeats   uint64
 	RegisterLimit, RegistersAsking int
 	// Overloaded questions: more than MaxLookups. IdleWorkers are goroutines that
 	// have answered questions and wait for more, 64 at most.
@@ -80,7 +81,7 @@ type Stats struct {
 type counters struct {
 	requests, registers, branches, deadFlows, acks, strays, passed atomic.Uint64
 	overloaded, relocated, badMarks, dropped, failovers            atomic.Uint64
-	branchesCut, bindingsRefused, registersPaced                   atomic.Uint64
+	branchesCut, bindingsRefused, registersPaced, pacedRepeats     atomic.Uint64
 	breadthExceeded, redirectsCut                                  atomic.Uint64
 	answers                                                        [7]atomic.Uint64
 
@@ -105,7 +106,7 @@ func (s *Server) Stats() Stats {
 		Requests: c.requests.Load(), Registers: c.registers.Load(),
 		Branches: c.branches.Load(), DeadFlows: c.deadFlows.Load(),
 		Acks: c.acks.Load(), Strays: c.strays.Load(), Passed: c.passed.Load(),
-		RegistersPaced: c.registersPaced.Load(), Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
+		RegistersPaced: c.registersPaced.Load(), PacedRepeats: c.pacedRepeats.Load(), Overloaded: c.overloaded.Load(), Relocated: c.relocated.Load(),
 		BadMarks: c.badMarks.Load(), Failovers: c.failovers.Load(), Dropped: c.dropped.Load(),
 		MessagesStored: c.messagesStored.Load(), MessagesDelivered: c.messagesDelivered.Load(),
 		MessagesFailed: c.messagesFailed.Load(), MessagesRefused: c.messagesRefused.Load(),

@@ -2,7 +2,6 @@ package load
 
 import (
 	"bytes"
-	"container/heap"
 	"hash/fnv"
 	"net/netip"
 	"slices"
@@ -68,7 +67,7 @@ func (e *endpoint) answerInvite(m *sipmsg.Message, callID string, to, from netip
 	e.reply(m, to, from, 200, "OK", sdp)
 	now := time.Now()
 	e.calls[callID] = &answered{ok: slices.Clone(e.out.Bytes()), to: to, since: now, interval: e.cfg.T1}
-	heap.Push(&e.timer, event{at: now.Add(e.cfg.T1), call: callID})
+	e.timer.add(now.Add(e.cfg.T1), event{call: callID})
 }
 
 // answerBye ends a call; it is remembered for timer J, so that a BYE that comes again gets its 200 again.
@@ -84,7 +83,7 @@ func (e *endpoint) answerBye(m *sipmsg.Message, callID string, to, from netip.Ad
 	}
 	e.phase.BYEs++
 	c.ended, c.ok, c.since = true, nil, time.Now()
-	heap.Push(&e.timer, event{at: c.since.Add(e.cfg.Timeout), call: callID})
+	e.timer.add(c.since.Add(e.cfg.Timeout), event{call: callID})
 }
 
 // repeatAnswer repeats a 200 without ACK at intervals that double up to T2, and gives up after the timeout.
@@ -102,7 +101,7 @@ func (e *endpoint) repeatAnswer(callID string, now time.Time) {
 	default:
 		e.write(c.ok, c.to)
 		c.interval = min(2*c.interval, e.cfg.T2)
-		heap.Push(&e.timer, event{at: now.Add(c.interval), call: callID})
+		e.timer.add(now.Add(c.interval), event{call: callID})
 	}
 }
 

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -36,9 +35,9 @@ type endpoint struct {
 	free   []int
 	live   int // units under way
 	// later are units that a server told to come again (503 with Retry-After).
-	later postponed
+	later agenda[postponement]
 	work  *work
-	timer timers
+	timer agenda[event]
 	calls map[string]*answered
 	// watching has the slot of the unit that waits for a NOTIFY of a user.
 	watching map[uint64]int
@@ -122,11 +121,12 @@ func share(total uint64, index, n int) uint64 {
 func (e *endpoint) run(ctx context.Context, done func()) error {
 	done = sync.OnceFunc(done)
 	defer done()
+	defer e.line.flush()
 	for ctx.Err() == nil {
 		now := time.Now()
 		e.fire(now)
 		wake := e.startDue(now)
-		if e.work == nil || e.live == 0 && len(e.later) == 0 && e.exhausted(now) {
+		if e.work == nil || e.live == 0 && e.later.len() == 0 && e.exhausted(now) {
 			done()
 		}
 		// Read what there is before looking at timers again.
@@ -160,11 +160,11 @@ func (e *endpoint) startDue(now time.Time) (wake time.Time) {
 	if e.work == nil {
 		return wake
 	}
-	for len(e.free) > 0 && len(e.later) > 0 && !e.later[0].at.After(now) {
-		e.resume(heap.Pop(&e.later).(postponement))
+	for len(e.free) > 0 && e.later.due(now) {
+		e.resume(e.later.take())
 	}
-	if len(e.later) > 0 && len(e.free) > 0 { // without a slot, an answer is what to wait for
-		wake = earlier(wake, e.later[0].at)
+	if e.later.len() > 0 && len(e.free) > 0 { // without a slot, an answer is what to wait for
+		wake = earlier(wake, e.later.next())
 	}
 	for e.idle = false; len(e.free) > 0 && !e.exhausted(now); {
 		if e.idle = !e.work.scenario.ready(e); e.idle {

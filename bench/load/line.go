@@ -2,15 +2,12 @@ package load
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Transports.
@@ -21,96 +18,16 @@ const (
 
 // line is how an endpoint's messages travel. Its owner alone writes and reads.
 type line interface {
-	// write sends one message; it may be lost, as on any network.
+	// write sends one message, at the next read or flush at the latest; it may be
+	// lost, as on any network.
 	write(b []byte, to netip.AddrPort)
+	flush()
 	// read waits for one message until a time; os.ErrDeadlineExceeded is then its error.
 	// The bytes are valid until the next read.
 	read(until time.Time) (b []byte, from netip.AddrPort, err error)
 	local() netip.AddrPort
 	Close() error
 }
-
-const (
-	readBuffer = 4 << 20
-	// minWait is the least time that a read is given.
-	minWait = 200 * time.Microsecond
-)
-
-// udpLine is one socket.
-type udpLine struct {
-	conn     *net.UDPConn
-	buf      []byte
-	deadline time.Time // as last set on the socket
-	// source is the control message that names the address to send from; empty: the socket's.
-	source []byte
-}
-
-// devices is how many loopback addresses devices have: 127.1.0.0 to
-// 127.31.255.255, below those of servers that bench starts.
-const devices = 31 << 16
-
-// from makes all that is written from now on come from a device's own address.
-func (l *udpLine) from(device uint64) {
-	n := uint32(device%devices) + 1<<16
-	l.source = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte{127, byte(n >> 16), byte(n >> 8), byte(n)}})
-}
-
-func newUDPLine(bind netip.Addr) (*udpLine, error) {
-	network := "udp"
-	if bind.Is4() {
-		network = "udp4" // 0.0.0.0 would take IPv6 as well
-	}
-	conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(bind, 0)))
-	if err != nil {
-		return nil, err
-	}
-	if err := conn.SetReadBuffer(readBuffer); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return &udpLine{conn: conn, buf: make([]byte, 65536)}, nil
-}
-
-// write: a full send buffer is loss; the retransmission deals with it.
-func (l *udpLine) write(b []byte, to netip.AddrPort) {
-	// Lost datagrams are what timers are for.
-	if l.source == nil {
-		_, _ = l.conn.WriteToUDPAddrPort(b, to)
-		return
-	}
-	_, _, _ = l.conn.WriteMsgUDPAddrPort(b, l.source, to)
-}
-
-func (l *udpLine) read(until time.Time) ([]byte, netip.AddrPort, error) {
-	// Go does not read at all once a deadline has passed, so one that has come too
-	// near would let the socket's buffer run over.
-	now := time.Now()
-	if soonest := now.Add(minWait); until.Before(soonest) {
-		until = soonest
-	}
-	// The deadline moves by system call, so only if it is over or must be earlier,
-	// or is so much too early that it would wake for nothing too often.
-	if !l.deadline.After(now) || until.Before(l.deadline) || until.Sub(l.deadline) > tick/2 {
-		if err := l.conn.SetReadDeadline(until); err != nil {
-			return nil, netip.AddrPort{}, err
-		}
-		l.deadline = until
-	}
-	n, from, err := l.conn.ReadFromUDPAddrPort(l.buf)
-	return l.buf[:n], unmap(from), err
-}
-
-// local is what devices believe their address to be, where each has one of its own: they are behind a NAT.
-func (l *udpLine) local() netip.AddrPort {
-	at := unmap(l.conn.LocalAddr().(*net.UDPAddr).AddrPort())
-	if at.Addr().IsUnspecified() {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
-	}
-	return at
-}
-
-func (l *udpLine) Close() error { return l.conn.Close() }
-
-func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // tcpLine is a listener and a connection to each peer, made when it is first written to.
 type tcpLine struct {
@@ -200,6 +117,8 @@ func (l *tcpLine) write(b []byte, to netip.AddrPort) {
 		conn.Close() // the reader takes it out
 	}
 }
+
+func (l *tcpLine) flush() {}
 
 func writeAll(conn net.Conn, b []byte) error {
 	if err := conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {

@@ -2,7 +2,6 @@ package load
 
 import (
 	"bytes"
-	"container/heap"
 	"net/netip"
 	"strconv"
 	"time"
@@ -190,8 +189,8 @@ func (e *endpoint) paced(u *unit, m *sipmsg.Message, now time.Time) bool {
 		return false
 	}
 	e.phase.Paced++
-	heap.Push(&e.later, postponement{
-		at: now.Add(time.Duration(seconds) * time.Second), due: u.due, user: u.user, nth: u.nth, round: u.round, cseq: u.cseq + 1, dst: u.dst, expires: u.expires,
+	e.later.add(now.Add(time.Duration(seconds)*time.Second), postponement{
+		due: u.due, user: u.user, nth: u.nth, round: u.round, cseq: u.cseq + 1, dst: u.dst, expires: u.expires,
 	})
 	u.busy, u.waiting = false, false
 	e.live--
@@ -201,7 +200,7 @@ func (e *endpoint) paced(u *unit, m *sipmsg.Message, now time.Time) bool {
 
 // postponement is a unit that begins again later.
 type postponement struct {
-	at, due          time.Time
+	due              time.Time
 	user, nth, round uint64
 	cseq             uint64
 	dst              netip.AddrPort
@@ -217,18 +216,6 @@ func (e *endpoint) resume(p postponement) {
 	e.send(u, time.Now())
 }
 
-type postponed []postponement
-
-func (p postponed) Len() int           { return len(p) }
-func (p postponed) Less(i, j int) bool { return p[i].at.Before(p[j].at) }
-func (p postponed) Swap(i, j int)      { p[i], p[j] = p[j], p[i] }
-func (p *postponed) Push(x any)        { *p = append(*p, x.(postponement)) }
-func (p *postponed) Pop() any {
-	last := (*p)[len(*p)-1]
-	*p = (*p)[:len(*p)-1]
-	return last
-}
-
 func firstValue(line []byte) []byte {
 	first, _, _ := bytes.Cut(line, []byte{','})
 	return first
@@ -236,33 +223,20 @@ func firstValue(line []byte) []byte {
 
 // event is a timer of a unit's step, or of a call that is answered.
 type event struct {
-	at   time.Time
 	slot int
 	gen  uint32
 	tx   int
 	call string
 }
 
-type timers []event
-
-func (t timers) Len() int           { return len(t) }
-func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
-func (t *timers) Push(x any)        { *t = append(*t, x.(event)) }
-func (t *timers) Pop() any {
-	last := (*t)[len(*t)-1]
-	*t = (*t)[:len(*t)-1]
-	return last
-}
-
 func (e *endpoint) after(u *unit, at time.Time) {
-	heap.Push(&e.timer, event{at: at, slot: u.slot, gen: u.gen, tx: u.tx})
+	e.timer.add(at, event{slot: u.slot, gen: u.gen, tx: u.tx})
 }
 
 // fire handles what is due: retransmission by timers A, E and G, the end by B and F, and the BYE after a hold.
 func (e *endpoint) fire(now time.Time) {
-	for len(e.timer) > 0 && !e.timer[0].at.After(now) {
-		ev := heap.Pop(&e.timer).(event)
+	for e.timer.due(now) {
+		ev := e.timer.take()
 		if ev.call != "" {
 			e.repeatAnswer(ev.call, now)
 			continue

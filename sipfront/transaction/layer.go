@@ -221,7 +221,7 @@ func (l *Layer) refuse(msg *transport.Message, key []byte) {
 // tag makes the To tag of the layer's own final responses to a request.
 func (l *Layer) tag(key string) string {
 	var room [32]byte
-	return string(strconv.AppendUint(append(room[:0], transport.TagPrefix...), xxh3.HashStringSeed(key, l.cfg.Seed), 36))
+	return string(AppendTag(room[:0], xxh3.HashStringSeed(key, l.cfg.Seed)))
 }
 
 // ack gives an ACK to the transaction of its INVITE, or to the user.

@@ -1,7 +1,10 @@
 package transaction
 
 import (
+	"strconv"
 	"time"
+
+	"github.com/zeebo/xxh3"
 
 	"hereis/sipfront/transport"
 )
@@ -48,6 +51,27 @@ func (l *Layer) repeat(reply transport.Flow, raw []byte) {
 	if raw != nil {
 		_ = transport.SendSoon(reply, raw) // counted by the transport; the client repeats
 	}
+}
+
+// Withdraw ends it without an answer, as if it had never begun: a repeat is a new request.
+func (p *Plain) Withdraw() {
+	p.l.active.Add(-1)
+	p.l.pending.Add(-1)
+	p.shard.mu.Lock()
+	defer p.shard.mu.Unlock()
+	p.shard.answers.drop(&p.a)
+}
+
+// Mark is a number that a request with an RFC 3261 branch is known by, repeats
+// included; AppendTag makes its Tag of it.
+func (l *Layer) Mark(branch, host string, port int, method string) uint64 {
+	var buf [256]byte
+	return xxh3.HashSeed(appendBranchKey(buf[:0], branch, host, port, method), l.cfg.Seed)
+}
+
+// AppendTag appends the To tag of this node's own final responses to a request.
+func AppendTag(b []byte, mark uint64) []byte {
+	return strconv.AppendUint(append(b, transport.TagPrefix...), mark, 36)
 }
 
 // Tag is a To tag for the node's own final responses to this request.

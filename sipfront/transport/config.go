@@ -77,7 +77,7 @@ func (s Streams) validate() error {
 
 // DefaultConfig listens nowhere.
 func DefaultConfig() Config {
-	return Config{ReadBuffer: 16 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams(), Sources: DefaultSources()}
+	return Config{ReadBuffer: 32 << 20, MaxFlows: 1 << 20, Limits: DefaultLimits(), Streams: DefaultStreams(), Sources: DefaultSources()}
 }
 
 // Validate names the first field that makes no sense.

@@ -27,6 +27,9 @@ type Message struct {
 	// Late: nothing has been read in time from its socket for a while. New work that
 	// comes by it is better refused at once.
 	Late bool
+	// Spent is set by a Plain (Config) that has taken the message and keeps nothing
+	// of it, not even Flow.
+	Spent bool
 
 	// head is of a plain message, and parser the one that found it so.
 	head   *Head

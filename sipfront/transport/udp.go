@@ -31,8 +31,10 @@ type udpSocket struct {
 	out  udpOutbox
 	// queue is of what waits to be read; the socket's goroutine's own.
 	queue lateness
-	// taken is the datagram that the socket's goroutine is handling.
+	// taken is the datagram that the socket's goroutine is handling; free, if not
+	// nil, the flow of one that was spent.
 	taken Message
+	free  *udpFlow
 	// outgoing has the rooms (*batch) for what out sends.
 	outgoing sync.Pool
 }
@@ -184,9 +186,15 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time, late b
 	t.count.messagesIn.Add(1)
 	// The flow is by itself: an answer that is kept for repeats holds it for 32 s,
 	// and must not hold the whole request with it.
-	flow := &udpFlow{socket: s, remote: from}
+	flow := s.free
+	if flow == nil {
+		flow = &udpFlow{socket: s}
+	}
+	flow.remote, s.free = from, nil
 	s.taken = Message{Flow: flow, Reply: flow, At: at, Late: late, Raw: b}
-	t.receive(&s.taken)
+	if t.receive(&s.taken); s.taken.Spent {
+		s.free = flow
+	}
 }
 
 // keepAlive answers RFC 5626 4.4 pings: CRLF CRLF, as some send over UDP too,

@@ -15,6 +15,8 @@ type datagram struct {
 	to netip.AddrPort
 	// who is told that it was refused; nil: nobody.
 	who Sender
+	// room is the memory of this place in a queue, for what is copied to it.
+	room []byte
 }
 
 // Sender is told of a message of its own that had to wait and that the socket
@@ -40,16 +42,26 @@ func (o *udpOutbox) begin() {
 	o.mu.Unlock()
 }
 
-// add takes a message in; false if it is to be sent at once. full are those that
-// have waited, if they are to be sent now; they are given back with done, as are
-// end's.
-func (o *udpOutbox) add(d datagram) (full []datagram, ok bool) {
+// add takes a message in, or a copy of it; false if it is to be sent at once. full
+// are those that have waited, if they are to be sent now; they are given back with
+// done, as are end's.
+func (o *udpOutbox) add(b []byte, to netip.AddrPort, who Sender, copied bool) (full []datagram, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open == 0 {
 		return nil, false
 	}
-	o.queue = append(o.queue, d)
+	if o.queue == nil {
+		o.queue = make([]datagram, 0, batchSize)
+	}
+	n := len(o.queue)
+	o.queue = o.queue[:n+1]
+	d := &o.queue[n]
+	d.b, d.to, d.who = b, to, who
+	if copied {
+		d.room = append(d.room[:0], b...)
+		d.b = d.room
+	}
 	if len(o.queue) == batchSize {
 		full = o.take()
 	}
@@ -78,7 +90,9 @@ func (o *udpOutbox) done(out []datagram) {
 	if cap(out) == 0 {
 		return
 	}
-	clear(out)
+	for i := range out {
+		out[i].b, out[i].who = nil, nil
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.spare = append(o.spare, out[:0])
@@ -88,14 +102,19 @@ func (o *udpOutbox) done(out []datagram) {
 // the socket's goroutine handles what it has read at once, or within Together. b
 // is not to be changed any more. An error of the socket is then counted and told
 // to nobody.
-func SendSoon(f Flow, b []byte) error { return SendWith(nil, f, b, nil) }
+func SendSoon(f Flow, b []byte) error { return sendSoon(nil, f, b, nil, false) }
+
+// SendSoonCopy is SendSoon of a b that is the caller's again when it returns.
+func SendSoonCopy(f Flow, b []byte) error { return sendSoon(nil, f, b, nil, true) }
 
 // SendWith is SendSoon for a message that one which has come by with, which may
 // be nil, has led to: it leaves with the others that do, by the socket that with
 // was read from, so that all that comes of the messages of one sender leaves in
 // the order in which it was made. If it had to wait, who, which may be nil, is
 // told of an error.
-func SendWith(with, f Flow, b []byte, who Sender) error {
+func SendWith(with, f Flow, b []byte, who Sender) error { return sendSoon(with, f, b, who, false) }
+
+func sendSoon(with, f Flow, b []byte, who Sender, copied bool) error {
 	u, ok := f.(*udpFlow)
 	if !ok {
 		return f.Send(b)
@@ -104,7 +123,7 @@ func SendWith(with, f Flow, b []byte, who Sender) error {
 	if w, ok := with.(*udpFlow); ok && w.socket.l == s.l {
 		s = w.socket // of a group with one address, any will do
 	}
-	full, ok := s.out.add(datagram{b, u.remote, who})
+	full, ok := s.out.add(b, u.remote, who, copied)
 	if !ok {
 		return s.write(b, u.remote)
 	}

@@ -298,3 +298,56 @@ func TestUDPBatch_ArrivalIsThatOfTheSocket(t *testing.T) {
 		})
 	}
 }
+
+// TestUDPBatch_ACopyIsTheSenders: what is sent as a copy may be written over at
+// once, also where the queue's memory has been used before.
+func TestUDPBatch_ACopyIsTheSenders(t *testing.T) {
+	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
+	c := dial(t)
+	f := &udpFlow{socket: s, remote: c.LocalAddr().(*net.UDPAddr).AddrPort()}
+	for round := range 3 {
+		s.out.begin()
+		b := make([]byte, 1)
+		for i := range batchSize / 2 {
+			b[0] = 'a' + byte(round+i)
+			send := SendSoonCopy
+			if i%3 == 1 {
+				send = func(f Flow, b []byte) error { return SendSoon(f, []byte{b[0]}) }
+			}
+			if err := send(f, b); err != nil {
+				t.Error(err)
+			}
+		}
+		b[0] = '?'
+		s.flush()
+		for i := range batchSize / 2 {
+			got := make([]byte, 10)
+			if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := c.Read(got); err != nil || string(got[:n]) != string(rune('a'+round+i)) {
+				t.Fatalf("round %d: got %q, %v, want %c", round, got[:n], err, 'a'+round+i)
+			}
+		}
+	}
+}
+
+// TestUDP_AFlowIsUsedAgainIfNobodyKeptIt: only then.
+func TestUDP_AFlowIsUsedAgainIfNobodyKeptIt(t *testing.T) {
+	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
+	var flows []Flow
+	s.l.t.cfg.Plain = func(m *Message) bool {
+		m.Spent = len(m.Raw) > 10
+		flows = append(flows, m.Flow)
+		if want := netip.MustParseAddrPort("127.0.0.1:" + string(m.Raw[:4])); m.Flow.Remote() != want {
+			t.Errorf("flow to %v, want %v", m.Flow.Remote(), want)
+		}
+		return true
+	}
+	for _, text := range []string{"5001 is spent", "5002 is spent", "5003 kept", "5004 is spent"} {
+		s.datagram([]byte(text), netip.MustParseAddrPort("127.0.0.1:"+text[:4]), time.Now(), false)
+	}
+	if flows[0] != flows[1] || flows[1] != flows[2] || flows[2] == flows[3] {
+		t.Errorf("flows %p", flows)
+	}
+}
