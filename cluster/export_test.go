@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -116,4 +118,16 @@ func (c *Core) Rescan(now int64) {
 	for c.scan.active {
 		c.tickScan(now)
 	}
+}
+
+// AppendFrame writes an Envelope as it goes over a stream.
+func AppendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) {
+	return appendFrame(dst, env, limit)
+}
+
+// ReadFrame reads an Envelope as it came over a stream, and tells what is after it.
+func ReadFrame(b []byte) (env *messages.Envelope, rest []byte, err error) {
+	end := frameHead + int(binary.BigEndian.Uint32(b))
+	env = &messages.Envelope{}
+	return env, b[end:], proto.Unmarshal(b[frameHead:end], env)
 }
