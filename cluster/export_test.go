@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/zeebo/xxh3"
-	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -128,6 +127,6 @@ func AppendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) 
 // ReadFrame reads an Envelope as it came over a stream, and tells what is after it.
 func ReadFrame(b []byte) (env *messages.Envelope, rest []byte, err error) {
 	end := frameHead + int(binary.BigEndian.Uint32(b))
-	env = &messages.Envelope{}
-	return env, b[end:], proto.Unmarshal(b[frameHead:end], env)
+	env, err = messages.ReadEnvelope(b[frameHead:end])
+	return env, b[end:], err
 }
