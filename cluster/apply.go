@@ -35,6 +35,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	var before *messages.Record
 	if e != nil {
 		before = e.rec
+		aor = e.aor // the other may be a part of a whole message
 	} else {
 		before = &messages.Record{Aor: aor}
 	}
@@ -60,6 +61,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	}
 	if e == nil {
 		e = s.add(aor, before)
+		next.Aor = e.aor
 	}
 	c.hlc.observe(in, now)
 	if c.debug {

@@ -346,8 +346,13 @@ func (c *Core) event(p *neighbor, msg proto.Message) bool {
 func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Ride) }
 
 func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
-	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
-	if err != nil || !by(p.name, env) && !c.relay(p.name, env) {
+	env, err := messages.WrapParcel(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
+	if err != nil {
+		c.stats.SendDrops.Add(1)
+		return false
+	}
+	defer env.Free()
+	if !by(p.name, &env.Envelope) && !c.relay(p.name, &env.Envelope) {
 		c.stats.SendDrops.Add(1)
 		return false
 	}

@@ -2,6 +2,7 @@ package messages
 
 import (
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -11,22 +12,59 @@ import (
 // Wrap puts msg into a new Envelope with its type and bytes; the caller adds
 // the rest.
 func Wrap(kind EnvelopeKind, msg proto.Message) (*Envelope, error) {
-	b, err := marshal(msg)
-	if err != nil {
-		return nil, fmt.Errorf("wrap %s: %w", TypeName(msg), err)
+	p := &Parcel{}
+	if err := p.wrap(kind, msg); err != nil {
+		return nil, err
 	}
-	return &Envelope{Kind: kind, Type: TypeName(msg), Payload: b}, nil
+	return &p.Envelope, nil
 }
 
-func marshal(msg proto.Message) ([]byte, error) {
-	if m, ok := msg.(plain); ok {
-		w := writer{b: make([]byte, 0, 512)}
-		m.write(&w)
-		if !w.odd {
-			return w.b, nil
-		}
+// Parcel is an Envelope whose memory is used again.
+type Parcel struct {
+	Envelope
+	w writer
+}
+
+var parcels = sync.Pool{New: func() any { return &Parcel{} }}
+
+// keepParcel is the largest payload whose memory is kept.
+const keepParcel = 64 << 10
+
+// WrapParcel is Wrap in a Parcel, which is to be given back with Free when it has
+// been sent.
+func WrapParcel(kind EnvelopeKind, msg proto.Message) (*Parcel, error) {
+	p := parcels.Get().(*Parcel)
+	if err := p.wrap(kind, msg); err != nil {
+		p.Free()
+		return nil, err
 	}
-	return proto.Marshal(msg)
+	return p, nil
+}
+
+// Free gives the Parcel back: nobody may have it any more.
+func (p *Parcel) Free() {
+	if cap(p.w.b) > keepParcel {
+		return
+	}
+	p.Envelope.Reset()
+	p.w.b, p.w.odd = p.w.b[:0], false
+	parcels.Put(p)
+}
+
+func (p *Parcel) wrap(kind EnvelopeKind, msg proto.Message) error {
+	m, byHand := msg.(plain)
+	if byHand {
+		m.write(&p.w)
+	}
+	if !byHand || p.w.odd {
+		b, err := proto.MarshalOptions{}.MarshalAppend(p.w.b[:0], msg)
+		if err != nil {
+			return fmt.Errorf("wrap %s: %w", TypeName(msg), err)
+		}
+		p.w.b = b
+	}
+	p.Kind, p.Type, p.Payload = kind, TypeName(msg), p.w.b
+	return nil
 }
 
 // Open decodes the message in the envelope, which shares the payload: that is not

@@ -1,6 +1,10 @@
 package messages
 
-import "google.golang.org/protobuf/proto"
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // What nodes copy to each other, by hand.
 
@@ -112,7 +116,7 @@ type pushRoom struct {
 func (room *pushRoom) message() proto.Message { return &room.m }
 
 func (room *pushRoom) read(in reader) bool {
-	m := &room.m
+	m, whole := &room.m, len(in.text)
 	m.Items = room.list[:0]
 	for in.more() {
 		switch in.tag() {
@@ -127,11 +131,15 @@ func (room *pushRoom) read(in reader) bool {
 		case 5 << 3:
 			m.Urgent = in.number != 0
 		case 6<<3 | asBytes:
-			item := &room.first
+			item, text := &room.first, in.value
 			if len(m.Items) > 0 {
 				item = &pushItemRoom{}
 			}
-			if !item.read(in.message()) {
+			if len(text) < whole/2 {
+				// Of many records, one that is kept must not keep the others.
+				text = strings.Clone(text)
+			}
+			if !item.read(reader{text: text}) {
 				return false
 			}
 			m.Items = append(m.Items, &item.item)
@@ -223,7 +231,7 @@ func (m *AckItem) read(in reader) bool {
 			m.Want = in.number != 0
 		case 6<<3 | asBytes:
 			var winner RecordRoom
-			if m.Winner != nil || !winner.read(in.message()) {
+			if m.Winner != nil || !winner.read(reader{text: strings.Clone(in.value)}) {
 				return false
 			}
 			m.Winner = &winner.rec
