@@ -212,9 +212,13 @@ func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Reco
 	if !c.parts.Grains.Changed(before, next, now) {
 		return
 	}
+	order := c.changes.Add(1)
+	if !c.watches.some.Load() {
+		return // who begins to follow now lists this user after this, as it is by then
+	}
 	ev := &messages.UserEvent{
 		Aor: next.Aor, Ms: now, Node: c.cfg.Name, Record: c.parts.Grains.Shown(next),
-		Incarnation: c.cfg.Incarnation, Order: c.changes.Add(1),
+		Incarnation: c.cfg.Incarnation, Order: order,
 		Complete: c.complete(v, next.Aor, "") || s.completed(next.Aor, v.round),
 	}
 	after.add(func() { c.publish(now, ev) })

@@ -135,14 +135,18 @@ type shard struct {
 	pulls map[string]*pull
 	// asked is the question that is being answered (gate.go).
 	asked asked
+	// skimmed is a record at rest that is looked at.
+	skimmed messages.RecordRoom
 	// renewed is the record that is being renewed (renew.go).
 	renewed messages.RecordRoom
 }
 
 // extra is what an entry needs only for a time.
 type extra struct {
-	// targets have not acknowledged the record (rule 10).
+	// targets have not acknowledged the record (rule 10); there are rarely more
+	// than room has place for.
 	targets []target
+	room    [2]target
 	// retrySlot is the slot of the shard's retries that the entry stands in, 0 for none.
 	retrySlot int64
 	// former: this node holds the record for others until they have it.

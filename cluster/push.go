@@ -6,13 +6,13 @@ import (
 	"hereis/messages"
 )
 
-// scope is the edge whose part of e this node and node i share, empty if they
-// share all of it.
-func (c *Core) scope(v *view, e *entry, i int) string {
+// scope is the edge whose part of a record this node and node i share, empty if
+// they share all of it. x is its entry's.
+func (c *Core) scope(v *view, aor string, x *extra, i int) string {
 	switch {
-	case !v.holds(i, e.aor):
+	case !v.holds(i, aor):
 		return v.nodes[i].Name
-	case !v.holds(v.self, e.aor) && (e.x == nil || !e.x.former):
+	case !v.holds(v.self, aor) && (x == nil || !x.former):
 		return c.cfg.Name
 	}
 	return ""

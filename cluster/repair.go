@@ -46,6 +46,7 @@ type target struct {
 func (c *Core) addTarget(now int64, s *shard, e *entry, t target, o origin) {
 	if e.x == nil {
 		e.x = &extra{}
+		e.x.targets = e.x.room[:0]
 	}
 	have := e.x.target(t.peer)
 	if have == nil {

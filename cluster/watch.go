@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,7 +32,12 @@ type watchTable struct {
 	// remote has the interest of each member.
 	remote map[string]*interest
 	ended  bool
+	// some: there are any of either; it is written with mu held and read without.
+	some atomic.Bool
 }
+
+// count sees to some. mu is held.
+func (t *watchTable) count() { t.some.Store(len(t.follows)+len(t.remote) > 0) }
 
 // interest is what a member follows.
 type interest struct {
@@ -71,6 +77,7 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 		i = &interest{epoch: c.parts.Rand()}
 		t.remote[from] = i
 	}
+	t.count()
 	i.patterns = m.Patterns[:min(len(m.Patterns), c.cfg.MaxWatches)]
 	i.untilMS = now + min(m.TtlMs, 2*interestMS)
 	return &messages.WatchPosition{
