@@ -16,9 +16,22 @@ func (p *neighbor) saw(incarnation, round, digest uint64) {
 
 // newAck acknowledges items, in this node's present view.
 func (c *Core) newAck(v *view, items ...*messages.AckItem) *messages.Ack {
-	return &messages.Ack{
-		Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Items: items, Unstored: c.unstored.any(),
-	}
+	a := &messages.Ack{Items: items}
+	c.date(a, v)
+	return a
+}
+
+// date says which view of this node's an acknowledgement is given in.
+func (c *Core) date(a *messages.Ack, v *view) {
+	a.Incarnation, a.Round, a.Digest, a.Unstored = c.cfg.Incarnation, v.round, v.digest, c.unstored.any()
+}
+
+// ackOfOne is an acknowledgement of one item, as nearly all are, in one piece of
+// memory. It must not be copied.
+type ackOfOne struct {
+	ack  messages.Ack
+	item messages.AckItem
+	list [1]*messages.AckItem
 }
 
 // onAck counts acknowledgements, for the incarnation and the round that they

@@ -127,7 +127,9 @@ type shard struct {
 	retries   map[int64][]*entry
 	retrySlot int64
 	// young has, by second of their last change, the hashes of AoRs that the tally has yet to count (tally.go).
-	young    map[int64][]uint64
+	young map[int64][]uint64
+	// matured is up to which second they have been counted.
+	matured  int64
 	accepted accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
@@ -137,6 +139,8 @@ type shard struct {
 	asked asked
 	// skimmed is a record at rest that is looked at.
 	skimmed messages.RecordRoom
+	// pushed is the record that is being sent by itself (repair.go).
+	pushed pushOfOne
 	// renewed is the record that is being renewed (renew.go).
 	renewed messages.RecordRoom
 }
