@@ -141,8 +141,11 @@ type shard struct {
 	skimmed messages.RecordRoom
 	// pushed is the record that is being sent by itself (repair.go).
 	pushed pushOfOne
-	// renewed is the record that is being renewed (renew.go).
-	renewed messages.RecordRoom
+	// renewing and beginning are the records that are being written in place; old is
+	// what was in the cell before, or the begin of what will be (atonce.go).
+	renewing  messages.RecordRoom
+	beginning beginning
+	old       []byte
 }
 
 // extra is what an entry needs only for a time.

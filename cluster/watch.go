@@ -67,11 +67,7 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 	t := &c.watches
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for name, i := range t.remote {
-		if i.untilMS < now {
-			delete(t.remote, name)
-		}
-	}
+	t.forget(now)
 	i := t.remote[from]
 	if i == nil {
 		i = &interest{epoch: c.parts.Rand()}
@@ -84,6 +80,16 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 		Incarnation: c.cfg.Incarnation, Epoch: i.epoch, Sent: i.sent,
 		Round: v.round, Digest: v.digest, Settled: c.settled.Load(),
 	}
+}
+
+// forget forgets the members whose interest has ended. mu is held.
+func (t *watchTable) forget(now int64) {
+	for name, i := range t.remote {
+		if i.untilMS < now {
+			delete(t.remote, name)
+		}
+	}
+	t.count()
 }
 
 // publish sends an event to the nodes that follow the user, this one too. One
@@ -167,7 +173,11 @@ func (c *Core) onUserEvent(now int64, from string, ev *messages.UserEvent) {
 // missing.
 func (c *Core) tickWatches(now int64) {
 	t := &c.watches
+	if !t.some.Load() {
+		return
+	}
 	t.mu.Lock()
+	t.forget(now)
 	if len(t.follows) == 0 {
 		t.mu.Unlock()
 		return

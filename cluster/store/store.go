@@ -99,6 +99,7 @@ type put struct {
 	// value is nil to remove the key.
 	value proto.Message
 	bytes []byte // value as it is written
+	err   error  // why it cannot be
 	done  func(error)
 }
 

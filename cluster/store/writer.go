@@ -15,11 +15,13 @@ import (
 // Put keeps rec in the place of what is stored under its AoR; one that is
 // empty removes it. done is called once rec is as durable as the level says, or
 // with the reason why it is not, from the store's goroutine and never before
-// Put returns; it must not block. rec must not be changed afterwards.
+// Put returns; it must not block. Nothing of rec is kept.
 func (s *Store) Put(rec *messages.Record, done func(error)) {
 	p := put{key: recordKey(rec.Aor), value: rec, done: done}
 	if rec.Empty() {
 		p.value = nil
+	} else if s.Keeps() {
+		p.bytes, p.err = proto.Marshal(rec)
 	}
 	s.queuePut(p)
 }
@@ -170,8 +172,11 @@ func encoded(group []put) []put {
 	fit := group[:0]
 	for _, p := range group {
 		if p.value != nil {
-			var err error
-			if p.bytes, err = proto.Marshal(p.value); err == nil && (len(p.key) > maxKey || len(p.bytes) > maxValue) {
+			err := p.err
+			if err == nil && p.bytes == nil {
+				p.bytes, err = proto.Marshal(p.value)
+			}
+			if err == nil && (len(p.key) > maxKey || len(p.bytes) > maxValue) {
 				err = fmt.Errorf("%w: %d bytes under a key of %d", errTooLarge, len(p.bytes), len(p.key))
 			}
 			if err != nil {
