@@ -11,7 +11,9 @@ import (
 // What a REGISTER, a lookup or a copy is made of is written and read by hand, to
 // the bytes of the library and without its reflection: most of what a node does
 // beside SIP would be that. Whatever is unusual goes by the library: it has what a
-// newer node may have added, and it refuses what is no text.
+// newer node may have added, and it refuses what is no text. Code that is generated
+// for this, as by vtprotobuf, lets such text and malformed tags pass, and makes
+// each message of as many pieces as it has parts.
 
 // writer appends the fields of a message to b, in the order of their numbers.
 // odd: something has come up that is left to the library.
