@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 
 	"hereis/messages"
 )
@@ -60,7 +59,7 @@ func targetSet(q *Question, limit int) (targets []*messages.Target, live int) {
 		}
 		live++
 		b := new(messages.Binding)
-		if proto.Unmarshal(l.GetPayload(), b) != nil {
+		if b.Unpack(l.GetPayload()) != nil {
 			continue
 		}
 		if edgeLive := q.LiveEdge(l.Edge); !b.FlowBound || edgeLive && flowServes(q, l) {

@@ -62,6 +62,9 @@ func BenchmarkGate(b *testing.B) {
 	b.Run("locate", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
+			if i%256 == 0 {
+				n.core.Tick(w.now) // as often as under load; nearly all are at rest
+			}
 			aor := payload[i%users].Aor
 			n.core.Ask(w.now, aor, &messages.Locate{Aor: aor}, 0, func(m proto.Message, err error) {
 				if _, ok := m.(*messages.Located); !ok {

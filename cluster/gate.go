@@ -179,16 +179,13 @@ func (s *shard) completed(aor string, round uint64) bool {
 
 // execute asks the grains, and sees to the copies before it lets the reply go. s is locked.
 func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool, after *effects) {
-	e := s.entry(rq.aor)
+	e, rec := s.known(rq)
 	if kind := adds(rq.msg); kind != 0 && !c.makeRoom(now, s, e, kind) {
 		after.reply(rq, fail(messages.FailureCode_FAILURE_CODE_RETRY, "too many dead keys"))
 		return
 	}
-	var rec *messages.Record
 	if e != nil {
 		rec = e.rec
-	} else {
-		rec = &messages.Record{Aor: rq.aor}
 	}
 	a := c.question(now, v, s, rq, rec, complete)
 	if c.debug {
@@ -226,6 +223,21 @@ func (c *Core) execute(now int64, v *view, s *shard, rq *request, complete bool,
 	}
 	s.accepted.note(now, a.Writes)
 	c.awaitCopies(now, v, s, e, rq, a, after)
+}
+
+// known is the entry, and the record, of the user who is asked about. A lookup
+// writes nothing: a record at rest goes on resting, and has no entry.
+func (t *table) known(rq *request) (*entry, *messages.Record) {
+	id := xxh3.HashString(rq.aor)
+	if _, lookup := rq.msg.(*messages.Locate); lookup {
+		if g, ok := t.look(id, rq.aor); ok && g.e == nil {
+			return nil, g.keep()
+		}
+	}
+	if e := t.entryOf(id, rq.aor); e != nil {
+		return e, e.rec
+	}
+	return nil, &messages.Record{Aor: rq.aor}
 }
 
 // full tells whether a shard, which is locked, has its part of all users that

@@ -182,7 +182,8 @@ func (g glance) keep() *messages.Record {
 	if g.e != nil && g.e.rec != nil {
 		return g.e.rec
 	}
-	return unpack(strings.Clone(g.at.record()), strings.Clone(g.aor()), nil)
+	text, n := strings.Clone(textOf(g.at[packedAoR:])), g.at.begin()-packedAoR
+	return unpack(text[n:], text[:n], nil)
 }
 
 func unpack(text, aor string, room *messages.RecordRoom) *messages.Record {
