@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"github.com/zeebo/xxh3"
+
 	"hereis/messages"
 )
 
@@ -14,9 +16,22 @@ func (p *neighbor) saw(incarnation, round, digest uint64) {
 
 // newAck acknowledges items, in this node's present view.
 func (c *Core) newAck(v *view, items ...*messages.AckItem) *messages.Ack {
-	return &messages.Ack{
-		Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Items: items, Unstored: c.unstored.any(),
-	}
+	a := &messages.Ack{Items: items}
+	c.date(a, v)
+	return a
+}
+
+// date says which view of this node's an acknowledgement is given in.
+func (c *Core) date(a *messages.Ack, v *view) {
+	a.Incarnation, a.Round, a.Digest, a.Unstored = c.cfg.Incarnation, v.round, v.digest, c.unstored.any()
+}
+
+// ackOfOne is an acknowledgement of one item, as nearly all are, in one piece of
+// memory. It must not be copied.
+type ackOfOne struct {
+	ack  messages.Ack
+	item messages.AckItem
+	list [1]*messages.AckItem
 }
 
 // onAck counts acknowledgements, for the incarnation and the round that they
@@ -41,48 +56,57 @@ func (c *Core) onAck(now int64, from string, m *messages.Ack) {
 }
 
 func (c *Core) ackItem(now int64, v *view, p *neighbor, item *messages.AckItem, old bool, after *effects) {
-	s := c.shard(item.Aor)
+	id := xxh3.HashString(item.Aor)
+	s := &c.shards[id>>58]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.entry(item.Aor)
-	if e == nil {
+	// The record is at rest, most likely, and stays so.
+	g, ok := s.look(id, item.Aor)
+	if !ok {
 		return
 	}
-	t := e.x.target(p)
+	if item.Winner != nil {
+		g.e = s.awaken(g)
+	}
+	t := g.extra().target(p)
 	switch {
 	case old:
 	case item.Want:
 		if t != nil {
 			t.light = false
-			c.enqueue(e, t)
+			c.enqueue(g.e, t)
 		}
-	case c.counts(v, e, p, t, item):
+	case c.counts(v, s, g, p, t, item):
 		if t != nil {
-			e.x.drop(p)
+			g.e.x.drop(p)
 		}
-		c.releaseWaits(s, e, p, item.Hash, true, after)
+		c.releaseWaits(s, item.Aor, p, item.Hash, true, after)
 	case item.Holder || t != nil && t.tell:
-		c.releaseWaits(s, e, p, item.Hash, false, after)
+		c.releaseWaits(s, item.Aor, p, item.Hash, false, after)
 	}
 	if item.Winner != nil {
 		c.apply(now, v, s, item.Aor, item.Winner, origin{from: p.name}, after)
 	}
-	c.acknowledged(v, s, e)
+	if g.e != nil {
+		c.acknowledged(v, s, g.e)
+	}
 }
 
-// counts tells whether an acknowledgement is for all of e that p should have.
-func (c *Core) counts(v *view, e *entry, p *neighbor, t *target, item *messages.AckItem) bool {
+// counts tells whether an acknowledgement is for all of a record that p should have.
+func (c *Core) counts(v *view, s *shard, g glance, p *neighbor, t *target, item *messages.AckItem) bool {
 	if c.off.AnyAck {
 		return true
 	}
 	i := v.index(p.name)
-	if holds := v.holds(i, e.aor); holds && !item.Holder && (t == nil || !t.tell) {
+	if holds := v.holds(i, item.Aor); holds && !item.Holder && (t == nil || !t.tell) {
 		return false // it does not know yet that it is a holder
 	}
 	if item.Edge == "" {
-		return item.Hash == e.hash
+		return item.Hash == g.hash()
 	}
-	return item.Edge == c.scope(v, e, i) && item.Hash == hashPart(e.rec, item.Edge)
+	// Mostly, the edge's part is all that there is.
+	return item.Edge == c.scope(v, item.Aor, g.extra(), i) &&
+		(item.Hash == g.hash() || item.Hash == hashPart(g.read(&s.skimmed), item.Edge))
 }
 
 // acknowledged lets go what nobody need be told any more: a former holder's
@@ -92,12 +116,17 @@ func (c *Core) acknowledged(v *view, s *shard, e *entry) {
 		return
 	}
 	if e.x.former && !v.holds(v.self, e.aor) {
+		s.unpack(e)
 		e.x.former = false
 		next := part(e.rec, c.cfg.Name)
 		c.replace(s, e, next, hashPart(next, ""))
 	}
 	c.rest(e)
-	if e.rec.Empty() && e.x == nil {
+	switch {
+	case e.x != nil:
+	case s.empty(e):
 		s.remove(e)
+	default:
+		s.settle(e)
 	}
 }

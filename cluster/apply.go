@@ -35,6 +35,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	var before *messages.Record
 	if e != nil {
 		before = e.rec
+		aor = e.aor // the other may be a part of a whole message
 	} else {
 		before = &messages.Record{Aor: aor}
 	}
@@ -60,6 +61,7 @@ func (c *Core) apply(now int64, v *view, s *shard, aor string, in *messages.Reco
 	}
 	if e == nil {
 		e = s.add(aor, before)
+		next.Aor = e.aor
 	}
 	c.hlc.observe(in, now)
 	if c.debug {
@@ -210,9 +212,13 @@ func (c *Core) changed(now int64, v *view, s *shard, before, next *messages.Reco
 	if !c.parts.Grains.Changed(before, next, now) {
 		return
 	}
+	order := c.changes.Add(1)
+	if !c.watches.some.Load() {
+		return // who begins to follow now lists this user after this, as it is by then
+	}
 	ev := &messages.UserEvent{
 		Aor: next.Aor, Ms: now, Node: c.cfg.Name, Record: c.parts.Grains.Shown(next),
-		Incarnation: c.cfg.Incarnation, Order: c.changes.Add(1),
+		Incarnation: c.cfg.Incarnation, Order: order,
 		Complete: c.complete(v, next.Aor, "") || s.completed(next.Aor, v.round),
 	}
 	after.add(func() { c.publish(now, ev) })

@@ -172,11 +172,12 @@ func (c *Core) askHere(now int64, a *ask, standIn bool) {
 
 // sendAsk sends a question to a peer and counts it.
 func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
-	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_REQUEST, c.aged(now, a))
+	env, err := messages.WrapParcel(messages.EnvelopeKind_ENVELOPE_KIND_REQUEST, c.aged(now, a))
 	if err != nil {
 		c.finishAsk(a, fail(messages.FailureCode_FAILURE_CODE_INTERNAL, err.Error()), nil)
 		return true
 	}
+	defer env.Free()
 	env.Aor, env.DeadlineMs, env.Incarnation, env.Id, env.StandIn = a.aor, a.deadline, c.cfg.Incarnation, a.id, standIn
 	c.asks.mu.Lock()
 	if a.finished || c.asks.ended.Load() {
@@ -187,11 +188,11 @@ func (c *Core) sendAsk(now int64, a *ask, p *neighbor, standIn bool) bool {
 	a.sent = append(a.sent, sentTo{p, now})
 	p.inflight.Add(1)
 	c.asks.mu.Unlock()
-	if c.parts.Network.Send(p.name, env) {
+	if c.parts.Network.Send(p.name, &env.Envelope) {
 		return true
 	}
 	// A third node may reach it, but the backup is asked at once.
-	if !c.relay(p.name, env) {
+	if !c.relay(p.name, &env.Envelope) {
 		c.stats.SendDrops.Add(1)
 	}
 	return false

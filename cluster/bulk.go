@@ -184,7 +184,7 @@ func (c *Core) bulkItem(now int64, v *view, aor string, p *neighbor) *messages.P
 		item.Record = e.rec
 	} else {
 		c.stats.Offers.Add(1)
-		item.Edge = c.scope(v, e, i)
+		item.Edge = c.scope(v, aor, e.x, i)
 		if item.Edge != "" {
 			item.Hash = hashPart(e.rec, item.Edge)
 		}

@@ -77,10 +77,10 @@ func (c *Core) awaitCopies(now int64, v *view, s *shard, e *entry, rq *request, 
 	s.waits = append(s.waits, &kept)
 }
 
-// releaseWaits notes that p has what hashed to hash, or all of e.
-func (c *Core) releaseWaits(s *shard, e *entry, p *neighbor, hash uint64, all bool, after *effects) {
+// releaseWaits notes that p has what hashed to hash of an AoR, or all of it.
+func (c *Core) releaseWaits(s *shard, aor string, p *neighbor, hash uint64, all bool, after *effects) {
 	s.waits = slices.DeleteFunc(s.waits, func(w *wait) bool {
-		if w.aor != e.aor || !all && w.hash != hash {
+		if w.aor != aor || !all && w.hash != hash {
 			return false
 		}
 		w.need = slices.DeleteFunc(w.need, func(n *neighbor) bool { return n == p })

@@ -127,7 +127,9 @@ type shard struct {
 	retries   map[int64][]*entry
 	retrySlot int64
 	// young has, by second of their last change, the hashes of AoRs that the tally has yet to count (tally.go).
-	young    map[int64][]uint64
+	young map[int64][]uint64
+	// matured is up to which second they have been counted.
+	matured  int64
 	accepted accepted
 	// waits are the replies that wait for copies, in order of their time (gate.go).
 	waits []*wait
@@ -135,6 +137,10 @@ type shard struct {
 	pulls map[string]*pull
 	// asked is the question that is being answered (gate.go).
 	asked asked
+	// skimmed is a record at rest that is looked at.
+	skimmed messages.RecordRoom
+	// pushed is the record that is being sent by itself (repair.go).
+	pushed pushOfOne
 	// renewing and beginning are the records that are being written in place; old is
 	// what was in the cell before, or the begin of what will be (atonce.go).
 	renewing  messages.RecordRoom
@@ -144,8 +150,10 @@ type shard struct {
 
 // extra is what an entry needs only for a time.
 type extra struct {
-	// targets have not acknowledged the record (rule 10).
+	// targets have not acknowledged the record (rule 10); there are rarely more
+	// than room has place for.
 	targets []target
+	room    [2]target
 	// retrySlot is the slot of the shard's retries that the entry stands in, 0 for none.
 	retrySlot int64
 	// former: this node holds the record for others until they have it.
@@ -349,8 +357,13 @@ func (c *Core) event(p *neighbor, msg proto.Message) bool {
 func (c *Core) ride(p *neighbor, msg proto.Message) bool { return c.send(p, msg, c.parts.Network.Ride) }
 
 func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.Envelope) bool) bool {
-	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
-	if err != nil || !by(p.name, env) && !c.relay(p.name, env) {
+	env, err := messages.WrapParcel(messages.EnvelopeKind_ENVELOPE_KIND_EVENT, msg)
+	if err != nil {
+		c.stats.SendDrops.Add(1)
+		return false
+	}
+	defer env.Free()
+	if !by(p.name, &env.Envelope) && !c.relay(p.name, &env.Envelope) {
 		c.stats.SendDrops.Add(1)
 		return false
 	}

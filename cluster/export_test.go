@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,4 +120,16 @@ func (c *Core) Rescan(now int64) {
 	for c.scan.active {
 		c.tickScan(now)
 	}
+}
+
+// AppendFrame writes an Envelope as it goes over a stream.
+func AppendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) {
+	return appendFrame(dst, env, limit)
+}
+
+// ReadFrame reads an Envelope as it came over a stream, and tells what is after it.
+func ReadFrame(b []byte) (env *messages.Envelope, rest []byte, err error) {
+	end := frameHead + int(binary.BigEndian.Uint32(b))
+	env, err = messages.ReadEnvelope(b[frameHead:end])
+	return env, b[end:], err
 }

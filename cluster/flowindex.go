@@ -3,6 +3,7 @@ package cluster
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"hereis/messages"
@@ -45,16 +46,18 @@ func (x *flowIndex) add(f *messages.FlowID, aor string) {
 	}
 	switch {
 	case on.many != nil:
-		on.many[aor] = struct{}{}
+		if _, known := on.many[aor]; !known {
+			on.many[strings.Clone(aor)] = struct{}{}
+		}
 	case slices.Contains(on.few, aor):
 	case len(on.few) < fewAoRs:
-		on.few = append(on.few, aor)
+		on.few = append(on.few, strings.Clone(aor)) // which may be a part of a whole message
 	default:
 		on.many = make(map[string]struct{}, 4*fewAoRs)
 		for _, a := range on.few {
 			on.many[a] = struct{}{}
 		}
-		on.many[aor], on.few = struct{}{}, nil
+		on.many[strings.Clone(aor)], on.few = struct{}{}, nil
 	}
 }
 

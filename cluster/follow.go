@@ -120,7 +120,7 @@ func (c *Core) Follow(now int64, pattern string, sink Follower) (*Follow, error)
 		digest: v.digest, live: v.edges(), viewMS: now, whole: true, started: now,
 	}
 	t.follows = append(t.follows, f)
-	t.some.Store(true)
+	t.count()
 	return f, nil
 }
 
@@ -138,6 +138,7 @@ func (f *Follow) Close() {
 	t := &f.core.watches
 	t.mu.Lock()
 	t.follows = slices.DeleteFunc(t.follows, func(o *Follow) bool { return o == f })
+	t.count()
 	t.mu.Unlock()
 	f.end()
 }
@@ -167,6 +168,7 @@ func (c *Core) stopWatches() {
 	t.mu.Lock()
 	follows := t.follows
 	t.follows, t.ended = nil, true
+	t.count()
 	t.mu.Unlock()
 	for _, f := range follows {
 		f.end()

@@ -55,13 +55,14 @@ func (c *Core) receiveRequest(now int64, from string, env *messages.Envelope) {
 
 // sendReply answers a peer's question, whichever peer forwarded it.
 func (c *Core) sendReply(rq *request, msg proto.Message) {
-	env, err := messages.Wrap(messages.EnvelopeKind_ENVELOPE_KIND_REPLY, msg)
+	env, err := messages.WrapParcel(messages.EnvelopeKind_ENVELOPE_KIND_REPLY, msg)
 	if err != nil {
 		c.stats.BadMessages.Add(1)
 		return
 	}
+	defer env.Free()
 	env.Incarnation, env.Id, env.Aor, env.StandIn = rq.env.Incarnation, rq.env.Id, rq.env.Aor, rq.standIn
-	if !c.parts.Network.Send(rq.asker, env) && !c.relay(rq.asker, env) {
+	if !c.parts.Network.Send(rq.asker, &env.Envelope) && !c.relay(rq.asker, &env.Envelope) {
 		c.stats.SendDrops.Add(1)
 	}
 }

@@ -20,7 +20,7 @@ type Fate struct {
 // MemoryNetwork carries envelopes between nodes of one process in virtual
 // time: Advance delivers what has become due. It is for tests and simulations.
 type MemoryNetwork struct {
-	// Decide says what becomes of an envelope; nil: it arrives after 1 ms.
+	// Decide says what becomes of an envelope, which it may keep; nil: it arrives after 1 ms.
 	Decide func(from, to string, env *messages.Envelope) Fate
 
 	mu    sync.Mutex
@@ -126,6 +126,7 @@ func (l memoryLink) Ride(to string, env *messages.Envelope) bool {
 }
 
 func (n *MemoryNetwork) post(from, to string, env *messages.Envelope, extra int64) bool {
+	env = proto.CloneOf(env) // Decide may keep it; the sender uses its own again
 	fate := Fate{DelayMS: []int64{1}}
 	if n.Decide != nil {
 		fate = n.Decide(from, to, env)

@@ -6,13 +6,13 @@ import (
 	"hereis/messages"
 )
 
-// scope is the edge whose part of e this node and node i share, empty if they
-// share all of it.
-func (c *Core) scope(v *view, e *entry, i int) string {
+// scope is the edge whose part of a record this node and node i share, empty if
+// they share all of it. x is its entry's.
+func (c *Core) scope(v *view, aor string, x *extra, i int) string {
 	switch {
-	case !v.holds(i, e.aor):
+	case !v.holds(i, aor):
 		return v.nodes[i].Name
-	case !v.holds(v.self, e.aor) && (e.x == nil || !e.x.former):
+	case !v.holds(v.self, aor) && (x == nil || !x.former):
 		return c.cfg.Name
 	}
 	return ""
@@ -24,12 +24,19 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 	if p := v.peer(from); p != nil {
 		p.saw(m.Incarnation, m.Round, m.Digest)
 	}
-	ack := c.newAck(v)
-	ack.Batch = m.Batch
+	one := &ackOfOne{}
+	ack := &one.ack
+	c.date(ack, v)
+	ack.Batch, ack.Items = m.Batch, one.list[:0]
 	var edges []edgeAck
 	var after effects
-	for _, item := range m.Items {
-		ack.Items = append(ack.Items, c.takeItem(now, v, from, item, m.Batch != 0, &edges, &after))
+	for i, item := range m.Items {
+		word := &one.item
+		if i > 0 {
+			word = &messages.AckItem{}
+		}
+		c.takeItem(now, v, from, item, word, m.Batch != 0, &edges, &after)
+		ack.Items = append(ack.Items, word)
 	}
 	if p := v.peer(from); p != nil && (m.Urgent || m.Batch != 0) {
 		c.event(p, ack)
@@ -38,7 +45,8 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 	}
 	for _, a := range edges {
 		if p := v.peer(a.edge); p != nil {
-			c.ride(p, c.newAck(v, a.item))
+			c.date(&a.one.ack, v)
+			c.ride(p, &a.one.ack)
 		}
 	}
 	after.run()
@@ -47,57 +55,64 @@ func (c *Core) onPush(now int64, from string, m *messages.Push) {
 // edgeAck is an acknowledgement for the edge of a lease that another has pushed.
 type edgeAck struct {
 	edge string
-	item *messages.AckItem
+	one  *ackOfOne
 }
 
-// takeItem merges one record, or compares its hash. It adds to edges what is
-// acknowledged to the edges of what is new, so that these need not push it.
-func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem, bulk bool, edges *[]edgeAck, after *effects) *messages.AckItem {
+func newEdgeAck(edge, aor string, hash uint64) edgeAck {
+	one := &ackOfOne{}
+	one.item.Aor, one.item.Edge, one.item.Hash, one.item.Holder = aor, edge, hash, true
+	one.list[0], one.ack.Items = &one.item, one.list[:]
+	return edgeAck{edge, one}
+}
+
+// takeItem merges one record, or compares its hash, and says so in ack. It adds to
+// edges what is acknowledged to the edges of what is new, so that these need not
+// push it.
+func (c *Core) takeItem(now int64, v *view, from string, item *messages.PushItem, ack *messages.AckItem, bulk bool, edges *[]edgeAck, after *effects) {
 	s := c.shard(item.Aor)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entry(item.Aor)
-	ack := &messages.AckItem{Aor: item.Aor, Hash: item.Hash, Edge: item.Edge, Holder: v.holds(v.self, item.Aor)}
+	ack.Aor, ack.Hash, ack.Edge, ack.Holder = item.Aor, item.Hash, item.Edge, v.holds(v.self, item.Aor)
 	if item.Record == nil {
 		ack.Want = e == nil || hashPart(e.rec, item.Edge) != item.Hash
-		return ack
+		return
 	}
 	e, changed := c.apply(now, v, s, item.Aor, item.Record, origin{from: from, bulk: bulk}, after)
 	if e == nil {
-		return ack
+		return
 	}
 	ack.Winner = winner(e.rec, item.Record)
 	if changed && !bulk && ack.Holder {
 		for _, l := range item.Record.Leases {
-			told := slices.ContainsFunc(*edges, func(a edgeAck) bool { return a.edge == l.Edge && a.item.Aor == item.Aor })
+			told := slices.ContainsFunc(*edges, func(a edgeAck) bool { return a.edge == l.Edge && a.one.item.Aor == item.Aor })
 			if l.Edge != from && l.Edge != c.cfg.Name && l.Edge != "" && !told {
-				*edges = append(*edges, edgeAck{l.Edge, &messages.AckItem{
-					Aor: item.Aor, Edge: l.Edge, Hash: hashPart(e.rec, l.Edge), Holder: true,
-				}})
+				*edges = append(*edges, newEdgeAck(l.Edge, item.Aor, hashPart(e.rec, l.Edge)))
 			}
 		}
 	}
-	return ack
 }
 
 // winner is what of have has won over something in pushed, or nil.
 func winner(have, pushed *messages.Record) *messages.Record {
-	w := &messages.Record{Aor: have.Aor}
+	var floor *messages.Floor
+	var leases []*messages.Lease
+	var ended []*messages.Ended
 	if have.Floor != nil && have.Floor.Compare(pushed.Floor) > 0 && (pushed.Floor != nil || len(pushed.Leases) > 0) {
-		w.Floor = have.Floor
+		floor = have.Floor
 	}
 	for _, l := range pushed.Leases {
 		if mine := have.Lease(l.Key); mine != nil && mine.Compare(l) > 0 {
-			w.Leases = append(w.Leases, mine)
+			leases = append(leases, mine)
 		}
 		for _, x := range have.Ended {
 			if x.Edge == l.Edge && x.Flow.Same(l.Flow) && !pushed.HasEnded(x.Edge, x.Flow) {
-				w.Ended = append(w.Ended, x)
+				ended = append(ended, x)
 			}
 		}
 	}
-	if w.Empty() {
+	if floor == nil && len(leases)+len(ended) == 0 {
 		return nil
 	}
-	return w
+	return &messages.Record{Aor: have.Aor, Leases: leases, Floor: floor, Ended: ended}
 }

@@ -46,6 +46,7 @@ type target struct {
 func (c *Core) addTarget(now int64, s *shard, e *entry, t target, o origin) {
 	if e.x == nil {
 		e.x = &extra{}
+		e.x.targets = e.x.room[:0]
 	}
 	have := e.x.target(t.peer)
 	if have == nil {
@@ -114,16 +115,29 @@ func (c *Core) enqueue(e *entry, t *target) {
 func (c *Core) pushNow(now int64, s *shard, e *entry, t *target, urgent bool) {
 	c.stats.Copies.Add(1)
 	v := c.view.Load()
-	m := &messages.Push{
-		Incarnation: c.cfg.Incarnation, Round: v.round, Digest: v.digest, Urgent: urgent,
-		Items: []*messages.PushItem{{Aor: e.aor, Hash: e.hash, Record: e.rec}},
-	}
+	m := s.pushed.of(e)
+	m.Incarnation, m.Round, m.Digest, m.Urgent = c.cfg.Incarnation, v.round, v.digest, urgent
 	if urgent {
 		c.event(t.peer, m)
 	} else {
 		c.ride(t.peer, m)
 	}
+	m.Items[0].Record = nil
 	c.sent(now, s, e, t)
+}
+
+// pushOfOne is a shard's room for the record that it pushes: there is one at a
+// time, and what is sent is not kept.
+type pushOfOne struct {
+	m    messages.Push
+	item messages.PushItem
+	list [1]*messages.PushItem
+}
+
+func (p *pushOfOne) of(e *entry) *messages.Push {
+	p.item.Aor, p.item.Hash, p.item.Record = e.aor, e.hash, e.rec
+	p.list[0], p.m.Items = &p.item, p.list[:]
+	return &p.m
 }
 
 // sent times the repetition of a push.

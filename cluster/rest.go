@@ -88,6 +88,17 @@ func (p packed) setCounted(by uint32) { binary.LittleEndian.PutUint32(p[packedCo
 func (p packed) hash() uint64         { return binary.LittleEndian.Uint64(p[packedHash:]) }
 func (p packed) awake() bool          { return p[packedFlags]&flagAwake != 0 }
 
+// note writes what an entry has beside its record.
+func (p packed) note(e *entry) {
+	p.setDue(e.due)
+	p.setHash(e.hash)
+	p.setCounted(e.counted)
+	p[packedFlags] = flagAwake
+	if e.stored {
+		p[packedFlags] |= flagStored
+	}
+}
+
 // aor and record share the cell's bytes: they are good until the cells change.
 func (p packed) aor() string    { return textOf(p[packedAoR:p.begin()]) }
 func (p packed) record() string { return textOf(p[p.begin():]) }
@@ -194,6 +205,15 @@ func (t *table) entryOf(id uint64, aor string) *entry {
 		return t.awaken(glance{id: id, at: at})
 	}
 	return nil
+}
+
+// look is a look at an AoR; false if there is none.
+func (t *table) look(id uint64, aor string) (glance, bool) {
+	if e := t.find(id, aor); e != nil {
+		return t.glance(e), true
+	}
+	at := packed(t.cells.get(id))
+	return glance{id: id, at: at}, at != nil && !at.awake() && at.aor() == aor
 }
 
 // find finds the entry of an AoR, whose record may be packed.
@@ -316,6 +336,26 @@ func (t *table) pack() {
 	}
 }
 
+// empty tells whether an entry's record has nothing in it.
+func (t *table) empty(e *entry) bool {
+	if e.rec != nil {
+		return e.rec.Empty()
+	}
+	return packed(t.cells.get(e.id)).record() == ""
+}
+
+// settle lets an entry go that has no record, and waits for nothing any more:
+// what its cell has is all there is to know.
+func (t *table) settle(e *entry) {
+	if e.rec != nil {
+		return // pack sees to it
+	}
+	at := packed(t.cells.get(e.id))
+	at.note(e)
+	at[packedFlags] &^= flagAwake
+	t.unlink(e)
+}
+
 // store writes an entry to its cell, and tells whether that could be done.
 func (t *table) store(e *entry) bool {
 	if len(e.aor) > math.MaxUint16 || !e.celled && t.cells.get(e.id) != nil {
@@ -327,13 +367,7 @@ func (t *table) store(e *entry) bool {
 	}
 	t.room, e.celled = record, true
 	at := packed(t.cells.put(e.id, packedAoR+len(e.aor)+len(record)))
-	at.setDue(e.due)
-	at.setHash(e.hash)
-	at.setCounted(e.counted)
-	at[packedFlags] = flagAwake
-	if e.stored {
-		at[packedFlags] |= flagStored
-	}
+	at.note(e)
 	binary.LittleEndian.PutUint16(at[packedLen:], uint16(len(e.aor)))
 	copy(at[packedAoR+copy(at[packedAoR:], e.aor):], record)
 	return true

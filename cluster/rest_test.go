@@ -78,6 +78,28 @@ func TestTable_IsAMapOfRecords(t *testing.T) {
 					e.x, want[aor].held = nil, false
 				}
 			},
+			"settle": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				e := tab.find(id(aor), aor)
+				if e == nil {
+					return
+				}
+				packed := e.rec == nil
+				e.x, want[aor].held = nil, false
+				if tab.settle(e); packed != e.gone {
+					t.Fatalf("packed is %t, gone %t", packed, e.gone)
+				}
+			},
+			"look": func(t *rapid.T) {
+				aor := aors.Draw(t, "aor")
+				g, ok := tab.look(id(aor), aor)
+				if w := want[aor]; ok != (w != nil) || ok && (g.aor() != aor || g.hash() != w.hash) {
+					t.Fatalf("%s: seen %t, want %t", aor, ok, w != nil)
+				}
+				if e := tab.find(id(aor), aor); e != nil && tab.empty(e) {
+					t.Fatalf("%s is empty", aor)
+				}
+			},
 			"tally": func(t *rapid.T) {
 				n := rapid.Uint32().Draw(t, "number")
 				for _, of := range tab.ids() {

@@ -28,8 +28,9 @@ type Member struct {
 // arrives is whole, came from the named node, and was sent once. An Envelope
 // may be lost, and may overtake another that was sent on an earlier connection.
 type Network interface {
-	// Send queues env for a member. It never blocks; false means that there
-	// is no connection or its queue is full, and env is dropped.
+	// Send queues env for a member, and keeps nothing of it that may change. It
+	// never blocks; false means that there is no connection or its queue is full,
+	// and env is dropped.
 	Send(to string, env *messages.Envelope) bool
 	// Ride is Send for what is in no hurry: env goes with the next Send to
 	// that member, or after 10 ms.

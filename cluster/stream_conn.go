@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"hereis/messages"
 )
 
@@ -208,8 +206,8 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 			}
 			return err
 		}
-		env := &messages.Envelope{}
-		if err := proto.Unmarshal(frame, env); err != nil {
+		env, err := messages.ReadEnvelope(frame)
+		if err != nil {
 			st.garbage.Add(1)
 			return fmt.Errorf("%w: %w", errGarbage, err)
 		}

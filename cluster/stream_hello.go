@@ -44,7 +44,7 @@ var (
 func appendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) {
 	start := len(dst)
 	dst = append(dst, 0, 0, 0, 0)
-	out, err := proto.MarshalOptions{}.MarshalAppend(dst, env)
+	out, err := env.AppendTo(dst)
 	if err != nil {
 		return dst, err
 	}

@@ -123,11 +123,12 @@ func (c *Core) uncount(e *entry) {
 
 // mature counts what is not young any more.
 func (c *Core) mature(s *shard) {
-	if len(s.young) == 0 {
+	until := c.tallyUntil.Load()
+	if len(s.young) == 0 || until/1000 == s.matured {
 		return
 	}
+	s.matured = until / 1000
 	t := c.tally.Load()
-	until := c.tallyUntil.Load()
 	var room *messages.RecordRoom
 	for sec, ids := range s.young {
 		if sec*1000 > until {

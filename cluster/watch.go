@@ -32,10 +32,12 @@ type watchTable struct {
 	// remote has the interest of each member.
 	remote map[string]*interest
 	ended  bool
-	// some: there is anything in follows or remote. It is written with mu held and
-	// read without.
+	// some: there are any of either; it is written with mu held and read without.
 	some atomic.Bool
 }
+
+// count sees to some. mu is held.
+func (t *watchTable) count() { t.some.Store(len(t.follows)+len(t.remote) > 0) }
 
 // interest is what a member follows.
 type interest struct {
@@ -70,8 +72,8 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 	if i == nil {
 		i = &interest{epoch: c.parts.Rand()}
 		t.remote[from] = i
-		t.some.Store(true)
 	}
+	t.count()
 	i.patterns = m.Patterns[:min(len(m.Patterns), c.cfg.MaxWatches)]
 	i.untilMS = now + min(m.TtlMs, 2*interestMS)
 	return &messages.WatchPosition{
@@ -87,7 +89,7 @@ func (t *watchTable) forget(now int64) {
 			delete(t.remote, name)
 		}
 	}
-	t.some.Store(len(t.follows)+len(t.remote) > 0)
+	t.count()
 }
 
 // publish sends an event to the nodes that follow the user, this one too. One

@@ -1,81 +1,115 @@
 package messages
 
 import (
-	"encoding/binary"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
 // A record at rest is its protobuf encoding without the AoR: a quarter of the
-// memory, and nothing for the garbage collector to look into. Leases, of which
-// nearly all consist, are written and read by hand; whatever else there is, or
-// a newer node may add, goes by the library. Both know the same bytes.
+// memory, and nothing for the garbage collector to look into.
 
 // Pack appends r without its AoR to b. False: it cannot be encoded, and b is as it was.
 func (r *Record) Pack(b []byte) ([]byte, bool) {
-	if r.Floor == nil && len(r.Ended) == 0 {
-		if out, ok := appendLeases(b, r.Leases); ok && len(r.unknownFields) == 0 {
-			return out, true
-		}
-	}
-	rest := &Record{Leases: r.Leases, Floor: r.Floor, Ended: r.Ended}
-	rest.ProtoReflect().SetUnknown(r.ProtoReflect().GetUnknown())
-	out, err := proto.MarshalOptions{}.MarshalAppend(b, rest)
-	if err != nil {
+	w := writer{b: b}
+	r.writeRest(&w)
+	if w.odd {
 		return b, false
 	}
-	return out, true
+	return w.b, true
 }
 
-// appendLeases writes leases as field 2 of a Record, and tells whether that was all of them.
-func appendLeases(b []byte, leases []*Lease) ([]byte, bool) {
-	for _, l := range leases {
-		if !l.known() {
-			return nil, false
-		}
-		// Nearly all are of 128 bytes at least, whose number is of two.
-		b = append(b, 2<<3|2, 0, 0)
-		begin := len(b)
-		b = l.appendTo(b)
-		if size := len(b) - begin; size >= 1<<7 && size < 1<<14 {
-			b[begin-2], b[begin-1] = byte(size)|1<<7, byte(size>>7)
-		} else {
-			var room [binary.MaxVarintLen64]byte
-			b = slices.Replace(b, begin-2, begin, protowire.AppendVarint(room[:0], uint64(size))...)
-		}
+func (r *Record) write(w *writer) {
+	if r == nil {
+		return
 	}
-	return b, true
+	w.text(1, r.Aor)
+	r.writeRest(w)
 }
 
-func (l *Lease) appendTo(b []byte) []byte {
-	b = appendBytes(b, 1, l.Key)
-	b = appendNumber(b, 2, uint64(l.Kind))
-	b = appendText(b, 3, l.Edge)
-	if f := l.Flow; f != nil {
-		b = append(b, 4<<3|2, 0)
-		begin := len(b)
-		b = appendNumber(b, 1, f.Incarnation)
-		b = appendNumber(b, 2, f.Counter)
-		b = appendFlag(b, 3, f.Stream)
-		b[begin-1] = byte(len(b) - begin) // 24 at most
+func (r *Record) writeRest(w *writer) {
+	for _, l := range r.Leases {
+		at := w.open(2)
+		l.write(w)
+		w.close(at)
 	}
-	if s := l.Stamp; s != nil {
-		b = append(b, 5<<3|2, 0)
-		begin := len(b)
-		b = appendNumber(b, 1, uint64(s.Ms))
-		b = appendNumber(b, 2, uint64(s.Counter))
-		b = appendNumber(b, 3, s.Incarnation)
-		b[begin-1] = byte(len(b) - begin) // 28 at most
+	if r.Floor != nil {
+		at := w.open(3)
+		r.Floor.write(w)
+		w.close(at)
 	}
-	b = appendFlag(b, 6, l.Dead)
-	b = appendNumber(b, 7, l.Vouch)
-	b = appendText(b, 8, l.CallId)
-	b = appendNumber(b, 9, uint64(l.Cseq))
-	b = appendNumber(b, 10, uint64(l.ExpiresMs))
-	b = appendNumber(b, 11, uint64(l.LifetimeMs))
-	return appendBytes(b, 12, l.Payload)
+	for _, e := range r.Ended {
+		at := w.open(4)
+		e.write(w)
+		w.close(at)
+	}
+	w.newer(r.unknownFields)
+}
+
+func (l *Lease) write(w *writer) {
+	if l == nil {
+		return
+	}
+	w.bytes(1, l.Key)
+	w.number(2, uint64(l.Kind))
+	w.text(3, l.Edge)
+	l.Flow.writeAs(w, 4)
+	l.Stamp.writeAs(w, 5)
+	w.flag(6, l.Dead)
+	w.number(7, l.Vouch)
+	w.text(8, l.CallId)
+	w.number(9, uint64(l.Cseq))
+	w.number(10, uint64(l.ExpiresMs))
+	w.number(11, uint64(l.LifetimeMs))
+	w.bytes(12, l.Payload)
+	w.newer(l.unknownFields)
+}
+
+func (f *Floor) write(w *writer) {
+	if f == nil {
+		return
+	}
+	f.Stamp.writeAs(w, 1)
+	w.text(2, f.CallId)
+	w.number(3, uint64(f.Cseq))
+	w.text(4, f.Edge)
+	w.number(5, uint64(f.LifetimeMs))
+	w.newer(f.unknownFields)
+}
+
+func (e *Ended) write(w *writer) {
+	if e == nil {
+		return
+	}
+	w.text(1, e.Edge)
+	e.Flow.writeAs(w, 2)
+	w.number(3, uint64(e.Ms))
+	w.number(4, uint64(e.LifetimeMs))
+	w.newer(e.unknownFields)
+}
+
+func (f *FlowID) writeAs(w *writer, field uint64) {
+	if f == nil {
+		return
+	}
+	at := w.open(field)
+	w.number(1, f.Incarnation)
+	w.number(2, f.Counter)
+	w.flag(3, f.Stream)
+	w.newer(f.unknownFields)
+	w.close(at)
+}
+
+func (s *Stamp) writeAs(w *writer, field uint64) {
+	if s == nil {
+		return
+	}
+	at := w.open(field)
+	w.number(1, uint64(s.Ms))
+	w.number(2, uint64(s.Counter))
+	w.number(3, s.Incarnation)
+	w.newer(s.unknownFields)
+	w.close(at)
 }
 
 // Known tells that r has nothing that is not known here, as a newer node may have written.
@@ -88,40 +122,11 @@ func (l *Lease) known() bool {
 		(l.Flow == nil || len(l.Flow.unknownFields) == 0) && (l.Stamp == nil || len(l.Stamp.unknownFields) == 0)
 }
 
-func appendNumber(b []byte, field byte, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(append(b, field<<3), v)
-}
-
-func appendFlag(b []byte, field byte, v bool) []byte {
-	if !v {
-		return b
-	}
-	return append(b, field<<3, 1)
-}
-
-func appendText(b []byte, field byte, v string) []byte {
-	if v == "" {
-		return b
-	}
-	return append(protowire.AppendVarint(append(b, field<<3|2), uint64(len(v))), v...)
-}
-
-func appendBytes(b []byte, field byte, v []byte) []byte {
-	if len(v) == 0 {
-		return b
-	}
-	return append(protowire.AppendVarint(append(b, field<<3|2), uint64(len(v))), v...)
-}
-
 // RecordRoom is where Unpack puts what it makes. It must not be copied.
 type RecordRoom struct {
 	rec   Record
 	list  [1]*Lease
 	first leaseRoom
-	bytes []byte
 }
 
 type leaseRoom struct {
@@ -130,21 +135,15 @@ type leaseRoom struct {
 	stamp Stamp
 }
 
-// Unpack makes the record of an AoR from what Pack has written. Its strings
-// share packed. It stands in room, which may be used again when nothing of the
-// record is needed any more; nil makes a new one.
+// Unpack makes the record of an AoR from what Pack has written, and shares
+// packed. It stands in room, which may be used again when nothing of the record
+// is needed any more; nil makes a new one.
 func Unpack(packed, aor string, room *RecordRoom) (*Record, error) {
 	if room == nil {
 		room = &RecordRoom{}
 	}
 	r := &room.rec
-	r.Reset()
-	r.Leases = room.list[:0]
-	if cap(room.bytes) < len(packed) {
-		room.bytes = make([]byte, 0, len(packed))
-	}
-	room.bytes = room.bytes[:0]
-	if !room.leases(packed) {
+	if !room.read(reader{text: packed}) {
 		r.Reset()
 		if err := proto.Unmarshal([]byte(packed), r); err != nil {
 			return nil, err
@@ -154,64 +153,24 @@ func Unpack(packed, aor string, room *RecordRoom) (*Record, error) {
 	return r, nil
 }
 
-// leases reads a record that has nothing but leases with the fields known here.
-func (m *RecordRoom) leases(packed string) bool {
-	in := reader{text: packed}
-	for in.more() {
-		if in.field != 2 || in.wire != protowire.BytesType {
-			return false
-		}
-		room := &m.first
-		if len(m.rec.Leases) > 0 {
-			room = &leaseRoom{}
-		}
-		room.lease.Reset()
-		if !m.lease(room, reader{text: in.value}) {
-			return false
-		}
-		m.rec.Leases = append(m.rec.Leases, &room.lease)
-	}
-	return !in.bad
-}
-
-func (m *RecordRoom) lease(room *leaseRoom, in reader) bool {
-	l := &room.lease
+// read reads a record that has nothing but leases with the fields known here.
+func (m *RecordRoom) read(in reader) bool {
+	r := &m.rec
+	r.Reset()
+	r.Leases = m.list[:0]
 	for in.more() {
 		switch in.tag() {
-		case 1<<3 | 2:
-			l.Key = m.keep(in.value)
-		case 2 << 3:
-			l.Kind = LeaseKind(in.number)
-		case 3<<3 | 2:
-			l.Edge = in.value
-		case 4<<3 | 2:
-			again := l.Flow != nil
-			room.flow.Reset()
-			l.Flow = &room.flow
-			if again || !l.Flow.read(reader{text: in.value}) {
+		case 1<<3 | asBytes:
+			r.Aor = in.string()
+		case 2<<3 | asBytes:
+			room := &m.first
+			if len(r.Leases) > 0 {
+				room = &leaseRoom{}
+			}
+			if !room.read(in.message()) {
 				return false
 			}
-		case 5<<3 | 2:
-			again := l.Stamp != nil
-			room.stamp.Reset()
-			l.Stamp = &room.stamp
-			if again || !l.Stamp.read(reader{text: in.value}) {
-				return false
-			}
-		case 6 << 3:
-			l.Dead = in.number != 0
-		case 7 << 3:
-			l.Vouch = in.number
-		case 8<<3 | 2:
-			l.CallId = in.value
-		case 9 << 3:
-			l.Cseq = uint32(in.number)
-		case 10 << 3:
-			l.ExpiresMs = int64(in.number)
-		case 11 << 3:
-			l.LifetimeMs = int64(in.number)
-		case 12<<3 | 2:
-			l.Payload = m.keep(in.value)
+			r.Leases = append(r.Leases, &room.lease)
 		default:
 			return false
 		}
@@ -219,14 +178,50 @@ func (m *RecordRoom) lease(room *leaseRoom, in reader) bool {
 	return !in.bad
 }
 
-// keep copies v to the room.
-func (m *RecordRoom) keep(v string) []byte {
-	begin := len(m.bytes)
-	m.bytes = append(m.bytes, v...)
-	return m.bytes[begin:len(m.bytes):len(m.bytes)]
+func (m *leaseRoom) read(in reader) bool {
+	l := &m.lease
+	l.Reset()
+	for in.more() {
+		switch in.tag() {
+		case 1<<3 | asBytes:
+			l.Key = in.bytes()
+		case 2 << 3:
+			l.Kind = LeaseKind(in.number)
+		case 3<<3 | asBytes:
+			l.Edge = in.string()
+		case 4<<3 | asBytes:
+			if l.Flow != nil || !m.flow.read(in.message()) {
+				return false
+			}
+			l.Flow = &m.flow
+		case 5<<3 | asBytes:
+			if l.Stamp != nil || !m.stamp.read(in.message()) {
+				return false
+			}
+			l.Stamp = &m.stamp
+		case 6 << 3:
+			l.Dead = in.number != 0
+		case 7 << 3:
+			l.Vouch = in.number
+		case 8<<3 | asBytes:
+			l.CallId = in.string()
+		case 9 << 3:
+			l.Cseq = uint32(in.number)
+		case 10 << 3:
+			l.ExpiresMs = int64(in.number)
+		case 11 << 3:
+			l.LifetimeMs = int64(in.number)
+		case 12<<3 | asBytes:
+			l.Payload = in.bytes()
+		default:
+			return false
+		}
+	}
+	return !in.bad
 }
 
 func (f *FlowID) read(in reader) bool {
+	f.Reset()
 	for in.more() {
 		switch in.tag() {
 		case 1 << 3:
@@ -243,6 +238,7 @@ func (f *FlowID) read(in reader) bool {
 }
 
 func (s *Stamp) read(in reader) bool {
+	s.Reset()
 	for in.more() {
 		switch in.tag() {
 		case 1 << 3:
@@ -256,51 +252,4 @@ func (s *Stamp) read(in reader) bool {
 		}
 	}
 	return !in.bad
-}
-
-// reader goes through the fields of an encoded message: varints and
-// length-delimited ones; anything else is bad.
-type reader struct {
-	text   string
-	field  uint64
-	wire   protowire.Type
-	number uint64
-	value  string
-	bad    bool
-}
-
-func (r *reader) tag() uint64 { return r.field<<3 | uint64(r.wire) }
-
-// more reads the next field; false at the end, or if there is none to be read.
-func (r *reader) more() bool {
-	if r.bad || r.text == "" {
-		return false
-	}
-	tag := r.varint()
-	r.field, r.wire = tag>>3, protowire.Type(tag&7)
-	n := r.varint()
-	switch {
-	case r.bad:
-	case r.wire == protowire.VarintType:
-		r.number = n
-	case r.wire == protowire.BytesType && n <= uint64(len(r.text)):
-		r.value, r.text = r.text[:n], r.text[n:]
-	default:
-		r.bad = true
-	}
-	return !r.bad
-}
-
-func (r *reader) varint() (v uint64) {
-	for i := 0; i < len(r.text) && i < 10; i++ {
-		c := r.text[i]
-		v |= uint64(c&0x7f) << (7 * i)
-		if c < 0x80 {
-			r.bad = i == 9 && c > 1 // more than 64 bits
-			r.text = r.text[i+1:]
-			return v
-		}
-	}
-	r.bad = true
-	return 0
 }

@@ -11,7 +11,8 @@ type header struct{ name, value string }
 func canonicalName(name string) string {
 	switch name {
 	case "Via", "From", "To", "Call-ID", "CSeq", "Contact", "Max-Forwards", "Route", "Content-Length",
-		"Record-Route", "Content-Type", "Supported", "Allow", "User-Agent", "Expires", "Path", "Server":
+		"Record-Route", "Content-Type", "Supported", "Allow", "User-Agent", "Expires", "Path", "Server",
+		"Accept", "Event", "Require", "Reason", "Session-Expires", "Min-SE", "Date", "Subject", markHeader:
 		return name
 	}
 	switch lower(name) {

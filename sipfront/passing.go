@@ -155,7 +155,7 @@ func (s *Server) passAnswer(r *request, status int) {
 // passBack passes an answer back whose top Via was written for that; false: it
 // was not. A 100 is of one hop (RFC 3261 16.7 step 2, 8.2.6.1).
 func (s *Server) passBack(m *transport.Message) bool {
-	text := string(m.Raw)
+	text := m.Text() // nothing of it is kept
 	_, _, top, ok := topVia(text)
 	if !ok {
 		return false

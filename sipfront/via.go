@@ -29,7 +29,7 @@ func parseVia(v string) (via, error) {
 		return x, errMessage
 	}
 	x.transport = lower(network)
-	if i := strings.LastIndexByte(sentBy, ':'); i > strings.LastIndexByte(sentBy, ']') && strings.ContainsAny(sentBy, " \t") {
+	if i := strings.LastIndexByte(sentBy, ':'); i > strings.LastIndexByte(sentBy, ']') && (strings.IndexByte(sentBy, ' ') >= 0 || strings.IndexByte(sentBy, '\t') >= 0) {
 		// RFC 3261 25.1: COLON may stand in white space.
 		sentBy = trimRight(sentBy[:i]) + ":" + trimLeft(sentBy[i+1:])
 	}
