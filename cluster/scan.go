@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"runtime"
 	"slices"
 
 	"hereis/messages"
@@ -122,8 +121,6 @@ func (c *Core) walk(f func(s *shard, g glance)) {
 				s.at(id, func(g glance) { f(s, g) })
 			}
 			s.mu.Unlock()
-			// What has become ready meanwhile need not wait until the scheduler says so.
-			runtime.Gosched()
 		}
 	}
 }
