@@ -9,10 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hereis/cluster/store/journal"
 )
 
 // Badger writes by mapped files, and running out of room under a mapping ends
-// the process. So nothing is written when there is little room; what Badger
+// the process. (The journal's files have their blocks before, and are not mapped.)
+// So nothing is written when there is little room; what Badger
 // appends to has its blocks before; and what it still writes by itself, tables
 // from what it holds in memory, has a reserve that is let go when another fills
 // the disk.
@@ -48,16 +51,24 @@ func (r *room) free() (uint64, error) {
 	return uint64(fs.Bavail) * uint64(fs.Bsize), nil
 }
 
-// check tells why nothing should be written to a mapped file: there is too
-// little room (ErrDiskFull), or a plain write fails, as on a disk that has gone
-// read-only.
-func (r *room) check() error {
+// spare tells why bytes more should not be taken (ErrDiskFull).
+func (r *room) spare(bytes int64) error {
 	free, err := r.free()
 	if err != nil {
 		return err
 	}
-	if free < minRoom {
+	if free < minRoom+uint64(bytes) {
 		return fmt.Errorf("%w: %d MiB are free", ErrDiskFull, free>>20)
+	}
+	return nil
+}
+
+// check tells why nothing should be written to a mapped file: there is too
+// little room (ErrDiskFull), or a plain write fails, as on a disk that has gone
+// read-only.
+func (r *room) check() error {
+	if err := r.spare(0); err != nil {
+		return err
 	}
 	if _, err := r.lock.WriteAt([]byte{'\n'}, 0); err != nil {
 		return fmt.Errorf("store: the disk takes no writes: %w", err)
@@ -87,7 +98,7 @@ func (r *room) hold() error {
 	if err != nil {
 		return err
 	}
-	err = allocate(f, reserveSize)
+	err = journal.Allocate(f, reserveSize)
 	r.held = err == nil
 	return errors.Join(err, f.Close())
 }
@@ -139,7 +150,7 @@ func (l *logs) allocate() error {
 		}
 		info, err := f.Stat()
 		if err == nil {
-			err = allocate(f, info.Size())
+			err = journal.Allocate(f, info.Size())
 		}
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
@@ -147,4 +158,30 @@ func (l *logs) allocate() error {
 		l.allocated[name] = true
 	}
 	return nil
+}
+
+// sync puts on disk what has been appended to them, and that they are there.
+func (l *logs) sync() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".mem") && !strings.HasSuffix(e.Name(), ".vlog") {
+			continue
+		}
+		err := syncFile(filepath.Join(l.dir, e.Name()))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a table has what was in it
+			return err
+		}
+	}
+	return syncFile(l.dir)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
