@@ -62,4 +62,5 @@ func benchmarkPut(b *testing.B, level Level, company, users int) {
 	}
 	b.ReportMetric(float64((processorTime()-began).Nanoseconds())/1e3/float64(i), "cpu-us/record")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/1e3/float64(i), "us/record")
+	b.ReportMetric(float64(i)/float64(s.Stats().Groups), "records/group")
 }
