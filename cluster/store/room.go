@@ -138,7 +138,7 @@ func (l *logs) allocate() error {
 			l.allocated[name] = true
 			continue
 		}
-		if !strings.HasSuffix(name, ".mem") && !strings.HasSuffix(name, ".vlog") && name != "DISCARD" {
+		if !appended(name) && name != "DISCARD" {
 			continue
 		}
 		f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR, 0)
@@ -160,6 +160,28 @@ func (l *logs) allocate() error {
 	return nil
 }
 
+// clear removes files that a loss of power has left without a byte: Badger had made
+// them, and takes them for another's when it is opened.
+func (l *logs) clear() error {
+	entries, err := os.ReadDir(l.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		info, failed := e.Info()
+		if failed == nil && info.Size() == 0 && appended(e.Name()) {
+			failed = os.Remove(filepath.Join(l.dir, e.Name()))
+		}
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// appended tells whether Badger appends to a file of this name.
+func appended(name string) bool {
+	return strings.HasSuffix(name, ".mem") || strings.HasSuffix(name, ".vlog")
+}
+
 // sync puts on disk what has been appended to them, and that they are there.
 func (l *logs) sync() error {
 	entries, err := os.ReadDir(l.dir)
@@ -167,7 +189,7 @@ func (l *logs) sync() error {
 		return err
 	}
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".mem") && !strings.HasSuffix(e.Name(), ".vlog") {
+		if !appended(e.Name()) {
 			continue
 		}
 		err := syncFile(filepath.Join(l.dir, e.Name()))

@@ -171,7 +171,10 @@ func (s *Store) openBadger() error {
 	if err := s.folder.mark(); err != nil {
 		return err
 	}
-	var err error
+	err := s.logs.clear()
+	if err != nil {
+		return err
+	}
 	if s.db, err = badger.Open(badgerOptions(s.folder.badger()).WithLogger(badgerLog{s.log})); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

@@ -22,12 +22,18 @@ import (
 	"hereis/messages"
 )
 
-const childFolder = "HEREIS_TEST_STORE_CHILD"
+const (
+	childFolder = "HEREIS_TEST_STORE_CHILD"
+	childLevel  = "HEREIS_TEST_STORE_LEVEL"
+)
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childFolder); dir != "" {
+	dir, level := os.Getenv(childFolder), os.Getenv(childLevel)
+	switch {
+	case level != "":
+		overwriteForEver(dir, Level(level))
+	case dir != "":
 		writeForEver(dir)
-		return
 	}
 	// Badger's caches of glog and the like start goroutines at import, if any.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
