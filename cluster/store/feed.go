@@ -154,6 +154,7 @@ func (s *Store) feedSome(keys []string, values map[string][]byte) (n int, err er
 	if err := s.room.check(); err != nil {
 		return 0, err
 	}
+	s.giving()
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
 	for size := 0; n < len(keys) && size < feedBatch; n++ {

@@ -27,8 +27,11 @@ const (
 	reserveSize = 32 << 20
 	// closeRoom is what an orderly end needs, in bytes.
 	closeRoom = 20 << 20
-	// lookEvery is how often the room is looked at between writes.
-	lookEvery = 50 * time.Millisecond
+	// lookEvery is how often the room is looked at between writes, and lookIdle when
+	// Badger has been given nothing for so long that it has no more to do (badgerRests).
+	lookEvery   = 50 * time.Millisecond
+	lookIdle    = time.Second
+	badgerRests = time.Minute
 )
 
 const reserveFile = "RESERVE"

@@ -87,7 +87,9 @@ type Store struct {
 	busy    atomic.Uint64
 	groups  atomic.Uint64
 	puts    atomic.Uint64
+	given   atomic.Int64 // when Badger was last given anything, in ns since 1970
 
+	lookNow  chan struct{} // tells watchRoom that it will be; one slot
 	feedNow  chan struct{} // tells the feeder to look; one slot
 	feedStop chan struct{} // closed by Close, when the writer has ended
 	feeding  chan struct{} // one slot: who has put something in gives Badger what is in the journal
@@ -136,7 +138,7 @@ func openIn(f *folder, cfg Config, log *slog.Logger) (*Store, error) {
 	s := &Store{
 		cfg: cfg, log: log, folder: f,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), want: 1,
-		feedNow: make(chan struct{}, 1), feedStop: make(chan struct{}), feeding: make(chan struct{}, 1),
+		lookNow: make(chan struct{}, 1), feedNow: make(chan struct{}, 1), feedStop: make(chan struct{}), feeding: make(chan struct{}, 1),
 		room: &room{dir: f.dir, lock: f.lock}, logs: &logs{dir: f.badger()},
 	}
 	var err error
@@ -157,6 +159,7 @@ func openIn(f *folder, cfg Config, log *slog.Logger) (*Store, error) {
 	if err := s.feedAll(); err != nil { // what the process before had not come to
 		return nil, errors.Join(err, s.journal.Close(), s.closeBadger())
 	}
+	s.giving()
 	s.commit = s.commitGroup
 	s.written.Go(s.watchRoom)
 	s.written.Go(s.writeLoop)
@@ -243,6 +246,7 @@ func (s *Store) write(key []byte, msg proto.Message) error {
 	if err := s.room.check(); err != nil {
 		return err
 	}
+	s.giving()
 	err := s.db.Update(func(txn *badger.Txn) error {
 		if msg == nil {
 			return txn.Delete(key)

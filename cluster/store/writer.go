@@ -200,18 +200,43 @@ func (s *Store) writeGroup(g group) (took time.Duration) {
 	return took
 }
 
-// watchRoom sees to the reserve, whatever the writer is doing.
+// watchRoom sees to the reserve, whatever the writer is doing: often while Badger
+// may be writing tables by itself.
 func (s *Store) watchRoom() {
-	look := time.NewTicker(lookEvery)
+	look := time.NewTimer(lookEvery)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
 			s.keepRoom(s.room.look())
+		case <-s.lookNow:
+			s.keepRoom(s.room.look())
 		case <-s.closing:
 			return
 		}
+		if s.tablesUnderWay() {
+			look.Reset(lookEvery)
+		} else {
+			look.Reset(lookIdle)
+		}
 	}
+}
+
+// giving is called before Badger is given anything.
+func (s *Store) giving() {
+	if !s.tablesUnderWay() {
+		select {
+		case s.lookNow <- struct{}{}:
+		default:
+		}
+	}
+	s.given.Store(time.Now().UnixNano())
+}
+
+// tablesUnderWay tells whether Badger was given anything so lately that it may not
+// have come to rest.
+func (s *Store) tablesUnderWay() bool {
+	return time.Since(time.Unix(0, s.given.Load())) < badgerRests
 }
 
 // keepRoom tells of a precaution that could not be taken. It is no failure to write.
