@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -106,17 +108,17 @@ func (s *Store) feed(runs []journal.Run) error {
 	if err := s.room.check(); err != nil {
 		return err
 	}
-	keys, values, err := s.lasting(runs)
+	all, err := s.lasting(runs)
 	if err != nil {
 		return err
 	}
-	for len(keys) > 0 {
+	for len(all) > 0 {
 		began := time.Now()
-		n, err := s.feedSome(keys, values)
+		n, err := s.feedSome(all)
 		if err != nil {
 			return err
 		}
-		if keys = keys[n:]; len(keys) == 0 {
+		if all = all[n:]; len(all) == 0 {
 			break
 		}
 		if err := s.rest(time.Since(began)); err != nil {
@@ -129,36 +131,54 @@ func (s *Store) feed(runs []journal.Run) error {
 	return s.journal.Release(runs)
 }
 
-// lasting is what is to be kept of runs: the last value of each key, nil if it was
-// removed. The keys are in order: tables are made of neighbours.
-func (s *Store) lasting(runs []journal.Run) (keys []string, values map[string][]byte, err error) {
-	values = map[string][]byte{}
-	for _, r := range runs {
-		err := s.journal.Payloads(r, func(payload []byte) error {
-			return eachEntry(payload, func(key, value []byte) { values[string(key)] = value })
-		})
-		if err != nil {
-			return nil, nil, fmt.Errorf("store: %w", err)
-		}
-	}
-	keys = make([]string, 0, len(values))
-	for key := range values {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys, values, nil
+// kept is what Badger is given of one key.
+type kept struct {
+	key   string
+	value []byte // nil if it was removed
+	run   int    // of which run it is
 }
 
-// feedSome gives Badger the first n of keys.
-func (s *Store) feedSome(keys []string, values map[string][]byte) (n int, err error) {
+// lasting is what is to be kept of runs: the last value of each key. They are in the
+// order of the keys: tables are made of neighbours.
+func (s *Store) lasting(runs []journal.Run) ([]kept, error) {
+	var all []kept
+	at := map[string]int{} // in all
+	var scratch []byte
+	for run, r := range slices.Backward(runs) { // so that no value is kept that is not the last
+		older := len(all)
+		take := func(key, value []byte) {
+			i, ok := at[string(key)]
+			switch {
+			case !ok:
+				k := string(key)
+				at[k] = len(all)
+				all = append(all, kept{k, value, run})
+			case all[i].run == run:
+				all[i].value = value
+			}
+		}
+		err := s.journal.Payloads(r, &scratch, func(payload []byte) error { return eachEntry(payload, take) })
+		if err != nil {
+			return nil, fmt.Errorf("store: %w", err)
+		}
+		for i := range all[older:] { // the next run is read where they are
+			all[older+i].value = bytes.Clone(all[older+i].value)
+		}
+	}
+	slices.SortFunc(all, func(a, b kept) int { return strings.Compare(a.key, b.key) })
+	return all, nil
+}
+
+// feedSome gives Badger the first n of all.
+func (s *Store) feedSome(all []kept) (n int, err error) {
 	if err := s.room.check(); err != nil {
 		return 0, err
 	}
 	s.giving()
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	for size := 0; n < len(keys) && size < feedBatch; n++ {
-		key, value := []byte(keys[n]), values[keys[n]]
+	for size := 0; n < len(all) && size < feedBatch; n++ {
+		key, value := []byte(all[n].key), all[n].value
 		if value == nil {
 			err = txn.Delete(key)
 		} else {

@@ -205,11 +205,11 @@ func TestBadgerLosesWhatWasNotSynced(t *testing.T) {
 			s.queuePut(put{seal: true, done: func(err error) { runs <- err }}, nil)
 			<-runs
 			sealed, _ := s.journal.Sealed()
-			keys, values, err := s.lasting(sealed)
+			all, err := s.lasting(sealed)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n, err := s.feedSome(keys, values); err != nil || n != 500 {
+			if n, err := s.feedSome(all); err != nil || n != 500 {
 				t.Fatal(n, err)
 			}
 			after := filepath.Join(t.TempDir(), "data")

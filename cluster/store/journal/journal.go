@@ -282,12 +282,14 @@ func (j *Journal) Sealed() (runs []Run, failed bool) {
 	return slices.Clone(j.sealed), slices.ContainsFunc(j.sealed, func(r Run) bool { return r.failed })
 }
 
-// Payloads calls f with what each Append of a run wrote, in order. The bytes stay as they are.
-func (j *Journal) Payloads(r Run, f func(payload []byte) error) error {
+// Payloads calls f with what each Append of a run wrote, in order. The bytes are in
+// scratch, which grows as it must, and are there until it is used again.
+func (j *Journal) Payloads(r Run, scratch *[]byte, f func(payload []byte) error) error {
 	if r.end <= framing {
 		return nil
 	}
-	b := make([]byte, r.end-framing)
+	*scratch = slices.Grow((*scratch)[:0], int(r.end-framing))[:r.end-framing]
+	b := *scratch
 	if _, err := r.seg.file.ReadAt(b, framing); err != nil {
 		return fmt.Errorf("journal: %s: %w", r.seg.name, err)
 	}

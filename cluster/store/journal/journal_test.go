@@ -74,7 +74,7 @@ func (b *book) feed(n int) error {
 	runs, _ := b.j.Sealed()
 	runs = runs[:min(n, len(runs))]
 	for _, r := range runs {
-		if err := b.j.Payloads(r, b.take); err != nil {
+		if err := b.j.Payloads(r, new([]byte), b.take); err != nil {
 			return err
 		}
 	}
@@ -334,7 +334,7 @@ func TestDirectory(t *testing.T) {
 	runs, _ := j.Sealed()
 	var got []string
 	for _, r := range runs {
-		if err := j.Payloads(r, func(p []byte) error { got = append(got, string(p)); return nil }); err != nil {
+		if err := j.Payloads(r, new([]byte), func(p []byte) error { got = append(got, string(p)); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -387,7 +387,7 @@ func FuzzRecover(f *testing.F) {
 		}
 		runs, _ := j.Sealed()
 		for _, r := range runs {
-			if err := j.Payloads(r, func([]byte) error { return nil }); err != nil {
+			if err := j.Payloads(r, new([]byte), func([]byte) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
