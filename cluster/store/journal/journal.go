@@ -76,7 +76,8 @@ type Run struct {
 	failed bool // the file is not to be used again
 }
 
-// Open finds what had not been released. It changes nothing in the folder.
+// Open finds what had not been released, to be Released before anything is
+// appended. It changes nothing in the folder.
 func Open(cfg Config) (*Journal, error) {
 	if cfg.folder == nil {
 		cfg.folder = directory(cfg.Dir)
@@ -134,7 +135,9 @@ func (j *Journal) recover() error {
 		run := Run{seg: u.seg, use: u.first.use, failed: !slices.Contains(counts, u)}
 		if !run.failed {
 			run.end = u.ends[len(u.ends)-1]
-			j.prevUse, j.prevFrames = run.use, uint32(len(u.ends))
+			// Its end may be what a disk had refused, and the system shows all the same:
+			// it will not be missed. Whoever opens a journal Releases first, so this is rare.
+			j.prevUse, j.prevFrames, j.prevLoose = run.use, uint32(len(u.ends)), true
 			j.bytes.Add(run.end - framing)
 		}
 		j.sealed = append(j.sealed, run) // found is in the order of uses
@@ -181,7 +184,7 @@ func (j *Journal) Append(buf []byte) error {
 		}
 	}
 	fr := frame{size: uint32(len(buf) - Head), use: j.use, seq: j.frames, prevUse: j.prevUse, prevFrames: j.prevFrames}
-	if !j.cfg.Sync && (j.frames > 0 || j.prevLoose) {
+	if !j.cfg.Sync && j.frames > 0 || j.prevLoose && j.frames == 0 {
 		fr.flags = loose
 	}
 	fr.seal(buf, j.active.salt)
@@ -412,7 +415,11 @@ func (j *Journal) Close() error {
 	j.mu.Unlock()
 	var errs []error
 	for _, r := range runs {
-		if !j.cfg.Sync && !r.failed {
+		switch {
+		case j.cfg.Sync || r.end <= framing: // it is, or it is nothing
+		case r.failed:
+			errs = append(errs, fmt.Errorf("journal: %s has failed, and what it holds may not be on disk", r.seg.name))
+		default:
 			errs = append(errs, r.seg.file.Sync())
 		}
 	}

@@ -18,7 +18,8 @@ var ErrCorrupt = errors.New("journal is damaged")
 //   - nothing later of this use: the end, or a torn frame of which nobody was told
 //   - a strict one: damage
 //   - loose ones alone: what a loss of power took, at a level that does not wait
-//   - frames of uses that have been released: what the file was before
+//   - frames of uses that have been released: what the file was before, also in
+//     the place of a first frame that power did not let get there
 //
 // Each first frame also names the use before it and how many frames of that were
 // acknowledged; a use that nobody names but the last has none: its file failed.
@@ -39,9 +40,6 @@ func scan(seg *segment, b []byte, released uint64) *use {
 	u := &use{seg: seg}
 	for at := int64(framing); at < int64(len(b)); {
 		fr, payload, ok := parse(b[at:], seg.salt)
-		if ok && len(u.ends) == 0 && fr.use <= released {
-			return nil
-		}
 		mine := ok && fr.seq == uint32(len(u.ends)) && fr.use > released && (fr.seq == 0 || fr.use == u.first.use)
 		if !mine {
 			if fr, ok := stray(b[at:], seg.salt, func(fr frame) bool {

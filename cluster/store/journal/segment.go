@@ -97,6 +97,8 @@ func (s *segment) mark(use uint64) error {
 		return err
 	}
 	if err := s.file.Sync(); err != nil {
+		// The system may show it to the next process all the same, and it is not on disk.
+		_, _ = s.file.WriteAt(make([]byte, len(b)), (1+s.slot)*block)
 		return err
 	}
 	s.slot = 1 - s.slot
