@@ -197,6 +197,9 @@ type Config struct {
 	MaxBroadcasts int `name:"max-broadcasts" group:"limits" placeholder:"N" help:"Users that all nodes are asked about at a time; above it 503."`
 	// MaxHandlers bounds the handlers of added message types that run at a time.
 	MaxHandlers int `name:"max-handlers" group:"limits" placeholder:"N" help:"Handlers of added message types at a time."`
+	// MaxUnstored bounds the users whose failed writes are repeated; above it the node
+	// says until it is restarted that its disk is behind.
+	MaxUnstored int `name:"max-unstored" group:"limits" placeholder:"N" help:"Users whose failed writes are repeated; above it all nodes remember removals for longer."`
 	// MaxWrites bounds the writes that wait for the disk; above it: 503 to what waits
 	// for one, and what does not is written later.
 	MaxWrites int `name:"max-writes" group:"limits" placeholder:"N" help:"Writes that wait for the disk; above it 503."`
@@ -300,6 +303,7 @@ func DefaultConfig() Config {
 		MaxParked:       cl.MaxParked,
 		MaxBroadcasts:   cl.MaxBroadcasts,
 		MaxHandlers:     cl.MaxHandlers,
+		MaxUnstored:     cl.MaxUnstored,
 		MaxWrites:       store.DefaultQueue,
 		MaxWatchBacklog: 65536,
 		MessageTTL:      front.MessageTTL,

@@ -132,7 +132,7 @@ func (c *Config) resolve() resolve.Config {
 func (c *Config) cluster() cluster.Config {
 	cc := cluster.DefaultConfig()
 	cc.Region, cc.Zone = c.Region, c.Zone
-	cc.MaxInFlight, cc.MaxParked, cc.MaxUsers = c.MaxInFlight, c.MaxParked, c.MaxUsers
+	cc.MaxInFlight, cc.MaxParked, cc.MaxUsers, cc.MaxUnstored = c.MaxInFlight, c.MaxParked, c.MaxUsers, c.MaxUnstored
 	cc.MaxBroadcasts, cc.MaxHandlers = c.MaxBroadcasts, c.MaxHandlers
 	// CONSISTENCY rule 4.
 	cc.MaxDead = 4 * c.MaxBindings

@@ -234,7 +234,7 @@ func (c *Config) validateLimits() error {
 		{"max-branches", c.MaxBranches, 1}, {"max-breadth", c.MaxBreadth, 1}, {"max-redirects", c.MaxRedirects, 0},
 		{"max-lookups", c.MaxLookups, 1}, {"max-nonces", c.MaxNonces, 1}, {"max-in-flight", c.MaxInFlight, 1},
 		{"max-users", c.MaxUsers, 64}, {"max-parked", c.MaxParked, 1}, {"max-broadcasts", c.MaxBroadcasts, 1}, {"max-handlers", c.MaxHandlers, 1},
-		{"max-writes", c.MaxWrites, 1},
+		{"max-writes", c.MaxWrites, 1}, {"max-unstored", c.MaxUnstored, 1},
 		{"max-watch-backlog", c.MaxWatchBacklog, 1},
 		{"max-stored", c.MaxStored, 1}, {"max-stored-per-user", c.MaxStoredPerUser, 1}, {"max-stored-bytes", c.MaxStoredBytes, 1},
 		{"max-pending", c.MaxPending, 1}, {"source-rate", c.SourceRate, 0}, {"source-burst", c.SourceBurst, 1},

@@ -35,6 +35,7 @@ var limitsElsewhere = map[string]string{
 	"max-in-flight":  "cluster/liveness_test.go TestRule22_AboveTheCapOfAPeerRequestsAreRefusedAndItRecovers",
 	"max-parked":     "cluster/liveness_test.go TestRule22_AboveTheCapOfTheGateWritesAreRefusedAndLookupsAreNot",
 	"max-broadcasts": "cluster/peers_test.go TestRule11_AboveTheCapOfBroadcastsQuestionsComeAgain",
+	"max-unstored":   "cluster/unstored_test.go TestRule4_OfMoreFailedWritesThanAreRememberedItIsSaid",
 	// The second nonce makes the first stale.
 	"max-nonces": "sipfront/nonce_test.go TestRFC7616_3_4_5_NoncesAreBounded",
 	// A question that hangs is made with a cluster of the test's.

@@ -30,6 +30,10 @@ func (g grains) Renews(r *messages.Register, rec *messages.Record, nowMS int64) 
 	return g.user.Renews(r, rec, nowMS)
 }
 
+func (g grains) Begins(r *messages.Register, lease *messages.Lease, room []byte, nowMS int64) ([]byte, bool) {
+	return g.user.Begins(r, lease, room, nowMS)
+}
+
 func (g grains) Changed(before, after *messages.Record, nowMS int64) bool {
 	return g.user.Changed(before, after, nowMS)
 }

@@ -20,11 +20,13 @@ type Cluster interface {
 	// AskAsync is Ask with a continuation, which is called once, perhaps before
 	// AskAsync returns, and must not wait. deadlineMS is node time.
 	AskAsync(aor string, msg proto.Message, deadlineMS int64, done func(proto.Message, error))
-	// Renew puts a REGISTER to its user if nothing has to be awaited or kept on
-	// its account, and tells when it was done and when the binding expires, in
-	// node time. r has room for a stamp; nothing of it is kept. False: nothing
+	// AtOnce puts a REGISTER to its user if nobody else has to be asked or told on
+	// its account. then is called once it is kept as durably as configured, perhaps
+	// before AtOnce returns, and must not wait: with when that was done and when the
+	// binding expires, in node time, or why it could not be kept. r has room for a
+	// stamp, may not be changed until then, and is not kept beyond. False: nothing
 	// has been done.
-	Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool)
+	AtOnce(r *messages.Register, then func(nowMS, expiresMS int64, err error)) bool
 	// LookupAsync is AskAsync for a Locate. What may lack something goes to part, if
 	// that is not nil, and done is called with the word of an owner who knows all,
 	// unless forget is called before that.
@@ -93,16 +95,19 @@ func (c *Client) RegisterThen(r *messages.Register, deadlineMS int64, done func(
 	c.cluster.AskAsync(r.Aor, r, deadlineMS, reg.answered)
 }
 
-// Renew is RegisterThen for a REGISTER that only renews the one binding of a
-// user whose state is here alone, as it is: it tells when that was done and when
-// the binding expires, in node time. Nothing of r, which has room for a stamp, is
-// kept. False: nothing has been done, and the REGISTER is one for RegisterThen.
-func (c *Client) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
+// AtOnce is RegisterThen for a REGISTER that does no more than renew the one
+// binding of a user, or make the first one, where the user's state is here alone.
+// then is called once the binding is kept, perhaps before AtOnce returns, and must
+// not wait: with when that was done and when the binding expires, in node time, or an
+// error as RegisterThen's. r, which has room for a stamp, may not be changed until
+// then, and is not kept beyond. False: nothing has been done, and the REGISTER is one
+// for RegisterThen.
+func (c *Client) AtOnce(r *messages.Register, then func(nowMS, expiresMS int64, err error)) bool {
 	if c.cluster.KeepErr() != nil {
-		return 0, 0, false
+		return false
 	}
 	r.Edge, r.Incarnation = c.cluster.Name(), c.cluster.Incarnation()
-	return c.cluster.Renew(r)
+	return c.cluster.AtOnce(r, then)
 }
 
 // registration is one REGISTER on its way.

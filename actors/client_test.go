@@ -61,8 +61,8 @@ func (f *fakeCluster) KeepAsync(rec *messages.Record, done func(error)) {
 	done(f.Keep(context.Background(), rec))
 }
 
-func (f *fakeCluster) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
-	return 0, 0, false
+func (f *fakeCluster) AtOnce(*messages.Register, func(nowMS, expiresMS int64, err error)) bool {
+	return false
 }
 
 func (f *fakeCluster) KeepErr() error { return f.disk }

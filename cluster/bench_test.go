@@ -44,13 +44,14 @@ func BenchmarkGate(b *testing.B) {
 		n.disk.none = true
 		r := proto.CloneOf(payload[0])
 		w.run(100) // all go to rest
+		then := func(int64, int64, error) {}
 		b.ReportAllocs()
 		renewed := 0
 		for i := users; b.Loop(); i++ {
 			p := payload[i%users]
 			r.Aor, r.CallId, r.Cseq, r.Stamp = p.Aor, p.CallId, 1<<20+uint32(i), &stamp
 			w.now += int64(i & 1)
-			if _, ok := n.core.Renew(w.now, r); ok {
+			if n.core.AtOnce(w.now, r, then) {
 				renewed++
 			}
 		}

@@ -43,6 +43,9 @@ type Config struct {
 	// MaxUsers is of how many AoRs, about, this node may hold something when it takes
 	// in another as owner or stand-in; copies are always taken.
 	MaxUsers int
+	// MaxUnstored is of how many AoRs this node remembers that a write of them failed,
+	// to write them again. Above it, it says for the rest of its life that there are some.
+	MaxUnstored int
 	// MaxDead is how many dead keys of one AoR are kept; above it the oldest
 	// acknowledged one goes (rule 4: 4 x the binding limit).
 	MaxDead int
@@ -67,7 +70,7 @@ func DefaultConfig() Config {
 		FailOver:    400 * time.Millisecond,
 		CopyWait:    250 * time.Millisecond,
 		PullWait:    150 * time.Millisecond,
-		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxUsers: 10_000_000, MaxDead: 40,
+		MaxInFlight: 4096, MaxParked: 65536, MaxBroadcasts: 256, MaxHandlers: 256, MaxUsers: 10_000_000, MaxUnstored: 1 << 20, MaxDead: 40,
 		BulkBytes: 6 << 10, BulkWindow: 40, DigestEvery: 30 * time.Second,
 		MaxWatches: 4096, SnapshotLimit: 1000,
 	}
@@ -90,7 +93,7 @@ func (c *Config) Validate() error {
 		{"FailOver", int64(c.FailOver)}, {"CopyWait", int64(c.CopyWait)}, {"PullWait", int64(c.PullWait)},
 		{"MaxInFlight", int64(c.MaxInFlight)}, {"MaxParked", int64(c.MaxParked)},
 		{"MaxBroadcasts", int64(c.MaxBroadcasts)}, {"MaxHandlers", int64(c.MaxHandlers)},
-		{"MaxUsers", int64(c.MaxUsers)}, {"MaxDead", int64(c.MaxDead)}, {"BulkBytes", int64(c.BulkBytes)}, {"BulkWindow", int64(c.BulkWindow)},
+		{"MaxUsers", int64(c.MaxUsers)}, {"MaxUnstored", int64(c.MaxUnstored)}, {"MaxDead", int64(c.MaxDead)}, {"BulkBytes", int64(c.BulkBytes)}, {"BulkWindow", int64(c.BulkWindow)},
 		{"DigestEvery", int64(c.DigestEvery)},
 		{"MaxWatches", int64(c.MaxWatches)}, {"SnapshotLimit", int64(c.SnapshotLimit)},
 	} {

@@ -135,8 +135,11 @@ type shard struct {
 	pulls map[string]*pull
 	// asked is the question that is being answered (gate.go).
 	asked asked
-	// renewed is the record that is being renewed (renew.go).
-	renewed messages.RecordRoom
+	// renewing and beginning are the records that are being written in place; old is
+	// what was in the cell before, or the begin of what will be (atonce.go).
+	renewing  messages.RecordRoom
+	beginning beginning
+	old       []byte
 }
 
 // extra is what an entry needs only for a time.

@@ -89,6 +89,9 @@ func (c *Core) Dump() string {
 	return b.String()
 }
 
+// Behind tells whether this node's disk lacks something that it should have.
+func (c *Core) Behind() bool { return c.unstored.any() }
+
 // Hear registers who takes events of a type, as Node.HandleEvent does.
 func (c *Core) Hear(typeName string, h Hearer) {
 	c.hearers[typeName] = append(c.hearers[typeName], h)

@@ -120,6 +120,7 @@ func (c *Core) Follow(now int64, pattern string, sink Follower) (*Follow, error)
 		digest: v.digest, live: v.edges(), viewMS: now, whole: true, started: now,
 	}
 	t.follows = append(t.follows, f)
+	t.some.Store(true)
 	return f, nil
 }
 

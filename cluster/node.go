@@ -175,18 +175,22 @@ func (n *Node) AskAsync(aor string, msg proto.Message, deadlineMS int64, done fu
 	n.core.Ask(n.parts.Clock.NowMS(), aor, msg, deadlineMS, n.observed(msg, done))
 }
 
-// Renew takes in a REGISTER that only renews the user's one lease, where nothing
-// has to be stored or copied on that account; it tells when it was done and until
-// when the lease lives, in node time. r has room for a stamp, which it is given;
-// it is not kept. False: nothing has been done, and AskAsync is the way.
-func (n *Node) Renew(r *messages.Register) (nowMS, expiresMS int64, ok bool) {
+// AtOnce takes in a REGISTER that does no more than renew the user's one lease, or
+// make the first one, where no other node has to know of that. then is called once
+// the lease is stored, perhaps before AtOnce returns, and must not block: it is told
+// when the lease was written and when it expires, in node time, or why it could not
+// be stored. r, which has room for a stamp and is given it, may not be changed until
+// then; it is not kept beyond. False: nothing has been done, and AskAsync is the way.
+func (n *Node) AtOnce(r *messages.Register, then func(nowMS, expiresMS int64, err error)) bool {
+	if n.parts.Observe == nil {
+		return n.core.AtOnce(n.parts.Clock.NowMS(), r, then)
+	}
 	began := time.Now()
-	nowMS = n.parts.Clock.NowMS()
-	expiresMS, ok = n.core.Renew(nowMS, r)
-	if ok && n.parts.Observe != nil {
+	ok := n.core.AtOnce(n.parts.Clock.NowMS(), r, then)
+	if ok {
 		n.parts.Observe(registerType, time.Since(began))
 	}
-	return nowMS, expiresMS, ok
+	return ok
 }
 
 // LookupAsync is AskAsync for a Locate whose asker can use an answer that grows

@@ -49,8 +49,8 @@ type Receiver interface {
 // Record per key, with nothing of other edges in it.
 type Store interface {
 	// Put replaces the record of rec.Aor and calls done once it is as durable
-	// as the configured level says, from a goroutine of the store's. rec may
-	// not be changed afterwards. An empty record removes the key.
+	// as the configured level says, from a goroutine of the store's and not before
+	// Put returns. Nothing of rec is kept. An empty record removes the key.
 	Put(rec *messages.Record, done func(error))
 	// Keeps tells whether Put keeps anything: at the level "memory" there is
 	// nothing to wait for.
@@ -116,6 +116,10 @@ type Grains interface {
 	// expiry is in node time. What it says no to is for Answer. It keeps nothing
 	// of r and rec, whose memory is used again.
 	Renews(r *messages.Register, rec *messages.Record, nowMS int64) (expiresMS int64, ok bool)
+	// Begins tells whether a REGISTER for a key of which nothing is known comes to no
+	// more than one lease, and writes it. The lease shares r's memory and that of
+	// room, which is returned to be used again.
+	Begins(r *messages.Register, lease *messages.Lease, room []byte, nowMS int64) (used []byte, ok bool)
 	// Changed tells whether those who follow a user can see the difference
 	// between its record before and after a change, both at node time nowMS: not
 	// of a refresh. An expiry is seen with a before that has not expired.

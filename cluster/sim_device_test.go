@@ -93,12 +93,14 @@ func (w *world) send(d *device, n *simNode, r *messages.Register, expires uint32
 		}
 		done(ok, f)
 	}
-	renewal := proto.CloneOf(r)
-	renewal.Stamp = &messages.Stamp{}
-	if _, ok := core.Renew(w.now+n.skew, renewal); ok {
-		w.renewed++
-		r.Stamp = renewal.Stamp
-		finish(true, nil)
+	inPlace := proto.CloneOf(r)
+	inPlace.Stamp = &messages.Stamp{}
+	if core.AtOnce(w.now+n.skew, inPlace, func(_, _ int64, err error) {
+		r.Stamp = inPlace.Stamp
+		finish(err == nil, nil)
+		proto.Reset(inPlace) // whoever still shares it sees that
+	}) {
+		w.inPlace++
 		return
 	}
 	core.Ask(w.now+n.skew, d.aor, r, 0, func(reply proto.Message, err error) {

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"errors"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -37,6 +38,7 @@ func (d *disk) Put(rec *messages.Record, done func(error)) {
 		done(nil)
 		return
 	}
+	rec = unshared(rec)
 	if d.delay != nil {
 		d.last = max(d.last, d.delay())
 	}
@@ -46,6 +48,16 @@ func (d *disk) Put(rec *messages.Record, done func(error)) {
 		return
 	}
 	d.pending = append(d.pending, write{d.last, rec, done})
+}
+
+// unshared is a copy that shares no string with what it is of.
+func unshared(rec *messages.Record) *messages.Record {
+	text, err := proto.Marshal(rec)
+	own := &messages.Record{}
+	if err = errors.Join(err, proto.Unmarshal(text, own)); err != nil {
+		panic(err)
+	}
+	return own
 }
 
 func (d *disk) flush(now int64) {

@@ -34,6 +34,10 @@ func (g grains) Renews(r *messages.Register, rec *messages.Record, now int64) (i
 	return g.user.Renews(r, rec, now)
 }
 
+func (g grains) Begins(r *messages.Register, lease *messages.Lease, room []byte, now int64) ([]byte, bool) {
+	return g.user.Begins(r, lease, room, now)
+}
+
 func (g grains) Changed(before, after *messages.Record, now int64) bool {
 	return g.user.Changed(before, after, now)
 }
@@ -109,8 +113,8 @@ type world struct {
 	// streamUp is told that a node's stream to another is usable again.
 	streamUp func(n *simNode, name string)
 	off      cluster.Rules
-	// renewed counts the REGISTERs that were taken in place.
-	renewed int
+	// inPlace counts the REGISTERs that were taken in place.
+	inPlace int
 	// log is what went wrong; told: it has been printed.
 	log  []string
 	told bool

@@ -48,8 +48,9 @@ type Stats struct {
 	Differing atomic.Int64
 	// View changes, and rounds.
 	Rounds atomic.Int64
-	// Writes to disk that failed, and users whose leases here are still to be written again.
-	DiskErrors, Unstored atomic.Int64
+	// Writes to disk that failed, users whose leases here are still to be written
+	// again, and failed writes that were not remembered (Config.MaxUnstored).
+	DiskErrors, Unstored, UnstoredLost atomic.Int64
 }
 
 // Tables is how much a node holds, by role.

@@ -17,9 +17,6 @@ import (
 // forgets a removal before its time.
 
 const (
-	// maxUnstored bounds the AoRs that are remembered. A node above it says for the
-	// rest of its life that there are some.
-	maxUnstored = 1 << 20
 	// rewriteMS is the time between attempts to write them again, of rewriteChunk each.
 	rewriteMS, rewriteChunk = 100, 1000
 	// unstoredMS is how often it is said that there are some.
@@ -31,7 +28,7 @@ type unstored struct {
 	mu sync.Mutex
 	// aors are true while they are being written again.
 	aors map[string]bool
-	// lost: there were more than maxUnstored.
+	// lost: there were more than Config.MaxUnstored.
 	lost bool
 
 	// some: there are any here. nearby: here or at another node of the view.
@@ -60,10 +57,11 @@ func (c *Core) written(aor string, err error) {
 	if u.aors == nil {
 		u.aors = make(map[string]bool)
 	}
-	if _, known := u.aors[aor]; known || len(u.aors) < maxUnstored {
+	if _, known := u.aors[aor]; known || len(u.aors) < c.cfg.MaxUnstored {
 		u.aors[aor] = false
 	} else {
 		u.lost = true
+		c.stats.UnstoredLost.Add(1)
 	}
 	c.countUnstored()
 }

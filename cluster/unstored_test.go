@@ -3,6 +3,9 @@ package cluster_test
 import (
 	"errors"
 	"testing"
+
+	"hereis/actors"
+	"hereis/messages"
 )
 
 var errFull = errors.New("no room")
@@ -72,5 +75,36 @@ func TestRule4_WhatAFullDiskCouldNotForgetIsNoGhost(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A disk that has failed for more users than are remembered is behind for as long as
+// the node lives; what is remembered is written.
+func TestRule4_OfMoreFailedWritesThanAreRememberedItIsSaid(t *testing.T) {
+	for _, users := range []int{2, 3} {
+		w := newTwin(t, true, true, actors.DefaultLimits())
+		now := int64(startMS)
+		w.disk.err = errFull
+		for _, aor := range neighbours[:users] {
+			now += 10
+			w.core.Tick(now)
+			w.register(t, now, &messages.Register{
+				Aor: aor, CallId: "c", Cseq: 1, Edge: "n1", Incarnation: 7, HasExpires: true, ExpiresS: 600,
+				Contacts: []*messages.RegisterContact{{Uri: "sip:dev@192.0.2.1", Q: 1000}},
+			})
+		}
+		st := w.core.Stats()
+		if n, lost := st.Unstored.Load(), st.UnstoredLost.Load(); n != 2 || lost != int64(users-2) {
+			t.Errorf("of %d users %d are remembered and %d are not", users, n, lost)
+		}
+		w.disk.err = nil
+		for range 30 {
+			now += 10
+			w.core.Tick(now)
+			w.disk.flush(now)
+		}
+		if n := st.Unstored.Load(); n != 0 || len(w.disk.recs) != 2 || w.core.Behind() != (users > 2) {
+			t.Errorf("the disk is well: %d are to be written, it has %d of %d, behind: %t", n, len(w.disk.recs), users, w.core.Behind())
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,6 +32,9 @@ type watchTable struct {
 	// remote has the interest of each member.
 	remote map[string]*interest
 	ended  bool
+	// some: there is anything in follows or remote. It is written with mu held and
+	// read without.
+	some atomic.Bool
 }
 
 // interest is what a member follows.
@@ -61,15 +65,12 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 	t := &c.watches
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for name, i := range t.remote {
-		if i.untilMS < now {
-			delete(t.remote, name)
-		}
-	}
+	t.forget(now)
 	i := t.remote[from]
 	if i == nil {
 		i = &interest{epoch: c.parts.Rand()}
 		t.remote[from] = i
+		t.some.Store(true)
 	}
 	i.patterns = m.Patterns[:min(len(m.Patterns), c.cfg.MaxWatches)]
 	i.untilMS = now + min(m.TtlMs, 2*interestMS)
@@ -77,6 +78,16 @@ func (c *Core) onInterest(now int64, from string, m *messages.WatchInterest) *me
 		Incarnation: c.cfg.Incarnation, Epoch: i.epoch, Sent: i.sent,
 		Round: v.round, Digest: v.digest, Settled: c.settled.Load(),
 	}
+}
+
+// forget forgets the members whose interest has ended. mu is held.
+func (t *watchTable) forget(now int64) {
+	for name, i := range t.remote {
+		if i.untilMS < now {
+			delete(t.remote, name)
+		}
+	}
+	t.some.Store(len(t.follows)+len(t.remote) > 0)
 }
 
 // publish sends an event to the nodes that follow the user, this one too. One
@@ -160,7 +171,11 @@ func (c *Core) onUserEvent(now int64, from string, ev *messages.UserEvent) {
 // missing.
 func (c *Core) tickWatches(now int64) {
 	t := &c.watches
+	if !t.some.Load() {
+		return
+	}
 	t.mu.Lock()
+	t.forget(now)
 	if len(t.follows) == 0 {
 		t.mu.Unlock()
 		return

@@ -138,7 +138,7 @@ func TestNoOpenRelay(t *testing.T) {
 		hop := token{kind: tokenHop, edge: "n1", sides: []side{{transport: "udp", remote: netip.MustParseAddrPort(evil)}}}
 		dialog := token{kind: tokenDialog, edge: "n1", sides: []side{{transport: "udp", remote: netip.MustParseAddrPort(evil)}, {transport: "udp", remote: netip.MustParseAddrPort(evil)}}}
 		guess := []byte("not the key of the cluster")
-		r := &request{method: "MESSAGE", callID: "evil", cseq: 1, fromTag: "a1"}
+		r := &request{asked: asked{method: "MESSAGE", callID: "evil", cseq: 1}, fromTag: "a1"}
 		route := func(t FlowToken, key string) string { return "Route: <sip:" + string(t) + "@192.0.2.1;lr" + key + ">" }
 		toTag := func(s string) string {
 			return strings.Replace(s, "To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag=x", 1)

@@ -1,6 +1,7 @@
 package sipfront
 
 import (
+	"bytes"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -26,23 +27,76 @@ func BenchmarkForwardInvite(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		raw := []byte(strings.ReplaceAll(text, "CALLID", "b"+strconv.Itoa(n)))
-		req, _, err := p.Parse(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		r.layer.Receive(&transport.Message{Request: req, Raw: raw, Flow: flow, At: time.Now()})
-		got := <-sentTo
-		for _, status := range []string{"180 Ringing", "200 OK"} {
-			raw := answerTo(got, status)
-			_, res, err := p.Parse(raw)
+		receive := func(raw []byte, flow transport.Flow) {
+			msg, err := p.Message(raw)
 			if err != nil {
 				b.Fatal(err)
 			}
-			r.layer.Receive(&transport.Message{Response: res, Raw: raw, Flow: out, At: time.Now()})
+			msg.Flow, msg.At = flow, time.Now()
+			r.layer.Receive(msg)
+		}
+		receive([]byte(strings.ReplaceAll(text, "CALLID", "b"+strconv.Itoa(n))), flow)
+		got := <-sentTo
+		for _, status := range []string{"180 Ringing", "200 OK"} {
+			receive(answerTo(got, status), out)
 		}
 	}
 	if st := r.srv.Stats(); st.Answers[2] != uint64(n) {
+		b.Fatalf("%+v", st)
+	}
+}
+
+// A call through this node: INVITE, 180, 200, ACK, BYE, 200. The layer's own work
+// is part of it, sockets are not, nor what the peers do.
+func BenchmarkCall(b *testing.B) {
+	r := newRig(b)
+	r.net.quiet = true
+	r.loc.set("sip:bob@example.com", `{"targets":[{"contact":"sip:bob@192.0.2.20:5060","q":1000,"edge":"n1","edgeLive":true,"transport":"udp","local":"192.0.2.1:5060","remote":"192.0.2.20:5060"}],"final":true}`, b)
+	p := transport.NewParser(transport.DefaultLimits())
+	in, out := r.net.flow(netip.MustParseAddrPort(alice)), r.net.flow(netip.MustParseAddrPort("192.0.2.20:5060"))
+	// The messages of one call, from which those of the others are made by their Call-ID.
+	var sent, came []byte
+	out.tap = func(raw []byte) { sent = raw }
+	in.tap = func(raw []byte) { came = raw }
+	receive := func(raw []byte, flow transport.Flow) {
+		msg, err := p.Message(raw)
+		if err != nil {
+			b.Fatal(err)
+		}
+		msg.Flow, msg.At = flow, time.Now()
+		r.layer.Receive(msg)
+	}
+	var ok []byte
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		b.StopTimer()
+		id := "b" + strconv.Itoa(n)
+		text := invite("INVITE", "sip:bob@example.com", id, "User-Agent: x", "Allow: INVITE, ACK, BYE", "Supported: replaces")
+		raw := []byte(strings.ReplaceAll(text, "\n", "\r\n"))
+		b.StartTimer()
+		receive(raw, in)
+		for _, status := range []string{"180 Ringing", "200 OK"} {
+			b.StopTimer()
+			ok = answerTo(sent, status)
+			b.StartTimer()
+			receive(ok, out)
+		}
+		for _, method := range []string{"ACK", "BYE"} {
+			b.StopTimer()
+			text := invite(method, "sip:bob@192.0.2.20:5060", id)
+			text = strings.Replace(text, "\nTo: <sip:bob@example.com>", "\n"+routeSet(string(came), true)+"To: <sip:bob@example.com>;tag=bob", 1)
+			raw := []byte(strings.ReplaceAll(text, "\n", "\r\n"))
+			b.StartTimer()
+			receive(raw, in)
+		}
+		b.StopTimer()
+		ok = bytes.Replace(answerTo(sent, "200 OK"), []byte(";tag=bob"), nil, 1)
+		b.StartTimer()
+		receive(ok, out)
+	}
+	if st := r.srv.Stats(); st.Answers[2] != 2*uint64(n) || st.Acks != uint64(n) {
 		b.Fatalf("%+v", st)
 	}
 }

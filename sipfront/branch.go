@@ -150,7 +150,9 @@ func (b *branch) send(w wayOut) error {
 	}
 	n := b.attempt
 	s.count.branches.Add(1)
-	c, err := s.layer.RequestRaw(d.outgoing(), w.flow, func(msg *transport.Message, err error) {
+	o := d.outgoing()
+	o.With = f.r.msg.Flow
+	c, err := s.layer.RequestRaw(o, w.flow, func(msg *transport.Message, err error) {
 		f.do(func() { b.event(n, msg, err) })
 	})
 	if err != nil {
@@ -188,6 +190,7 @@ func (b *branch) event(n int, msg *transport.Message, err error) {
 		b.f.s.count.dropped.Add(1)
 		return
 	}
+	r.by = msg.Flow
 	switch {
 	case r.status >= 200 && r.status < 300 && old:
 		// What has taken this attempt's place must not go on ringing.

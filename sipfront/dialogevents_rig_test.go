@@ -103,7 +103,7 @@ func inCallsTold(t *testing.T, tell func(context.Context, string, *messages.Dial
 }
 
 func aCall(callID string) (*request, *plan) {
-	return &request{method: "INVITE", callID: callID, fromTag: "a", from: "<sip:alice@example.com>", to: "<sip:bob@example.com>"},
+	return &request{asked: asked{method: "INVITE", callID: callID}, fromTag: "a", from: "<sip:alice@example.com>", to: "<sip:bob@example.com>"},
 		&plan{way: wayUser, aor: "sip:bob@example.com"}
 }
 

@@ -257,7 +257,7 @@ func TestDialogEvents_AreBounded(t *testing.T) {
 // TestDialogEvents_AreAnOption: nothing is told of a call by default.
 func TestDialogEvents_AreAnOption(t *testing.T) {
 	r := newRig(t)
-	if l := r.srv.dialogs.leave(&request{method: "BYE", fromTag: "a", toTag: "b"}, &plan{}); l != nil {
+	if l := r.srv.dialogs.leave(&request{asked: asked{method: "BYE"}, fromTag: "a", toTag: "b"}, &plan{}); l != nil {
 		t.Error("a BYE is followed unasked")
 	}
 	if c := r.srv.dialogs.begin(aCall("c")); c != nil || r.srv.dialogs != nil {

@@ -25,7 +25,7 @@ func TestRFC7616_3_9_1_Examples(t *testing.T) {
 		if !ok || err != nil {
 			t.Fatal(ok, err)
 		}
-		if got := a.expected(a.algorithm.HA1(a.username, a.realm, c.password), &request{method: "GET"}); got != a.response {
+		if got := a.expected(a.algorithm.HA1(a.username, a.realm, c.password), &request{asked: asked{method: "GET"}}); got != a.response {
 			t.Errorf("%s: got %s, want %s", a.algorithm, got, a.response)
 		}
 	}

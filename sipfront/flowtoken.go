@@ -60,6 +60,8 @@ type token struct {
 	// sides has the way to go for tokenHop; towards the caller, then towards
 	// the callee, for tokenDialog.
 	sides []side
+	// room is that of sides.
+	room [2]side
 }
 
 // transports are numbered in tokens; their order is part of the format.
@@ -68,8 +70,8 @@ var transports = [...]string{"", "udp", "tcp", "tls", "ws", "wss"}
 // seal makes a token. bind is what it is good for: the Call-ID for all but a
 // tokenHop (a client that has seen one cannot use it for another call).
 func (t *token) seal(key *macKey, bind string) FlowToken {
-	b := make([]byte, macSize, 96)
-	b = append(b, byte(t.kind), byte(len(t.edge)))
+	var space [128]byte
+	b := append(space[:macSize], byte(t.kind), byte(len(t.edge)))
 	b = append(b, t.edge...)
 	if t.kind == tokenDialog {
 		b = binary.BigEndian.AppendUint32(b, t.caller)
@@ -79,7 +81,8 @@ func (t *token) seal(key *macKey, bind string) FlowToken {
 	}
 	var room [sha256.Size]byte
 	copy(b, tokenMAC(room[:0], key, b[macSize:], bind))
-	return FlowToken(base64.RawURLEncoding.EncodeToString(b))
+	var text [192]byte
+	return FlowToken(base64.RawURLEncoding.AppendEncode(text[:0], b))
 }
 
 // open reads a token that any node of the cluster made.
@@ -89,7 +92,8 @@ func (f FlowToken) open(key *macKey, bind string) (*token, error) {
 	if len(f) < base64.RawURLEncoding.EncodedLen(macSize+2) || len(f) > 1024 || strings.ContainsAny(string(f), "\r\n") {
 		return nil, errToken
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(string(f))
+	var in, out [256]byte
+	b, err := tokenEncoding.AppendDecode(out[:0], append(in[:0], f...))
 	if err != nil {
 		return nil, errToken
 	}
@@ -100,6 +104,9 @@ func (f FlowToken) open(key *macKey, bind string) (*token, error) {
 	}
 	return parseToken(b)
 }
+
+// tokenEncoding is that of tokens: one token, one spelling.
+var tokenEncoding = base64.RawURLEncoding.Strict()
 
 // parseToken reads a payload whose MAC is right; it trusts nothing all the same.
 func parseToken(b []byte) (*token, error) {
@@ -125,7 +132,7 @@ func parseToken(b []byte) (*token, error) {
 		}
 		t.caller, b = binary.BigEndian.Uint32(b), b[4:]
 	}
-	t.sides = make([]side, sides)
+	t.sides = t.room[:sides]
 	for i := range t.sides {
 		var err error
 		if b, err = t.sides[i].parse(b); err != nil {

@@ -22,10 +22,9 @@ type fork struct {
 	s      *Server
 	tx     serverTx
 	r      *request
+	asked  asked
 	plan   *plan
 	invite bool
-	// base are the header fields that all copies share.
-	base []header
 	// loop is the request's loopHash, once it has been needed.
 	loop string
 
@@ -54,7 +53,8 @@ type fork struct {
 	// nil: none is.
 	mayRelocate bool
 	forgetRest  func()
-	tried       map[string]bool
+	// tried are the targets that have been taken in; nil: the cluster has named none so far.
+	tried []*target
 	// redirects counts targets that a 3xx named.
 	redirects int
 	// store: the message is kept if nobody takes it (mail.go), at the latest when
@@ -69,16 +69,12 @@ type fork struct {
 	// a BYE that they wait for the answer of.
 	call    *followedCall
 	leaving *leaving
-	// forget takes the fork out of reach of a CANCEL; nil for other methods.
-	forget func()
 	// released: nothing is left to be done but to pass a late 2xx on.
 	released bool
 }
 
 func (s *Server) newFork(tx serverTx, r *request, p *plan) *fork {
-	f := &fork{s: s, tx: tx, r: r, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
-	f.base = s.forwarded(r)
-	return f
+	return &fork{s: s, tx: tx, r: r, asked: r.asked, plan: p, invite: r.method == "INVITE", asking: p.way == wayUser}
 }
 
 // do runs fn after all that was given before. If another goroutine is at it,
@@ -114,18 +110,22 @@ func (f *fork) release() {
 	f.released = true
 	f.s.dialogs.ended(f.call) // a late 2xx may still begin it
 	f.stopRinging()
-	if f.forget != nil {
-		f.forget()
+	if f.invite {
+		f.tx.Keep(nil) // there is nothing to be cancelled
 	}
-	old := f.r
-	f.r = &request{
-		msg: &transport.Message{Flow: old.msg.Flow, Reply: old.msg.Reply, At: old.msg.At},
-		// Of its own, not a part of the request's text.
-		method: strings.Clone(old.method), callID: strings.Clone(old.callID), cseq: old.cseq,
-		vias: []string{""}, maxForwards: -1, maxBreadth: -1,
+	if f.asked.callID = ""; f.s.debug {
+		f.asked.callID = strings.Clone(f.r.callID) // of its own, not a part of the request's text
 	}
-	f.plan, f.base, f.waiting, f.tried, f.branches, f.best, f.loop = &plan{aor: f.plan.aor}, nil, nil, nil, nil, best{}, ""
-	f.forget = nil
+	if f.asked.method = "INVITE"; !f.invite {
+		f.asked.method = strings.Clone(f.r.method)
+	}
+	if f.keptKey == nil {
+		f.plan = &f.s.gone.plan
+	} else {
+		f.plan = &plan{aor: f.plan.aor}
+	}
+	f.r = &f.s.gone.request
+	f.waiting, f.tried, f.branches, f.best, f.loop = nil, nil, nil, best{}, ""
 }
 
 // unlocated ends a request whose user has no device, or none that can be found.
@@ -140,14 +140,13 @@ func (f *fork) unlocated(a answer) {
 // add takes devices in that have not been tried.
 func (f *fork) add(devices []device) {
 	if f.tried == nil {
-		f.tried = map[string]bool{}
+		f.tried = make([]*target, 0, len(devices))
 	}
 	for _, d := range devices {
-		fresh := d[:0:0]
+		fresh := d[:0]
 		for _, t := range d {
-			if !f.tried[t.key] {
-				f.tried[t.key] = true
-				f.tried[uriKey(t.uri.text)] = true
+			if !f.hasTried(t) {
+				f.tried = append(f.tried, t)
 				fresh = append(fresh, t)
 			}
 		}
@@ -155,6 +154,17 @@ func (f *fork) add(devices []device) {
 			f.waiting = append(f.waiting, fresh)
 		}
 	}
+}
+
+// hasTried tells whether a target has been taken in already. One that a 3xx named
+// is the same as any with its URI.
+func (f *fork) hasTried(t *target) bool {
+	for _, x := range f.tried {
+		if x.key == t.key || t.key.way == wayRedirected && x.uri.text == t.uri.text {
+			return true
+		}
+	}
+	return false
 }
 
 // next goes on when nothing is under way: the devices of the next q, all at
@@ -317,8 +327,14 @@ func (f *fork) ended() {
 func (f *fork) provisional(r reply) {
 	if f.invite && !f.final && !f.cancelled {
 		f.s.dialogs.answered(f.call, r)
-		f.s.send(f.tx, f.r, r.status, r.raw)
+		f.pass(r)
 	}
+}
+
+// pass passes an answer from below on.
+func (f *fork) pass(r reply) error {
+	f.s.answering(&f.asked, r.status)
+	return f.s.answered(&f.asked, r.status, f.tx.RespondWith(r.by, r.status, r.raw))
 }
 
 // trying tells the caller that its INVITE is in good hands.
@@ -342,7 +358,7 @@ func (f *fork) success(from *branch, r reply) {
 	f.stopRinging()
 	f.stopMailTimer()
 	f.s.dialogs.answered(f.call, r)
-	if err := f.s.send(f.tx, f.r, r.status, r.raw); errors.Is(err, transaction.ErrFinalSent) {
+	if err := f.pass(r); errors.Is(err, transaction.ErrFinalSent) {
 		// RFC 3261 16.7 step 5: also after another final answer, which RFC 6026
 		// 7.1 leaves no transaction for. It is a call that somebody has taken.
 		f.s.late(f.tx.Message(), r)
@@ -365,11 +381,10 @@ func (f *fork) cancelAll(reason string) {
 
 // cancel takes in a CANCEL for an INVITE.
 func (s *Server) cancel(tx serverTx, msg *transport.Message) {
-	v, ok := s.forks.Load(tx)
+	f, ok := tx.Kept().(*fork)
 	if !ok {
 		return
 	}
-	f := v.(*fork)
 	reason := ""
 	if msg != nil {
 		if _, headers, _, err := splitMessage(msg.Text()); err == nil {
@@ -399,7 +414,6 @@ func (f *fork) end() {
 
 // endAnswered is RFC 3261 16.7 step 6.
 func (f *fork) endAnswered() {
-	s := f.s
 	f.stopMailTimer()
 	switch best, status := f.best.choose(f.invite); {
 	case f.cancelled && !f.best.sixth():
@@ -416,7 +430,7 @@ func (f *fork) endAnswered() {
 	case best != nil:
 		f.conclude(status)
 		r := best.with(f.best.challenges(best))
-		s.send(f.tx, f.r, r.status, r.raw)
+		f.pass(r)
 	case f.best.silent:
 		f.finish(f.own(errTimeout))
 	case f.best.insecure && !f.best.flowGone && f.r.target.scheme != "sips":

@@ -15,43 +15,28 @@ import (
 // magic begins every branch of RFC 3261 (8.1.1.7).
 const magic = "z9hG4bK"
 
-// forwarded are the header fields that every copy of a request takes along
-// (RFC 3261 16.6 step 1), with one hop less to go.
-func (s *Server) forwarded(r *request) []header {
-	hs := make([]header, 0, len(r.headers)+1)
-	hops := s.cfg.MaxForwards
+// forwarded is a request with one hop less to go (RFC 3261 16.6 steps 1 and 3).
+func (s *Server) forwarded(r *request) draft {
+	d := draft{method: r.method, vias: r.vias, headers: r.headers, forwarded: true, hops: s.cfg.MaxForwards, body: r.body}
 	if r.maxForwards > 0 {
-		hops = r.maxForwards - 1
+		d.hops = r.maxForwards - 1
 	}
-	seen := false
-	for _, h := range r.headers {
-		switch h.name {
-		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
-			continue
-		case "Max-Forwards":
-			seen = true
-			h.value = strconv.Itoa(hops)
-		}
-		hs = append(hs, h)
-	}
-	if !seen {
-		hs = append(hs, header{"Max-Forwards", strconv.Itoa(hops)})
-	}
-	return hs
+	return d
 }
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
-func (s *Server) draft(f *fork, t *target, w wayOut) *draft {
+func (s *Server) draft(f *fork, t *target, w wayOut) draft {
 	d := s.draftFor(f, t, w)
 	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
 	return d
 }
 
 // draftFor is draft without our Via.
-func (s *Server) draftFor(f *fork, t *target, w wayOut) *draft {
+func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
 	r := f.r
-	d := &draft{method: r.method, target: t.uri, vias: r.vias, routes: t.routes, headers: f.base, body: r.body}
-	s.route(d)
+	d := s.forwarded(r)
+	d.target, d.routes = t.uri, t.routes
+	s.route(&d)
 	if recordRouted(r) {
 		d.first = s.recordRoute(r, t, w)
 	}
@@ -129,23 +114,17 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 }
 
 func (s *Server) recordValue(user string, r *request, f transport.Flow) string {
-	var b strings.Builder
-	b.WriteString("<")
+	scheme, transport := "<sip:", ""
 	if r.target.scheme == "sips" {
-		b.WriteString("sips:")
-	} else {
-		b.WriteString("sip:")
+		scheme = "<sips:"
+	} else if f.Transport() != "udp" {
+		transport = ";transport=" + f.Transport()
 	}
 	host := s.cfg.RecordRoute
 	if host == "" {
-		host = s.advertised(f).String()
+		host = s.local.of(s.advertised(f))
 	}
-	b.WriteString(user + "@" + host)
-	if f.Transport() != "udp" && r.target.scheme != "sips" {
-		b.WriteString(";transport=" + f.Transport())
-	}
-	b.WriteString(";lr>")
-	return b.String()
+	return scheme + user + "@" + host + transport + ";lr>"
 }
 
 // sideOf is a flow as a token says it. A UDP flow needs no id: its addresses
@@ -187,11 +166,14 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 // branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
 // carries what tells a loop from a spiral.
 func (s *Server) branchFor(f *fork) string {
-	nonce := strconv.FormatUint(s.rand(), 36)
 	if f.loop == "" {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
-	return magic + nonce + "." + f.loop + s.branchMAC(nonce, f.r.callID, first(f.r.vias))
+	var room [64]byte
+	b := strconv.AppendUint(append(room[:0], magic...), s.rand(), 36)
+	nonce := len(b)
+	b = append(append(b, '.'), f.loop...)
+	return string(s.appendBranchMAC(b, b[len(magic):nonce], f.r.callID, first(f.r.vias)))
 }
 
 // first is the first of a list, empty if there is none: a request of this
@@ -207,21 +189,27 @@ func first(values []string) string {
 // where the next Via leads: with it a late 2xx is passed on without a
 // transaction, and nothing else is, nor anywhere else.
 func (s *Server) branchMAC(nonce, callID, next string) string {
+	var room [16]byte
+	return string(s.appendBranchMAC(room[:0], []byte(nonce), callID, next))
+}
+
+func (s *Server) appendBranchMAC(to, nonce []byte, callID, next string) []byte {
 	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
 	if v, err := parseVia(next); err == nil {
-		to, _ := v.source()
+		at, _ := v.source()
 		b = append(append(b, v.transport...), ' ')
-		b = to.AppendTo(b)
+		b = at.AppendTo(b)
 	}
-	return base64.RawURLEncoding.EncodeToString(s.flowKey.sum(room[:0], b)[:6])
+	return base64.RawURLEncoding.AppendEncode(to, s.flowKey.sum(room[:0], b)[:6])
 }
 
 // loopHash is over all that decides where a request goes from here (RFC 5393
 // 4.2.1): if it comes back the same, it goes round.
 func (s *Server) loopHash(r *request, p *plan) string {
-	b := make([]byte, 0, 512)
+	var room [512]byte
+	b := room[:0]
 	put := func(v string) { b = append(append(b, v...), 0) }
 	put(s.parts.Cluster.Self())
 	if p.way == wayUser {
@@ -245,7 +233,8 @@ func (s *Server) loopHash(r *request, p *plan) string {
 	}
 	var sum [8]byte
 	binary.BigEndian.PutUint64(sum[:], xxh3.Hash(b))
-	return base64.RawURLEncoding.EncodeToString(sum[:6])
+	var text [8]byte
+	return string(base64.RawURLEncoding.AppendEncode(text[:0], sum[:6]))
 }
 
 // looped tells whether this node has sent the very same request on before

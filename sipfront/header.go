@@ -90,6 +90,12 @@ func splitValues(vs []string, value string) []string {
 // eachValue calls f for each value of a list header that is not empty, until f
 // returns false.
 func eachValue(value string, f func(v string) bool) {
+	if strings.IndexByte(value, ',') < 0 {
+		if v := strings.TrimSpace(value); v != "" {
+			f(v)
+		}
+		return
+	}
 	quoted, depth, begin := false, false, 0
 	for i := 0; i < len(value); i++ {
 		switch c := value[i]; {
@@ -129,19 +135,19 @@ func splitAddr(v string) (target, params string, ok bool) {
 		if end == 0 || strings.ContainsAny(v[:end], "\",?") {
 			return "", "", false
 		}
-		return v[:end], strings.TrimLeft(v[end:], " \t"), goodTail(v[end:])
+		return v[:end], trimLeft(v[end:]), goodTail(v[end:])
 	}
 	end := strings.IndexByte(v[open:], '>')
 	if end < 0 {
 		return "", "", false
 	}
 	tail := v[open+end+1:]
-	return strings.TrimSpace(v[open+1 : open+end]), strings.TrimLeft(tail, " \t"), goodTail(tail)
+	return strings.TrimSpace(v[open+1 : open+end]), trimLeft(tail), goodTail(tail)
 }
 
 // goodTail tells whether what follows an address is empty or begins a parameter.
 func goodTail(s string) bool {
-	s = strings.TrimLeft(s, " \t")
+	s = trimLeft(s)
 	return s == "" || s[0] == ';'
 }
 

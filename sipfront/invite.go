@@ -1,7 +1,6 @@
 package sipfront
 
 import (
-	"context"
 	"net/netip"
 	"sort"
 
@@ -12,7 +11,7 @@ import (
 // gets there.
 type target struct {
 	// key tells targets apart over a second question to the cluster.
-	key    string
+	key    targetKey
 	uri    uri
 	routes []string
 	q      uint32
@@ -29,6 +28,21 @@ type target struct {
 	// breadth is the Max-Breadth that goes along, 0 for none (RFC 5393 5.3.3).
 	breadth int
 }
+
+// targetKey is what a target is known by: how it came to be one, and what the
+// cluster knows a binding by.
+type targetKey struct {
+	way                   string
+	edge, remote, contact string
+}
+
+// How a target came to be one.
+const (
+	wayPlanned    = "planned"
+	wayAround     = "around"
+	wayDirect     = "direct"
+	wayRedirected = "redirected"
+)
 
 // viaKind is how a target is reached.
 type viaKind int
@@ -68,12 +82,7 @@ func (s *Server) proxy(tx serverTx, r *request, p *plan) {
 	if f.invite {
 		// A caller that waits for nothing repeats nothing.
 		f.trying()
-		s.forks.Store(tx, f)
-		stop := context.AfterFunc(tx.Context(), func() { s.forks.Delete(tx) })
-		f.forget = func() {
-			stop()
-			s.forks.Delete(tx)
-		}
+		tx.Keep(f)
 	}
 	if p.way == wayUser {
 		f.locate()
@@ -121,7 +130,7 @@ func (s *Server) mayForward(r *request, p *plan) error {
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{key: "planned", uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	t := &target{key: targetKey{way: wayPlanned}, uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
 	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		if next := t.next(); p.target.scheme == "sips" && !secure(next.transportOr("udp")) {
@@ -171,7 +180,7 @@ func (s *Server) around(r *request, p *plan) *target {
 				if err != nil {
 					return nil
 				}
-				t.key = "around"
+				t.key.way = wayAround
 				return t
 			}
 			silent, routes = next, routes[1:]
@@ -185,7 +194,7 @@ func (s *Server) around(r *request, p *plan) *target {
 	if out.bound {
 		return nil
 	}
-	return &target{key: "around", uri: p.target, routes: routes, q: 1000, via: viaURI, side: *out, only: out.remote.Addr()}
+	return &target{key: targetKey{way: wayAround}, uri: p.target, routes: routes, q: 1000, via: viaURI, side: *out, only: out.remote.Addr()}
 }
 
 // devices turns what the cluster located into devices, best q first. Two
@@ -223,7 +232,7 @@ func (s *Server) alternatives(t *target, m *messages.Target) device {
 		return device{t}
 	}
 	direct := *t
-	direct.key, direct.via, direct.edge, direct.routes = t.key+" direct", viaURI, "", m.GetPath()
+	direct.key.way, direct.via, direct.edge, direct.routes = wayDirect, viaURI, "", m.GetPath()
 	if !s.parts.Cluster.Up(t.edge) {
 		return device{&direct, t}
 	}
@@ -262,7 +271,7 @@ func (s *Server) located(m *messages.Target, sips bool) (*target, error) {
 		return nil, errInsecure
 	}
 	t := &target{
-		key: m.GetEdge() + " " + m.GetRemote() + " " + m.GetContact(),
+		key: targetKey{edge: m.GetEdge(), remote: m.GetRemote(), contact: m.GetContact()},
 		uri: u, routes: m.GetPath(), q: m.GetQ(),
 	}
 	t.side = side{flow: m.GetFlow(), transport: m.GetTransport(), bound: m.GetFlowBound()}

@@ -146,17 +146,15 @@ func (f *fork) kept(key []byte, err error, otherwise func()) {
 func (s *Server) toStore(f *fork) (*messages.StoreMessage, error) {
 	now := s.parts.Cluster.NowMS()
 	stored := &messages.StoredMessage{Body: []byte(f.r.body), ReceivedMs: now, Sender: s.senderOf(f.r)}
-	for _, h := range f.base {
-		switch h.name {
-		case "Max-Forwards":
-			n, _ := strconv.Atoi(h.value)
-			stored.MaxForwards = uint32(n)
-			continue
-		case "Record-Route", "Proxy-Authorization", "Authorization", "Proxy-Require", "Require":
-			continue
+	d := s.forwarded(f.r)
+	stored.MaxForwards = uint32(d.hops)
+	d.eachForwarded(func(name, value string) {
+		switch name {
+		case "Max-Forwards", "Record-Route", "Proxy-Authorization", "Authorization", "Proxy-Require", "Require":
+		default:
+			stored.Headers = append(stored.Headers, name+": "+value)
 		}
-		stored.Headers = append(stored.Headers, h.name+": "+h.value)
-	}
+	})
 	payload, err := proto.Marshal(stored)
 	if err != nil {
 		return nil, fmt.Errorf("%w: not UTF-8", errMessage)
@@ -192,7 +190,7 @@ func (s *Server) letter(aor actors.AoR, l *messages.Lease) (*request, *plan, err
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &request{method: "MESSAGE", target: target, version: "SIP/2.0", body: string(stored.Body), maxBreadth: -1}
+	r := &request{asked: asked{method: "MESSAGE"}, target: target, version: "SIP/2.0", body: string(stored.Body), maxBreadth: -1}
 	r.maxForwards = int(stored.MaxForwards)
 	dated := false
 	for _, line := range stored.Headers {

@@ -361,6 +361,15 @@ func (t *letterTx) Context() context.Context { return t.ctx }
 
 func (t *letterTx) Tag() string { return "" }
 
+// Keep and Kept are for what may be cancelled.
+func (t *letterTx) Keep(any)  {}
+func (t *letterTx) Kept() any { return nil }
+
+// RespondWith is RespondRaw, as nothing is sent.
+func (t *letterTx) RespondWith(_ transport.Flow, status int, raw []byte) error {
+	return t.RespondRaw(status, raw)
+}
+
 // RespondRaw takes the final answer.
 func (t *letterTx) RespondRaw(status int, _ []byte) error {
 	if status >= 200 {

@@ -201,28 +201,39 @@ type memRegistrar struct {
 	last *messages.Register
 	err  error
 	list []*messages.Lease
-	// renews: what can be done at once is.
-	renews bool
+	// atOnce: what can be done at once is. It is answered when later, if that is not
+	// nil, calls what it is given; unstored: it could not be stored.
+	atOnce   bool
+	later    func(done func())
+	unstored error
 }
 
-func (m *memRegistrar) Renew(q *messages.Register) (nowMS, expiresMS int64, ok bool) {
-	if !m.renews || len(m.list) != 1 || len(q.Contacts) != 1 || string(m.list[0].Key) != q.Contacts[0].Uri {
-		return 0, 0, false
+func (m *memRegistrar) AtOnce(q *messages.Register, then func(nowMS, expiresMS int64, err error)) bool {
+	if !m.atOnce || len(m.list) > 1 || len(q.Contacts) != 1 || len(m.list) == 1 && string(m.list[0].Key) != q.Contacts[0].Uri {
+		return false
 	}
 	// A copy that shares nothing: the strings of q are not kept.
 	b, err := proto.Marshal(q)
 	if err != nil {
-		return 0, 0, false
+		return false
 	}
 	own := &messages.Register{}
 	if err := proto.Unmarshal(b, own); err != nil {
-		return 0, 0, false
+		return false
 	}
+	before := m.list
 	res, err := m.register(own)
 	if err != nil || len(res.Bindings) != 1 {
-		return 0, 0, false
+		m.list = before
+		return false
 	}
-	return res.NowMs, res.Bindings[0].ExpiresMs, true
+	done := func() { then(res.NowMs, res.Bindings[0].ExpiresMs, m.unstored) }
+	if m.later != nil {
+		m.later(done)
+	} else {
+		done()
+	}
+	return true
 }
 
 func (m *memRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {

@@ -316,7 +316,7 @@ func TestPeers1_6_13_NodeAddressAloneIsNoProof(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		// The same with a mark of another request's.
-		r := &request{method: "MESSAGE", callID: "other", cseq: 1, fromTag: "a1"}
+		r := &request{asked: asked{method: "MESSAGE", callID: "other", cseq: 1}, fromTag: "a1"}
 		forged := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "c9", route, forged))
 		m.expect(bob, "")

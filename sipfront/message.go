@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"hereis/sipfront/transaction"
 	"hereis/sipfront/transport"
@@ -17,8 +18,8 @@ var errMessage = errors.New("malformed message")
 // those parts split off that routing needs. Nothing in it changes after
 // parseRequest; what is sent on is a draft made from it.
 type request struct {
-	msg     *transport.Message
-	method  string
+	msg *transport.Message
+	asked
 	target  uri
 	version string
 	headers []header
@@ -31,8 +32,6 @@ type request struct {
 	to      string
 	fromTag string
 	toTag   string
-	callID  string
-	cseq    uint32
 	// maxForwards is -1 if the header is absent.
 	maxForwards int
 	// maxBreadth is -1 if the header is absent.
@@ -41,6 +40,14 @@ type request struct {
 	routes []string
 	// plain is what a plain request stands in, nil for others.
 	plain *plain
+}
+
+// asked is what is told of a request when it is answered.
+type asked struct {
+	method, callID string
+	cseq           uint32
+	// at is when it came; zero for one of this node's own.
+	at time.Time
 }
 
 // parseRequest reads a request from the bytes as received: the parser's model
@@ -52,7 +59,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{msg: msg, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
+	r := &request{msg: msg, asked: asked{at: msg.At}, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
@@ -153,26 +160,18 @@ type draft struct {
 	sentBy netip.AddrPort
 	vias   []string
 	routes []string
-	// first are the header fields of this copy alone, headers those of all copies.
+	// first are the header fields of this copy alone, headers those of all copies:
+	// of a request that is forwarded, those that came, without what is of one hop
+	// and with hops as Max-Forwards (RFC 3261 16.6 steps 1 and 3).
 	first, headers []header
+	forwarded      bool
+	hops           int
 	body           string
 }
 
 // bytes writes the draft as a message.
 func (d *draft) bytes() []byte {
-	n := len(d.method) + len(d.target.text) + len(d.via) + len(d.body) + 64
-	for _, h := range d.headers {
-		n += len(h.name) + len(h.value) + 4
-	}
-	for _, vs := range [][]string{d.vias, d.routes} {
-		for _, v := range vs {
-			n += len(v) + 9
-		}
-	}
-	for _, h := range d.first {
-		n += len(h.name) + len(h.value) + 4
-	}
-	b := make([]byte, 0, n)
+	b := make([]byte, 0, d.size())
 	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
 	d.each(func(name, value string) { b = appendHeader(b, name, value) })
 	return append(append(b, "\r\n"...), d.body...)
@@ -197,10 +196,32 @@ func (d *draft) each(f func(name, value string)) {
 	for _, h := range d.first {
 		f(h.name, h.value)
 	}
-	for _, h := range d.headers {
-		f(h.name, h.value)
+	if d.forwarded {
+		d.eachForwarded(f)
+	} else {
+		for _, h := range d.headers {
+			f(h.name, h.value)
+		}
 	}
 	f("Content-Length", strconv.Itoa(len(d.body)))
+}
+
+// eachForwarded is each for the header fields of a request that is forwarded.
+func (d *draft) eachForwarded(f func(name, value string)) {
+	seen := false
+	for _, h := range d.headers {
+		switch h.name {
+		case "Via", "Route", "Content-Length", "Max-Breadth", markHeader:
+		case "Max-Forwards":
+			seen = true
+			f(h.name, strconv.Itoa(d.hops))
+		default:
+			f(h.name, h.value)
+		}
+	}
+	if !seen {
+		f("Max-Forwards", strconv.Itoa(d.hops))
+	}
 }
 
 // outgoing is the draft as the transaction layer takes it.
@@ -250,11 +271,12 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 			h.value = trim(h.value + " " + trim(line))
 			continue
 		}
-		name, value, ok := strings.Cut(line, ":")
-		if !ok {
+		colon := strings.IndexByte(line, ':')
+		if colon < 0 {
 			return "", nil, "", errMessage
 		}
-		headers = append(headers, header{canonicalName(strings.TrimRight(name, " \t")), trim(value)})
+		name, value := line[:colon], line[colon+1:]
+		headers = append(headers, header{canonicalName(trimRight(name)), trim(value)})
 	}
 	for _, h := range headers {
 		if h.name == "Content-Length" {
@@ -275,18 +297,42 @@ func splitMessage(raw string) (start string, headers []header, body string, err 
 
 // cutSpace cuts s at its first white space, which it drops.
 func cutSpace(s string) (before, after string, ok bool) {
-	i := strings.IndexAny(s, " \t")
-	if i < 0 {
-		return s, "", false
+	for i := 0; i < len(s); i++ {
+		if isLWS(s[i]) {
+			return s[:i], trimLeft(s[i:]), true
+		}
 	}
-	return s[:i], strings.TrimLeft(s[i:], " \t"), true
+	return s, "", false
 }
 
 func cutLine(s string) (line, rest string, ok bool) {
-	line, rest, ok = strings.Cut(s, "\n")
-	return strings.TrimSuffix(line, "\r"), rest, ok
+	end := strings.IndexByte(s, '\n')
+	if end < 0 {
+		return strings.TrimSuffix(s, "\r"), "", false
+	}
+	line, rest = s[:end], s[end+1:]
+	if end > 0 && s[end-1] == '\r' {
+		line = s[:end-1]
+	}
+	return line, rest, true
 }
 
 // trim takes off the white space of RFC 3261 25.1 at both ends, and no other:
 // what else looks like it belongs to the value.
-func trim(s string) string { return strings.Trim(s, " \t") }
+func trim(s string) string { return trimLeft(trimRight(s)) }
+
+func trimLeft(s string) string {
+	for s != "" && isLWS(s[0]) {
+		s = s[1:]
+	}
+	return s
+}
+
+func trimRight(s string) string {
+	for s != "" && isLWS(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+func isLWS(c byte) bool { return c == ' ' || c == '\t' }

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/emiago/sipgo/sip"
-
 	"hereis/messages"
 	"hereis/sipfront/event"
 	"hereis/sipfront/transport"
@@ -212,7 +210,7 @@ func (o *notification) target() (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &target{key: "notify", uri: u, routes: o.p.Routes, via: viaURI}
+	t := &target{uri: u, routes: o.p.Routes, via: viaURI}
 	if len(o.p.Routes) > 0 || !o.p.FlowBound && (o.p.Transport == "udp" || o.p.Transport == "") {
 		return t, nil
 	}
@@ -244,8 +242,8 @@ func (n *notifier) sendBy(o *notification, t *target, ways []wayOut, err error) 
 				n.sendBy(o, t, rest, err)
 			case err != nil:
 				n.failed(o, err)
-			case msg.Response.StatusCode >= 200:
-				n.finish(o, msg.Response.StatusCode, retryAfter(msg.Response))
+			case msg.Head().Status >= 200:
+				n.finish(o, msg.Head().Status, retryAfter(msg))
 			}
 		}); err == nil {
 			return
@@ -255,13 +253,13 @@ func (n *notifier) sendBy(o *notification, t *target, ways []wayOut, err error) 
 }
 
 // draft is the NOTIFY as it leaves by one way.
-func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
+func (o *notification) draft(s *Server, t *target, w wayOut) draft {
 	p := o.p
 	ev := p.Event
 	if p.EventId != "" {
 		ev += ";id=" + p.EventId
 	}
-	d := &draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
+	d := draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
 	d.setVia(w.flow, s.advertised(w.flow), magic+"n"+strconv.FormatUint(s.rand(), 36))
 	d.headers = []header{
 		{"Max-Forwards", strconv.Itoa(s.cfg.MaxForwards)},
@@ -279,12 +277,16 @@ func (o *notification) draft(s *Server, t *target, w wayOut) *draft {
 	if len(o.doc.Body) > 0 {
 		d.headers = append(d.headers, header{"Content-Type", o.doc.MediaType})
 	}
-	s.route(d)
+	s.route(&d)
 	return d
 }
 
-// retryAfter is the Retry-After of an answer in seconds, 0 if there is none.
-func retryAfter(res *sip.Response) int64 {
+// retryAfter is the Retry-After of a refusal in seconds, 0 if there is none.
+func retryAfter(msg *transport.Message) int64 {
+	if msg.Head().Status < 300 {
+		return 0
+	}
+	_, res := msg.Model()
 	h := res.GetHeader("Retry-After")
 	if h == nil {
 		return 0

@@ -38,7 +38,7 @@ func (s *Server) passes(m *transport.Message) bool {
 		return false
 	}
 	if bytes.HasPrefix(m.Raw, []byte("SIP/2.0 ")) {
-		return bytes.Contains(m.Raw[:min(len(m.Raw), 512)], []byte(passedLoop)) && isPassable(m.Raw) && s.passBack(m.Raw)
+		return bytes.Contains(m.Raw[:min(len(m.Raw), 512)], []byte(passedLoop)) && isPassable(m.Raw) && s.passBack(m)
 	}
 	return s.parts.Cluster.IsNode(m.Flow.Remote()) && s.passRequest(m)
 }
@@ -75,7 +75,7 @@ func (s *Server) passRequest(m *transport.Message) bool {
 			return true
 		}
 	}
-	if transport.SendSoon(w.flow, raw) != nil {
+	if transport.SendWith(m.Flow, w.flow, raw, nil) != nil {
 		s.plain.PassAnswered(key, 430)
 		return false // the ordinary way has the answer
 	}
@@ -87,16 +87,16 @@ func (s *Server) passRequest(m *transport.Message) bool {
 }
 
 // passDraft is what a request is passed on as, if there is exactly one way.
-func (s *Server) passDraft(r *request, p *plan, key string) (*draft, wayOut, bool) {
+func (s *Server) passDraft(r *request, p *plan, key string) (draft, wayOut, bool) {
 	t, err := s.planned(r, p)
 	if err != nil || t.via == viaNode {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
 	ways, err := s.ways(t)
 	if err != nil || len(ways) != 1 || ways[0].node || ways[0].flow.Reliable() {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
-	f, w := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}, ways[0]
+	f, w := &fork{s: s, r: r, plan: p}, ways[0]
 	t.breadth = f.breadth()
 	d := s.draftFor(f, t, w)
 	// RFC 3261 16.11: the branch is the same for every repeat, and for the ACK and
@@ -104,7 +104,7 @@ func (s *Server) passDraft(r *request, p *plan, key string) (*draft, wayOut, boo
 	d.via = "SIP/2.0/UDP " + s.advertised(w.flow).String() + ";branch=" + magic + key + "." + passedLoop +
 		s.branchMAC(passedLoop+key, r.callID, r.vias[0])
 	if w.large.IsValid() && d.size() > maxDatagram {
-		return nil, wayOut{}, false
+		return draft{}, wayOut{}, false
 	}
 	return d, w, true
 }
@@ -154,8 +154,8 @@ func (s *Server) passAnswer(r *request, status int) {
 
 // passBack passes an answer back whose top Via was written for that; false: it
 // was not. A 100 is of one hop (RFC 3261 16.7 step 2, 8.2.6.1).
-func (s *Server) passBack(raw []byte) bool {
-	text := string(raw)
+func (s *Server) passBack(m *transport.Message) bool {
+	text := string(m.Raw)
 	_, _, top, ok := topVia(text)
 	if !ok {
 		return false
@@ -184,7 +184,7 @@ func (s *Server) passBack(raw []byte) bool {
 		return true
 	}
 	flow, err := s.parts.Transport.Flow(v.transport, to)
-	if err != nil || transport.SendSoon(flow, r.raw) != nil {
+	if err != nil || transport.SendWith(m.Flow, flow, r.raw, nil) != nil {
 		s.count.dropped.Add(1)
 		return true
 	}
@@ -249,6 +249,7 @@ func readPassed(m *transport.Message) (*request, bool) {
 	}
 	r := &request{
 		msg:     &transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At},
+		asked:   asked{at: m.At},
 		headers: headers, body: body, maxForwards: -1, maxBreadth: -1,
 	}
 	var ok bool

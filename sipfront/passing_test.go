@@ -211,7 +211,7 @@ func newPassPair(t testing.TB) *passPair {
 // passSample is what n1 sends for bob.
 func (p *passPair) sample(method string) string {
 	hop := token{kind: tokenHop, edge: "n2", sides: []side{{transport: "udp", remote: netip.MustParseAddrPort(bob), bound: true}}}
-	r := &request{method: method, callID: "pair", cseq: 7, fromTag: "a1"}
+	r := &request{asked: asked{method: method, callID: "pair", cseq: 7}, fromTag: "a1"}
 	return fmt.Sprintf("%s sip:bob@10.0.0.5:5060;ob SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKpair\r\n"+
 		"Via: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bKp;rport=5060;received=192.0.2.10\r\nRoute: <sip:%s@192.0.2.2:5060;lr;ob;pass>\r\n"+
 		"Record-Route: <sip:abc@192.0.2.1:5060;lr>\r\nMax-Breadth: 60\r\n%s: %s\r\nMax-Forwards: 69\r\n"+

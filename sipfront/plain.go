@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"hereis/messages"
@@ -62,7 +63,7 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	}
 	s.count.requests.Add(1)
 	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
-	r.msg = &x.msg
+	r.msg, r.at = &x.msg, m.At
 	r.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 	s.register(tx, r, &x.plan)
 	return true
@@ -91,7 +92,7 @@ func (s *Server) release(r *request) {
 		if s.spoils {
 			x.room.spoil()
 		}
-		*x = plain{room: x.room}
+		*x = plain{room: x.room, then: x.then}
 		s.plains.Put(x)
 	}
 }
@@ -109,6 +110,10 @@ type plain struct {
 	// answer has room for the fields of the answer.
 	answer [6]header
 	room   *plainRoom
+	// tx and began are of a REGISTER that is taken in at once, then is what answers it (atonce.go).
+	tx    answerTx
+	began time.Time
+	then  func(nowMS, expiresMS int64, err error)
 
 	via, host, branch string
 	sentPort          uint16

@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -40,7 +41,7 @@ type pair struct {
 
 func newPair(t testing.TB) *pair {
 	p := &pair{t: t, plain: newRig(t), normal: newRig(t), parser: transport.NewParser(transport.DefaultLimits())}
-	p.plain.reg.renews = true
+	p.plain.reg.atOnce = true
 	return p
 }
 
@@ -207,8 +208,8 @@ func TestPlain_RFC3261_17_2_2_RepeatGetsTheSameAnswer(t *testing.T) {
 // laterRegistrar is told what to call when the answer is there.
 type laterRegistrar func(done func(*messages.Registered, error))
 
-func (l laterRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
-	return 0, 0, false
+func (l laterRegistrar) AtOnce(*messages.Register, func(nowMS, expiresMS int64, err error)) bool {
+	return false
 }
 
 func (l laterRegistrar) RegisterThen(_ *messages.Register, _ int64, done func(*messages.Registered, error)) {
@@ -244,13 +245,13 @@ func FuzzPlain(f *testing.F) {
 }
 
 // A plain REGISTER that refreshes one binding, without socket and cluster: one
-// that is renewed at once, and one that the cluster is asked about.
+// that is taken in at once, and one that the cluster is asked about.
 func BenchmarkPlainRegister(b *testing.B) {
-	for _, renews := range []bool{true, false} {
-		b.Run(fmt.Sprintf("renews=%t", renews), func(b *testing.B) {
+	for _, atOnce := range []bool{true, false} {
+		b.Run(fmt.Sprintf("at-once=%t", atOnce), func(b *testing.B) {
 			r := newRig(b)
 			r.net.quiet = true
-			r.srv.parts.Registrar = sameRegistrar(renews)
+			r.srv.parts.Registrar = sameRegistrar(atOnce)
 			flow := r.net.flow(netip.MustParseAddrPort(alice))
 			answers := 0
 			flow.tap = func([]byte) { answers++ }
@@ -273,10 +274,59 @@ func BenchmarkPlainRegister(b *testing.B) {
 // sameRegistrar knows one binding, at once or by a question.
 type sameRegistrar bool
 
-func (s sameRegistrar) Renew(*messages.Register) (nowMS, expiresMS int64, ok bool) {
-	return 0, 600_000, bool(s)
+func (s sameRegistrar) AtOnce(_ *messages.Register, then func(nowMS, expiresMS int64, err error)) bool {
+	if s {
+		then(0, 600_000, nil)
+	}
+	return bool(s)
 }
 
 func (s sameRegistrar) RegisterThen(q *messages.Register, _ int64, done func(*messages.Registered, error)) {
 	done(&messages.Registered{}, nil)
+}
+
+// TestPlain_AnswersWhenItIsStored: a REGISTER that is decided at once is answered
+// when it is stored, and 503 if it cannot be; its memory is nobody else's until then.
+func TestPlain_AnswersWhenItIsStored(t *testing.T) {
+	r := newRig(t)
+	flow := r.net.flow(netip.MustParseAddrPort(alice))
+	var stored []func()
+	r.reg.atOnce, r.reg.later = true, func(done func()) { stored = append(stored, done) }
+	send := func(n int) {
+		raw := strings.Replace(plainSample, "z9hG4bKa1", fmt.Sprintf("z9hG4bKa%d", n), 1)
+		raw = strings.Replace(raw, "CSeq: 7", fmt.Sprintf("CSeq: %d", 7+n), 1)
+		if !r.srv.Plain(&transport.Message{Raw: []byte(raw), Flow: flow, At: time.Now()}) {
+			t.Fatal("not plain")
+		}
+	}
+	const many = 20
+	for n := range many {
+		send(n)
+	}
+	if out := r.net.take(); len(out) > 0 || len(stored) != many {
+		t.Fatalf("%d to be stored, and answered %q", len(stored), out)
+	}
+	_, running := r.srv.pace.now()
+	if running != many {
+		t.Errorf("%d are under way", running)
+	}
+	for _, done := range stored {
+		done()
+	}
+	out := r.net.take()
+	for n := range many {
+		if text := string(out[n].raw); !strings.HasPrefix(text, "SIP/2.0 200 OK\r\n") || !strings.Contains(text, fmt.Sprintf("z9hG4bKa%d;", n)) ||
+			!strings.Contains(text, fmt.Sprintf("CSeq: %d REGISTER\r\n", 7+n)) {
+			t.Errorf("%d: answered %s", n, text)
+		}
+	}
+	if _, running := r.srv.pace.now(); running != 0 {
+		t.Errorf("%d are still under way", running)
+	}
+	stored, r.reg.unstored = nil, errors.New("no room")
+	send(many)
+	stored[0]()
+	if out := r.net.take(); len(out) != 1 || !strings.HasPrefix(string(out[0].raw), "SIP/2.0 503 ") || !strings.Contains(string(out[0].raw), "Retry-After: ") {
+		t.Errorf("not stored, and answered %q", out)
+	}
 }

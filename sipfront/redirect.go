@@ -2,9 +2,6 @@ package sipfront
 
 import "slices"
 
-// uriKey marks a URI as tried.
-func uriKey(text string) string { return "uri " + text }
-
 // redirect takes the Contacts of a 300, 301 or 302 into the target set, if this
 // node does that (RFC 3261 16.7 step 4). It tells whether the answer is used up;
 // what it could not take stays in r.
@@ -25,7 +22,7 @@ func (f *fork) redirect(r *reply) bool {
 				left = append(left, value)
 				continue
 			}
-			if !f.tried[t.key] {
+			if !f.hasTried(t) {
 				f.redirects++
 				devices = append(devices, device{t})
 			}
@@ -54,7 +51,7 @@ func (f *fork) redirected(value string) (*target, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &target{key: uriKey(u.text), uri: u, q: c.Q, via: viaURI, hop: hop}, true
+	return &target{key: targetKey{way: wayRedirected, contact: u.text}, uri: u, q: c.Q, via: viaURI, hop: hop}, true
 }
 
 // withContacts is the answer with these Contacts instead of its own.
@@ -71,5 +68,5 @@ func (r *reply) withContacts(values []string) reply {
 	for _, v := range values {
 		b = appendHeader(b, "Contact", v)
 	}
-	return reply{status: r.status, raw: append(append(b, "\r\n"...), body...)}
+	return reply{status: r.status, raw: append(append(b, "\r\n"...), body...), by: r.by}
 }

@@ -34,7 +34,7 @@ func (s *Server) register(tx answerTx, r *request, p *plan) {
 		return
 	}
 	if x := r.plain; x != nil {
-		if s.renew(tx, x, q, began) {
+		if s.atOnce(tx, x, q, began) {
 			return
 		}
 		x.giveAway(q)

@@ -25,7 +25,7 @@ func (s *Server) ack(msg *transport.Message) {
 	if p.way != wayHop {
 		r = s.withoutOurs(r)
 	}
-	f := &fork{s: s, r: r, plan: p, base: s.forwarded(r)}
+	f := &fork{s: s, r: r, plan: p}
 	if p.way == wayUser {
 		// The UA ignored our Record-Route: its peer is one of the user's devices.
 		s.locate(p.aor, r.callID, nil, func(res *messages.Located, err error) {
@@ -70,13 +70,18 @@ func (s *Server) pass(f *fork, t *target) {
 }
 
 func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
-	for _, w := range ways {
+	for i, w := range ways {
 		d := s.draft(f, t, w)
 		if stream, ok := s.byStream(w, d.size()); ok {
 			w = stream
 			d = s.draft(f, t, w)
 		}
-		if w.flow.Send(d.bytes()) == nil {
+		send := w.flow.Send
+		if i == len(ways)-1 {
+			// No other way needs to know that this one fails.
+			send = func(b []byte) error { return transport.SendWith(f.r.msg.Flow, w.flow, b, nil) }
+		}
+		if send(d.bytes()) == nil {
 			s.count.acks.Add(1)
 			return
 		}
@@ -89,7 +94,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // goes where the second Via says, if the first is proof that we sent the
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
-	if s.plain != nil && s.passBack(msg.Raw) {
+	if s.plain != nil && s.passBack(msg) {
 		return
 	}
 	r, next, err := readReply(msg.Text())

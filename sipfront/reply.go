@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"hereis/sipfront/transport"
 )
 
 // Allow and Accept of the node itself. Everything else is passed on, but that
@@ -77,6 +79,8 @@ type reply struct {
 	raw []byte
 	// own: this node made it.
 	own bool
+	// by is what it came by; nil for one of this node's own.
+	by transport.Flow
 }
 
 // readReply takes the top Via off a response and passes all else as it is
@@ -91,21 +95,25 @@ func readReply(text string) (r reply, next string, err error) {
 		return r, "", errMessage
 	}
 	begin, end, value, ok := topVia(text)
-	if !ok {
-		return r, "", errMessage
-	}
-	values := splitValues(nil, value)
-	if len(values) == 0 {
+	if !ok || value == "" {
 		return r, "", errMessage
 	}
 	r.raw = make([]byte, 0, len(text))
 	r.raw = append(r.raw, text[:begin]...)
-	if len(values) > 1 {
-		next = values[1]
-		r.raw = appendHeader(r.raw, "Via", strings.Join(values[1:], ", "))
-	} else if _, _, value, ok := topVia(text[end:]); ok {
-		if more := splitValues(nil, value); len(more) > 0 {
-			next = more[0]
+	if strings.IndexByte(value, ',') < 0 {
+		if _, _, value, ok := topVia(text[end:]); ok {
+			next = firstValue(value)
+		}
+	} else {
+		values := splitValues(nil, value)
+		if len(values) == 0 {
+			return r, "", errMessage
+		}
+		if len(values) > 1 {
+			next = values[1]
+			r.raw = appendHeader(r.raw, "Via", strings.Join(values[1:], ", "))
+		} else if _, _, value, ok := topVia(text[end:]); ok {
+			next = firstValue(value)
 		}
 	}
 	r.raw = framed(append(r.raw, text[end:]...))
@@ -125,6 +133,9 @@ func framed(raw []byte) []byte {
 	for rest := raw[:head]; len(rest) > 0; {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
+		if len(line) == 0 || line[0]|0x20 != 'c' && line[0]|0x20 != 'l' {
+			continue
+		}
 		name, value, _ := bytes.Cut(line, []byte{':'})
 		name = bytes.TrimRight(name, " \t")
 		if !bytes.EqualFold(name, []byte("Content-Length")) && !bytes.EqualFold(name, []byte("l")) {
@@ -149,7 +160,7 @@ func topVia(text string) (begin, end int, value string, ok bool) {
 		}
 		next := at + strings.IndexByte(text[at:], '\n') + 1
 		name, v, isField := strings.Cut(line, ":")
-		if !isField || canonicalName(strings.TrimRight(name, " \t")) != "Via" {
+		if !isField || canonicalName(trimRight(name)) != "Via" {
 			at = next
 			continue
 		}
@@ -190,5 +201,5 @@ func (r *reply) with(hs []header) reply {
 	for _, h := range hs {
 		b = appendHeader(b, h.name, h.value)
 	}
-	return reply{status: r.status, raw: append(b, text[end+2:]...)}
+	return reply{status: r.status, raw: append(b, text[end+2:]...), by: r.by}
 }

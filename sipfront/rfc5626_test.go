@@ -170,7 +170,7 @@ func TestRFC5626_5_3_1_TamperedTokenAndFlowThatIsGone(t *testing.T) {
 		if sealed[len(sealed)-4] == forged {
 			forged = 'B'
 		}
-		r := &request{method: "MESSAGE", callID: "tt", cseq: 1, fromTag: "a1"}
+		r := &request{asked: asked{method: "MESSAGE", callID: "tt", cseq: 1}, fromTag: "a1"}
 		good := markHeader + ": " + mark(newMACKey(testKeys().Mark), "n1", n2.zone.NowMS(), r)
 		sealed[len(sealed)-4] = forged
 		n2.recv(addr1, invite("MESSAGE", "sip:bob@10.0.0.5:5060", "tt", "Route: <sip:"+string(sealed)+"@192.0.2.2:5060;lr;ob>", good))

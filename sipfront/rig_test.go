@@ -147,7 +147,7 @@ func (r *rig) recvOver(network, from, body string) {
 	body = strings.ReplaceAll(body, "{uac-route}\n", routeSet(r.lastRes[addr], true))
 	body = strings.ReplaceAll(body, "{uas-route}\n", routeSet(r.lastReq[addr], false))
 	raw := []byte(strings.ReplaceAll(body, "\n", "\r\n"))
-	req, res, err := transport.NewParser(transport.DefaultLimits()).Parse(raw)
+	msg, err := transport.NewParser(transport.DefaultLimits()).Message(raw)
 	if err != nil {
 		r.t.Fatalf("message from %s: %v\n%s", from, err, body)
 	}
@@ -158,7 +158,8 @@ func (r *rig) recvOver(network, from, body string) {
 		clear(raw) // the socket's buffer is used again
 		return
 	}
-	r.layer.Receive(&transport.Message{Request: req, Response: res, Raw: raw, Flow: f, At: time.Now()})
+	msg.Flow, msg.At = f, time.Now()
+	r.layer.Receive(msg)
 }
 
 // take returns what the node has sent, and remembers it for answer and the route sets.

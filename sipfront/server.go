@@ -25,11 +25,12 @@ import (
 // actors; one comes at deadlineMS, a node time, at the latest.
 type Registrar interface {
 	RegisterThen(req *messages.Register, deadlineMS int64, done func(*messages.Registered, error))
-	// Renew is RegisterThen, done when it returns, for a REGISTER that only keeps
-	// the one binding of a user alive: it tells when that was done and when the
-	// binding expires, in node time. req has room for a stamp, and nothing of it is
-	// kept. False: nothing has been done.
-	Renew(req *messages.Register) (nowMS, expiresMS int64, ok bool)
+	// AtOnce is RegisterThen for a REGISTER after which the user has one binding, if
+	// nobody else has to be asked or told. then tells when that was done and when the
+	// binding expires, in node time, or why it could not be stored. req has room for a
+	// stamp, may not be changed until then, and is not kept beyond. False: nothing has
+	// been done.
+	AtOnce(req *messages.Register, then func(nowMS, expiresMS int64, err error)) bool
 }
 
 // Locator answers WHEREIS: it calls done, once, perhaps before it returns. done
@@ -181,8 +182,11 @@ type Server struct {
 	running atomic.Bool
 	// idling counts those that wait, maxIdle at most.
 	idling atomic.Int64
-	// forks has the response context of each INVITE by its server transaction.
-	forks sync.Map
+	// gone stands for the request and the plan of a fork that has let go of its own.
+	gone struct {
+		request request
+		plan    plan
+	}
 	count counters
 	// dialogs is nil if calls are not told of.
 	dialogs *dialogEvents
@@ -196,6 +200,9 @@ type (
 	}
 	serverTx interface {
 		answerTx
+		RespondWith(with transport.Flow, status int, raw []byte) error
+		Keep(v any)
+		Kept() any
 		Message() *transport.Message
 		Context() context.Context
 	}
@@ -244,6 +251,7 @@ func New(cfg Config, parts Parts) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.gone.request = request{msg: &transport.Message{}, vias: []string{""}, maxForwards: -1, maxBreadth: -1}
 	s.debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	if parts.Credentials != nil {
 		if len(parts.Keys.Nonce) < 16 {
@@ -464,14 +472,23 @@ func (s *Server) answer(tx answerTx, r *request, a answer) {
 
 // send gives an answer to the transaction.
 func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
+	s.answering(&r.asked, status)
+	return s.answered(&r.asked, status, tx.RespondRaw(status, raw))
+}
+
+// answering counts an answer that is about to be sent.
+func (s *Server) answering(r *asked, status int) {
 	s.count.answered(status)
-	if status >= 200 && s.parts.Observe != nil && !r.msg.At.IsZero() {
-		s.parts.Observe(r.method, time.Since(r.msg.At))
+	if status >= 200 && s.parts.Observe != nil && !r.at.IsZero() {
+		s.parts.Observe(r.method, time.Since(r.at))
 	}
 	if s.debug {
-		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.msg.At))
+		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.at))
 	}
-	err := tx.RespondRaw(status, raw)
+}
+
+// answered returns what became of an answer.
+func (s *Server) answered(r *asked, status int, err error) error {
 	if err != nil {
 		s.log.Debug("answer not sent", "call_id", r.callID, "method", r.method, "status", status, "err", err)
 	}

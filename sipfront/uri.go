@@ -195,10 +195,10 @@ func eachParam(params string, f func(name, value, whole string) bool) {
 			continue
 		}
 		end := indexUnquoted(params, ';')
-		whole := strings.TrimRight(params[:end], " \t")
+		whole := trimRight(params[:end])
 		params = params[end:]
 		name, value, _ := strings.Cut(whole, "=")
-		if !f(strings.TrimRight(name, " \t"), unquote(strings.TrimLeft(value, " \t")), whole) {
+		if !f(trimRight(name), unquote(trimLeft(value)), whole) {
 			return
 		}
 	}
@@ -285,6 +285,9 @@ func isAlnum(c byte) bool {
 
 // lower is strings.ToLower for ASCII, without a copy if there is nothing to do.
 func lower(s string) string {
+	if s == "UDP" {
+		return "udp" // as nearly every Via has it
+	}
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c >= 'A' && c <= 'Z' {
 			return strings.ToLower(s)

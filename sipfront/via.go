@@ -24,14 +24,14 @@ func parseVia(v string) (via, error) {
 	if slash < 0 {
 		return x, errMessage
 	}
-	network, sentBy, ok := cutSpace(strings.TrimLeft(head[slash+1:], " \t"))
+	network, sentBy, ok := cutSpace(trimLeft(head[slash+1:]))
 	if !ok {
 		return x, errMessage
 	}
 	x.transport = lower(network)
 	if i := strings.LastIndexByte(sentBy, ':'); i > strings.LastIndexByte(sentBy, ']') && strings.ContainsAny(sentBy, " \t") {
 		// RFC 3261 25.1: COLON may stand in white space.
-		sentBy = strings.TrimRight(sentBy[:i], " \t") + ":" + strings.TrimLeft(sentBy[i+1:], " \t")
+		sentBy = trimRight(sentBy[:i]) + ":" + trimLeft(sentBy[i+1:])
 	}
 	var err error
 	x.host, x.port, err = parseHostPort(sentBy)
@@ -47,16 +47,21 @@ func stampVia(v string, from netip.AddrPort) string {
 		return v
 	}
 	addr := from.Addr().Unmap()
-	_, rport := param(x.params, "rport")
+	var rport, received bool
+	eachParam(x.params, func(name, _, _ string) bool {
+		rport = rport || strings.EqualFold(name, "rport")
+		received = received || strings.EqualFold(name, "received")
+		return true
+	})
 	same := false
-	if a, err := netip.ParseAddr(x.host); err == nil && a.Unmap() == addr {
+	if a, err := netip.ParseAddr(x.host); !isName(x.host) && err == nil && a.Unmap() == addr {
 		same = true
 	}
-	_, received := param(x.params, "received")
 	if same && !rport && !received {
 		return v
 	}
-	b := append(make([]byte, 0, len(v)+48), x.head...)
+	var room [256]byte
+	b := append(room[:0], x.head...)
 	eachParam(x.params, func(name, _, whole string) bool {
 		switch {
 		case strings.EqualFold(name, "received"):
@@ -68,7 +73,7 @@ func stampVia(v string, from netip.AddrPort) string {
 		return true
 	})
 	if !same || rport {
-		b = append(append(b, ";received="...), addr.String()...)
+		b = addr.AppendTo(append(b, ";received="...))
 	}
 	return string(b)
 }

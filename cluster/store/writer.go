@@ -17,7 +17,8 @@ import (
 // with the reason why it is not, from the store's goroutine and never before
 // Put returns; it must not block. Puts of one key take effect in their order.
 //
-// rec is the caller's again when Put returns: what is written is what it was then.
+// Nothing of rec is kept: it is the caller's again when Put returns, and what is
+// written is what it was then.
 func (s *Store) Put(rec *messages.Record, done func(error)) {
 	var value proto.Message
 	if !rec.Empty() {

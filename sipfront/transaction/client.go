@@ -23,6 +23,7 @@ type Client struct {
 	m  clientMachine
 	// raw is the request; nil when nothing will be made of it any more.
 	raw    []byte
+	with   transport.Flow // Outgoing.With
 	out    outbox
 	reason string // of the CANCEL
 	gone   bool   // the user wants to hear no more
@@ -55,12 +56,24 @@ func (c *Client) begin() error {
 	c.arm()
 	c.mu.Unlock()
 	c.l.watch(c)
-	err := c.flow.Send(raw)
+	err := c.send(raw)
 	if err != nil {
 		c.Terminate()
 	}
 	return err
 }
+
+// send sends the request for the first time. Without a message that it is to
+// leave with it leaves at once, and an error is known at once.
+func (c *Client) send(raw []byte) error {
+	if c.with == nil {
+		return c.flow.Send(raw)
+	}
+	return transport.SendWith(c.with, c.flow, raw, c)
+}
+
+// SendFailed implements transport.Sender.
+func (c *Client) SendFailed(error) { c.do(input{ev: evSendError}) }
 
 // Cancel gives an INVITE up (9.1): a CANCEL goes out now, or at the first
 // provisional response. If 64*T1 later there is no final response, f gets
@@ -113,8 +126,8 @@ func (c *Client) expire(now time.Duration) {
 func (c *Client) execLocked(in input) {
 	in.eff = c.m.step(in.ev, in.status, c.l.now())
 	in.raw = c.raw
-	if c.m.state == stateAccepted {
-		c.raw = nil // the ACK of a 2xx is not ours (RFC 3261 17.1.1.3)
+	if c.m.state == stateAccepted || c.m.state == stateCompleted && !c.m.invite {
+		c.raw = nil // it is not repeated, nor is an ACK made of it (RFC 3261 17.1.1.3)
 	}
 	c.arm()
 	if in.eff == 0 {
@@ -156,7 +169,8 @@ func (c *Client) run(in input) {
 		err = c.flow.Send(in.raw)
 	}
 	if in.eff&doSendAck != 0 {
-		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", in.msg.Response.To(), c.l.cfg.Carry, ""))
+		_, res := in.msg.Model()
+		err = c.flow.Send(appendFollower(make([]byte, 0, 512), in.raw, "ACK", res.To(), c.l.cfg.Carry, ""))
 	}
 	if in.eff&doSendCancel != 0 {
 		c.sendCancel(in.raw)

@@ -101,6 +101,19 @@ func TestRFC3261_17_1_4_TransportError(t *testing.T) {
 	})
 }
 
+// A request that had to wait for others to leave with is refused after it began.
+func TestRFC3261_17_1_4_TransportErrorOfOneThatWaited(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		r.begin("INVITE", branch).SendFailed(errors.New("no route"))
+		r.toldUser(ErrTransport.Error())
+		r.active(0)
+		answered := r.begin("OPTIONS", branch)
+		r.answer(200, "OPTIONS", branch)
+		answered.SendFailed(errors.New("no route"))
+		r.toldUser("200")
+	})
+}
+
 func TestRFC3261_17_1_4_ConnectionClosed(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.flow.reliable = true
@@ -306,8 +319,8 @@ func TestResponsesMayCallBack(t *testing.T) {
 		var c *Client
 		var told []int
 		c, err := r.Request(parse(t, requestText("INVITE", branch)).Request, r.flow, func(res *transport.Message, err error) {
-			told = append(told, res.Response.StatusCode)
-			if res.Response.StatusCode == 180 {
+			told = append(told, res.Head().Status)
+			if res.Head().Status == 180 {
 				c.Cancel("")
 				r.answer(487, "INVITE", branch)
 				told = append(told, 0)

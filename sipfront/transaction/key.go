@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/emiago/sipgo/sip"
+
+	"hereis/sipfront/transport"
 )
 
 // magicCookie begins the branches that are unique by themselves (8.1.1.7).
@@ -13,14 +15,14 @@ const magicCookie = "z9hG4bK"
 // appendServerKey appends what RFC 3261 17.2.3 matches a request by: branch,
 // sent-by and method. An ACK or CANCEL is looked for under INVITE: the caller
 // gives the method.
-func appendServerKey(b []byte, req *sip.Request, method string) []byte {
-	via := req.Via()
-	branch, _ := via.Params.Get("branch")
+func appendServerKey(b []byte, msg *transport.Message, method string) []byte {
+	h := msg.Head()
 	// A bare cookie identifies nothing: RFC 2543 rules then.
-	if len(branch) > len(magicCookie) && strings.EqualFold(branch[:len(magicCookie)], magicCookie) {
-		return appendBranchKey(b, branch, via.Host, via.Port, method)
+	if len(h.Branch) > len(magicCookie) && strings.EqualFold(h.Branch[:len(magicCookie)], magicCookie) {
+		return appendBranchKey(b, h.Branch, h.Host, h.Port, method)
 	}
-	b = append(appendOldKey(b, req, via), 0)
+	req, _ := msg.Model()
+	b = append(appendOldKey(b, req, req.Via()), 0)
 	return append(b, method...)
 }
 
@@ -66,14 +68,13 @@ func appendLower(b []byte, s string) []byte {
 // appendClientKey appends what 17.1.3 matches a response by: the branch of the
 // top Via and the method of CSeq; and its sent-by, because a response to
 // another one than ours is not for us (18.1.2).
-func appendClientKey(b []byte, via *sip.ViaHeader, method string) []byte {
-	branch, _ := via.Params.Get("branch")
-	port := via.Port
+func appendClientKey(b []byte, h *transport.Head) []byte {
+	port := h.Port
 	if port == 0 {
-		if port = 5060; strings.EqualFold(via.Transport, "tls") {
+		if port = 5060; strings.EqualFold(h.Network, "tls") {
 			port = 5061
 		}
 	}
-	host := strings.TrimSuffix(strings.TrimPrefix(via.Host, "["), "]")
-	return appendBranchKey(b, branch, host, port, method)
+	host := strings.TrimSuffix(strings.TrimPrefix(h.Host, "["), "]")
+	return appendBranchKey(b, h.Branch, host, port, h.CSeqMethod)
 }

@@ -148,23 +148,21 @@ func (l *Layer) place(key []byte) (*shard, uint64) {
 
 // Receive takes in one message; it is a transport.Handler.
 func (l *Layer) Receive(msg *transport.Message) {
-	if msg.Request == nil {
+	switch method := msg.Head().Method; method {
+	case "":
 		l.response(msg)
-		return
-	}
-	switch msg.Request.Method {
-	case sip.ACK:
+	case "ACK":
 		l.ack(msg)
-	case sip.CANCEL:
+	case "CANCEL":
 		l.cancel(msg)
 	default:
-		l.request(msg)
+		l.request(msg, method)
 	}
 }
 
-func (l *Layer) request(msg *transport.Message) {
+func (l *Layer) request(msg *transport.Message, method string) {
 	var buf [256]byte
-	key := appendServerKey(buf[:0], msg.Request, string(msg.Request.Method))
+	key := appendServerKey(buf[:0], msg, method)
 	s, hash := l.place(key)
 	s.mu.Lock()
 	if tx, ok := s.servers[string(key)]; ok {
@@ -179,20 +177,20 @@ func (l *Layer) request(msg *transport.Message) {
 		l.repeat(a.reply, raw)
 		return
 	}
-	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !inProgress(msg)) {
+	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !msg.Head().InDialog) {
 		s.mu.Unlock()
 		l.count.pendingRefused.Add(1)
 		l.refuse(msg, key)
 		return
 	}
-	if l.active.Load() >= share(l.cfg.MaxTransactions) && !inProgress(msg) || l.full() {
+	if l.active.Load() >= share(l.cfg.MaxTransactions) && !msg.Head().InDialog || l.full() {
 		s.mu.Unlock()
 		l.count.overloads.Add(1)
 		l.refuse(msg, key)
 		return
 	}
 	l.pending.Add(1)
-	tx := newServer(l, s, string(key), msg)
+	tx := newServer(l, s, string(key), method, msg)
 	s.servers[tx.key] = tx
 	s.mu.Unlock()
 	l.count.servers.Add(1)
@@ -203,12 +201,6 @@ func (l *Layer) request(msg *transport.Message) {
 // share is the part of a bound that new work may take: the rest is for what is
 // in progress already, which is shed last.
 func share(bound int) int64 { return int64(bound - bound/10) }
-
-// inProgress tells whether a request belongs to a dialog.
-func inProgress(msg *transport.Message) bool {
-	to := msg.Request.To()
-	return to != nil && to.Params.Has("tag")
-}
 
 // full counts a new transaction, unless the bound is reached.
 func (l *Layer) full() bool {
@@ -222,7 +214,8 @@ func (l *Layer) full() bool {
 // refuse answers 503 without state; the tag is the same for every repeat (8.2.7).
 func (l *Layer) refuse(msg *transport.Message, key []byte) {
 	retry := "Retry-After: " + strconv.Itoa(int(l.cfg.RetryAfter/time.Second)) + "\r\n"
-	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), msg.Request, 503, "Service Unavailable", l.tag(string(key)), retry))
+	req, _ := msg.Model()
+	_ = reply(msg).Send(AppendResponse(make([]byte, 0, 512), req, 503, "Service Unavailable", l.tag(string(key)), retry))
 }
 
 // tag makes the To tag of the layer's own final responses to a request.
@@ -234,13 +227,13 @@ func (l *Layer) tag(key string) string {
 // ack gives an ACK to the transaction of its INVITE, or to the user.
 func (l *Layer) ack(msg *transport.Message) {
 	var buf [256]byte
-	tx := l.server(appendServerKey(buf[:0], msg.Request, string(sip.INVITE)))
+	tx := l.server(appendServerKey(buf[:0], msg, "INVITE"))
 	switch {
 	case tx != nil:
 		if tx.do(input{ev: evAck})&doDeliver != 0 {
 			l.user.Ack(msg)
 		}
-	case madeHere(msg.Request):
+	case madeHere(msg.Head().ToTag):
 		l.count.absorbed.Add(1)
 	default:
 		l.user.Ack(msg)
@@ -257,7 +250,7 @@ func (l *Layer) server(key []byte) *Server {
 // cancel is 9.2: a CANCEL is answered at once, as its own transaction.
 func (l *Layer) cancel(msg *transport.Message) {
 	var buf, own [256]byte
-	key := appendServerKey(own[:0], msg.Request, string(sip.CANCEL))
+	key := appendServerKey(own[:0], msg, "CANCEL")
 	s, hash := l.place(key)
 	s.mu.Lock()
 	if a := s.answers.get(hash, key); a != nil {
@@ -267,14 +260,15 @@ func (l *Layer) cancel(msg *transport.Message) {
 		return
 	}
 	s.mu.Unlock()
-	invite := appendServerKey(buf[:0], msg.Request, string(sip.INVITE))
+	invite := appendServerKey(buf[:0], msg, "INVITE")
 	tx := l.server(invite)
 	status, reason := 200, "OK"
 	if tx == nil {
 		status, reason = 481, "Call/Transaction Does Not Exist"
 	}
 	// The tag of the INVITE's own answers, as 9.2 wishes.
-	raw := AppendResponse(make([]byte, 0, 512), msg.Request, status, reason, l.tag(string(invite)), "")
+	req, _ := msg.Model()
+	raw := AppendResponse(make([]byte, 0, 512), req, status, reason, l.tag(string(invite)), "")
 	l.keep(s, string(key), raw, reply(msg))
 	_ = reply(msg).Send(raw)
 	if tx != nil && tx.undecided() {
@@ -294,7 +288,8 @@ func (l *Layer) keep(s *shard, key string, raw []byte, flow transport.Flow) {
 
 func (l *Layer) response(msg *transport.Message) {
 	var buf [256]byte
-	key := appendClientKey(buf[:0], msg.Response.Via(), string(msg.Response.CSeq().MethodName))
+	head := msg.Head()
+	key := appendClientKey(buf[:0], head)
 	s := l.shard(key)
 	s.mu.Lock()
 	c := s.clients[string(key)]
@@ -304,7 +299,7 @@ func (l *Layer) response(msg *transport.Message) {
 		l.user.Stray(msg)
 		return
 	}
-	c.do(input{ev: evResponse, status: msg.Response.StatusCode, msg: msg})
+	c.do(input{ev: evResponse, status: head.Status, msg: msg})
 }
 
 // Request begins a client transaction for req, which has its top Via with a
@@ -320,16 +315,22 @@ func (l *Layer) Request(req *sip.Request, flow transport.Flow, f Responses) (*Cl
 		return nil, ErrRequest
 	}
 	var buf [256]byte
-	return l.begin(appendClientKey(buf[:0], via, string(req.Method)), req.Method, appendRequest(make([]byte, 0, 1024), req), flow, f)
+	o := Outgoing{Method: string(req.Method), Raw: appendRequest(make([]byte, 0, 1024), req)}
+	head := *(&transport.Message{Request: req}).Head()
+	head.CSeqMethod = o.Method
+	return l.begin(appendClientKey(buf[:0], &head), &o, flow, f)
 }
 
 // Outgoing is a request in bytes, which are the layer's from when it is given it,
 // with what its answers are known by: Method, and the Branch and sent-by of its
-// top Via.
+// top Via. With, which may be nil, is what the message has come by that led to it:
+// the request leaves with what else comes of that (transport.SendWith), and if it
+// cannot be sent, f may be told so instead of who begins it.
 type Outgoing struct {
 	Method, Branch string
 	SentBy         netip.AddrPort
 	Raw            []byte
+	With           transport.Flow
 }
 
 // RequestRaw is Request for a request that is written already.
@@ -340,16 +341,16 @@ func (l *Layer) RequestRaw(o Outgoing, flow transport.Flow, f Responses) (*Clien
 	var buf [256]byte
 	var host [64]byte
 	key := appendBranchKey(buf[:0], o.Branch, string(o.SentBy.Addr().AppendTo(host[:0])), int(o.SentBy.Port()), o.Method)
-	return l.begin(key, sip.RequestMethod(o.Method), o.Raw, flow, f)
+	return l.begin(key, &o, flow, f)
 }
 
-func (l *Layer) begin(key []byte, method sip.RequestMethod, raw []byte, flow transport.Flow, f Responses) (*Client, error) {
+func (l *Layer) begin(key []byte, o *Outgoing, flow transport.Flow, f Responses) (*Client, error) {
 	if l.full() {
 		l.count.overloads.Add(1)
 		return nil, ErrOverloaded
 	}
-	c := newClient(l, string(key), method, flow, f)
-	c.raw = raw
+	c := newClient(l, string(key), sip.RequestMethod(o.Method), flow, f)
+	c.raw, c.with = o.Raw, o.With
 	if err := c.begin(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTransport, err)
 	}

@@ -238,7 +238,7 @@ func TestRequestRaw_AgreesWithRequest(t *testing.T) {
 				if _, err := r.RequestRaw(Outgoing{Method: method, Branch: branch, SentBy: netip.MustParseAddrPort(sentBy), Raw: raw}, r.flow, nil); err != nil {
 					t.Fatal(err)
 				}
-				key := string(appendClientKey(nil, req.Via(), method))
+				key := string(appendClientKey(nil, (&transport.Message{Request: req}).Head()))
 				if r.Layer.shard([]byte(key)).clients[key] == nil {
 					t.Errorf("%s from %s is not known as %q", method, sentBy, key)
 				}

@@ -147,7 +147,6 @@ var crlf = []byte("\r\n")
 
 // madeHere tells an ACK for a final response that one of our layers made by
 // itself, from one to be routed on.
-func madeHere(ack *sip.Request) bool {
-	tag := tagOf(ack.To().Params)
-	return len(tag) > len(transport.TagPrefix) && tag[:len(transport.TagPrefix)] == transport.TagPrefix
+func madeHere(toTag string) bool {
+	return len(toTag) > len(transport.TagPrefix) && strings.HasPrefix(toTag, transport.TagPrefix)
 }

@@ -99,9 +99,9 @@ func (u *fakeUser) Request(tx *Server) {
 	if u.requests == nil {
 		u.requests = map[*Server]*sip.Request{}
 	}
-	u.requests[tx] = tx.Message().Request
+	u.requests[tx] = requestOf(tx.Message())
 	u.mu.Unlock()
-	u.add("request " + string(tx.Message().Request.Method))
+	u.add("request " + tx.Message().Head().Method)
 	if u.onBegin != nil {
 		u.onBegin(tx)
 	}
@@ -111,7 +111,7 @@ func (u *fakeUser) Cancel(*Server, *transport.Message) { u.add("cancel") }
 
 func (u *fakeUser) Ack(*transport.Message) { u.add("ack") }
 
-func (u *fakeUser) Stray(m *transport.Message) { u.add(fmt.Sprint("stray ", m.Response.StatusCode)) }
+func (u *fakeUser) Stray(m *transport.Message) { u.add(fmt.Sprint("stray ", m.Head().Status)) }
 
 func (u *fakeUser) take() []string {
 	u.mu.Lock()
@@ -213,7 +213,7 @@ func (r *rig) active(want int) {
 // receive brings a request as if it came on the rig's flow.
 func (r *rig) receive(method, branch string) *transport.Message {
 	r.t.Helper()
-	msg := parse(r.t, requestText(method, branch))
+	msg := arrived(r.t, requestText(method, branch))
 	msg.Flow = r.flow
 	r.Receive(msg)
 	return msg
@@ -222,7 +222,7 @@ func (r *rig) receive(method, branch string) *transport.Message {
 // ackText is an ACK with the tag of the response.
 func (r *rig) receiveAck(branch, tag string) {
 	r.t.Helper()
-	msg := parse(r.t, strings.Replace(requestText("ACK", branch), "To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag="+tag, 1))
+	msg := arrived(r.t, strings.Replace(requestText("ACK", branch), "To: <sip:bob@example.com>", "To: <sip:bob@example.com>;tag="+tag, 1))
 	msg.Flow = r.flow
 	r.Receive(msg)
 }
@@ -249,7 +249,7 @@ func (r *rig) begin(method, branch string) *Client {
 			r.told.add(err.Error())
 			return
 		}
-		r.told.add(fmt.Sprint(res.Response.StatusCode))
+		r.told.add(fmt.Sprint(res.Head().Status))
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -260,7 +260,7 @@ func (r *rig) begin(method, branch string) *Client {
 // answer brings a response to the rig's client transaction.
 func (r *rig) answer(status int, method, branch string) {
 	r.t.Helper()
-	msg := parse(r.t, fmt.Sprintf(`
+	msg := arrived(r.t, fmt.Sprintf(`
 SIP/2.0 %d X
 Via: SIP/2.0/UDP 192.0.2.1:5060;branch=%s
 From: "Alice" <sip:alice@example.com>;tag=a
@@ -283,6 +283,24 @@ func parse(t *testing.T, text string) *transport.Message {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	return &transport.Message{Request: req, Response: res, Raw: []byte(text)}
+}
+
+// arrived is parse for a message as the sockets hand it on: if it is plain, it is
+// not parsed.
+func arrived(t *testing.T, text string) *transport.Message {
+	t.Helper()
+	text = strings.ReplaceAll(strings.TrimLeft(text, "\n"), "\n", "\r\n")
+	msg, err := transport.NewParser(transport.DefaultLimits()).Message([]byte(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return msg
+}
+
+// requestOf is a request as sipgo's types have it.
+func requestOf(m *transport.Message) *sip.Request {
+	req, _ := m.Model()
+	return req
 }
 
 func requestText(method, branch string) string {

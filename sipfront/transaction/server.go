@@ -29,6 +29,7 @@ type Server struct {
 	// ctx is made when somebody asks for it.
 	ctx    context.Context
 	cancel context.CancelFunc
+	kept   any // what the user keeps here
 }
 
 // input is one event of a transaction with what came along.
@@ -37,6 +38,7 @@ type input struct {
 	status int
 	msg    *transport.Message // a client's response
 	raw    []byte             // a server's response, a client's request
+	with   transport.Flow     // what led to it came by this, if anything did
 	eff    effect             // what the machine said to do
 }
 
@@ -48,8 +50,8 @@ type outbox struct {
 	queue []input // bounded by the events that arrive during one send
 }
 
-func newServer(l *Layer, s *shard, key string, msg *transport.Message) *Server {
-	invite := msg.Request.Method == sip.INVITE
+func newServer(l *Layer, s *shard, key, method string, msg *transport.Message) *Server {
+	invite := method == "INVITE"
 	tx := &Server{l: l, shard: s, key: key, msg: msg, reply: reply(msg), m: newServerMachine(invite, reply(msg).Reliable(), &l.times)}
 	tx.timer.owner = tx
 	return tx
@@ -62,6 +64,20 @@ func (s *Server) Message() *transport.Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.msg
+}
+
+// Keep has the transaction keep something of its user's, instead of what it kept.
+func (s *Server) Keep(v any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = v
+}
+
+// Kept is what the transaction keeps of its user's, nil if it is nothing.
+func (s *Server) Kept() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept
 }
 
 // Tag is a To tag for the node's own final responses to this request; it is
@@ -77,11 +93,13 @@ func (s *Server) Respond(res *sip.Response) error {
 
 // RespondRaw is Respond for a response in bytes, which are the layer's from now on.
 func (s *Server) RespondRaw(status int, raw []byte) error {
-	return s.respond(status, raw)
+	return s.RespondWith(nil, status, raw)
 }
 
-func (s *Server) respond(status int, raw []byte) error {
-	in, err := s.exec(input{ev: evResponse, status: status, raw: raw})
+// RespondWith is RespondRaw for a response that a message which has come by with
+// has led to, and leaves with what else that one leads to (transport.SendWith).
+func (s *Server) RespondWith(with transport.Flow, status int, raw []byte) error {
+	in, err := s.exec(input{ev: evResponse, status: status, raw: raw, with: with})
 	if in.eff&doRefuse != 0 {
 		return ErrFinalSent
 	}
@@ -161,7 +179,8 @@ func (s *Server) execLocked(in input) (input, error) {
 			s.last = nil // a repeated INVITE gets nothing any more (RFC 6026 7.1)
 		}
 	case in.eff&doTrying != 0:
-		s.last = AppendResponse(make([]byte, 0, 512), s.msg.Request, 100, "Trying", "", "")
+		req, _ := s.msg.Model()
+		s.last = AppendResponse(make([]byte, 0, 512), req, 100, "Trying", "", "")
 		in.raw = s.last
 	case in.eff&doResend != 0:
 		in.raw = s.last
@@ -216,7 +235,7 @@ func (s *Server) run(in input) error {
 		s.end(in)
 	}
 	if in.eff&(doSend|doResend|doTrying) != 0 {
-		return transport.SendSoon(s.reply, in.raw)
+		return transport.SendWith(in.with, s.reply, in.raw, nil)
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func TestRFC4320_4_1_AnUnansweredNonInviteEndsWithTimerF(t *testing.T) {
 func TestRespondRaw(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		r.user.onBegin = func(tx *Server) {
-			raw := AppendResponse(nil, tx.Message().Request, 200, "OK", tx.Tag(), "Expires: 5\r\n")
+			raw := AppendResponse(nil, requestOf(tx.Message()), 200, "OK", tx.Tag(), "Expires: 5\r\n")
 			if err := tx.RespondRaw(200, raw); err != nil {
 				t.Error(err)
 			}

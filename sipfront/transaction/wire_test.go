@@ -63,7 +63,7 @@ func TestCallsOverTheWire(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			callee := &fakeUser{}
 			callee.onBegin = func(tx *Server) {
-				req := tx.Message().Request
+				req := requestOf(tx.Message())
 				_ = tx.Respond(sip.NewResponseFromRequest(req, 180, "Ringing", nil))
 				if status := map[string]int{"good": 200, "busy": 486}[req.Recipient.User]; status != 0 {
 					_ = tx.Respond(sip.NewResponseFromRequest(req, status, "X", nil))
@@ -88,7 +88,7 @@ func TestCallsOverTheWire(t *testing.T) {
 						got <- err.Error()
 						return
 					}
-					got <- fmt.Sprint(res.Response.StatusCode)
+					got <- fmt.Sprint(res.Head().Status)
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -115,7 +115,7 @@ func go487(t *testing.T, u *fakeUser) {
 		tx := u.txs[len(u.txs)-1]
 		u.mu.Unlock()
 		if cancelled {
-			if err := tx.Respond(sip.NewResponseFromRequest(tx.Message().Request, 487, "Request Terminated", nil)); err != nil {
+			if err := tx.Respond(sip.NewResponseFromRequest(requestOf(tx.Message()), 487, "Request Terminated", nil)); err != nil {
 				t.Error(err)
 			}
 			return
@@ -164,5 +164,5 @@ func BenchmarkRegisterTransaction(b *testing.B) {
 type rawUser struct{ fakeUser }
 
 func (u *rawUser) Request(tx *Server) {
-	_ = tx.RespondRaw(200, AppendResponse(make([]byte, 0, 512), tx.Message().Request, 200, "OK", "tag", ""))
+	_ = tx.RespondRaw(200, AppendResponse(make([]byte, 0, 512), requestOf(tx.Message()), 200, "OK", "tag", ""))
 }

@@ -3,10 +3,6 @@ package transport
 import (
 	"errors"
 	"net/netip"
-	"time"
-	"unsafe"
-
-	"github.com/emiago/sipgo/sip"
 
 	"hereis/messages"
 )
@@ -30,32 +26,6 @@ type Flow interface {
 // ErrFlowClosed is returned by Send on a flow whose connection has ended, and
 // by Restore for a flow that cannot come back.
 var ErrFlowClosed = errors.New("flow is closed")
-
-// Message is one SIP message as it came in; exactly one of Request and Response is set.
-type Message struct {
-	Request  *sip.Request
-	Response *sip.Response
-	// Raw is the message as received, owned by this value; it is not changed any
-	// more once a handler has it. The parsed message shares it.
-	Raw []byte
-	// Flow is where it came from.
-	Flow Flow
-	// Reply is where RFC 3261 18.2.2 and RFC 3581 send the responses to a
-	// request: Flow itself, or over UDP without rport the sent-by port of the
-	// top Via. Nil means Flow.
-	Reply Flow
-	// At is when it came: to the socket, if that is known, or when it was read.
-	At time.Time
-	// Late: nothing has been read in time from its socket for a while. New work that
-	// comes by it is better refused at once.
-	Late bool
-}
-
-// Text is Raw as a string that shares its memory.
-func (m *Message) Text() string { return shared(m.Raw) }
-
-// shared is b, which is not changed any more, as a string.
-func shared(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // Handler takes in what the sockets bring. It is called by the socket's own
 // goroutine and must not wait.

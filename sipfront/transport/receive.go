@@ -22,7 +22,18 @@ func (t *Transport) receive(m *Message) {
 	if fits && t.cfg.Plain != nil && t.cfg.Plain(m) {
 		return
 	}
-	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Late: m.Late, Raw: append(make([]byte, 0, len(m.Raw)), m.Raw...)}
+	raw := append(make([]byte, 0, len(m.Raw)), m.Raw...)
+	if fits {
+		if x := t.parser.plain(raw); x != nil {
+			x.Flow, x.Reply, x.At, x.Late = m.Flow, m.Reply, m.At, m.Late
+			if h := x.head; h.Method != "" {
+				x.Reply = replyFlow(h.Port, h.RPort, x.Flow)
+			}
+			t.handler(x)
+			return
+		}
+	}
+	m = &Message{Flow: m.Flow, Reply: m.Reply, At: m.At, Late: m.Late, Raw: raw}
 	h, ok := t.heads.Get().(*head)
 	if !ok {
 		h = &head{}
@@ -58,7 +69,7 @@ func (t *Transport) build(m *Message, h *head) {
 	if req != nil {
 		via := req.Via()
 		stampVia(via, m.Flow.Remote())
-		m.Reply = replyFlow(via, m.Flow)
+		m.Reply = replyFlow(via.Port, via.Params.Has("rport"), m.Flow)
 	}
 	t.handler(m)
 }
@@ -89,18 +100,17 @@ func isHost(host string, addr netip.Addr) bool {
 }
 
 // replyFlow is RFC 3261 18.2.2 with RFC 3581 4: back on the flow; over UDP
-// without rport to the source's address and the port of sent-by, where a closed
-// connection's answers go too. A maddr is not followed: it would let any
-// datagram aim our answers at a third party.
-func replyFlow(via *sip.ViaHeader, flow Flow) Flow {
-	port := uint16(5060)
-	if via.Port != 0 {
-		port = uint16(via.Port)
+// without rport to the source's address and the port of sent-by, if it has any,
+// where a closed connection's answers go too. A maddr is not followed: it would
+// let any datagram aim our answers at a third party.
+func replyFlow(port int, rport bool, flow Flow) Flow {
+	if port == 0 {
+		port = 5060
 	}
-	sentBy := netip.AddrPortFrom(flow.Remote().Addr(), port)
+	sentBy := netip.AddrPortFrom(flow.Remote().Addr(), uint16(port))
 	switch f := flow.(type) {
 	case *udpFlow:
-		if !via.Params.Has("rport") && f.remote != sentBy {
+		if !rport && f.remote != sentBy {
 			return &udpFlow{socket: f.socket, remote: sentBy}
 		}
 	case *streamFlow:
@@ -153,7 +163,7 @@ func (t *Transport) answerTo(m *Message, h *head, answer []byte) {
 	if via, ok := h.first("Via"); ok {
 		var v sip.ViaHeader
 		if parseVia(via, &v) == nil {
-			reply = replyFlow(&v, m.Flow)
+			reply = replyFlow(v.Port, v.Params.Has("rport"), m.Flow)
 		}
 	}
 	_ = reply.Send(answer) // counted by the flow; the client repeats

@@ -23,7 +23,7 @@ func TestRFC3581_4_ReceivedAndRport(t *testing.T) {
 			if m == nil {
 				t.Fatal("refused")
 			}
-			if got := strings.TrimPrefix(m.Request.Via().Value(), "SIP/2.0/UDP "); got != tt.want {
+			if got := strings.TrimPrefix(requestOf(m).Via().Value(), "SIP/2.0/UDP "); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -41,7 +41,7 @@ func TestRFC3581_4_FromTheSocketThatWasAsked(t *testing.T) {
 		// A sent-by that leads elsewhere, as behind a NAT.
 		send(t, c, to, request("Via: SIP/2.0/UDP 192.0.2.1:9;rport;branch=z9hG4bK"+fmt.Sprint(to.Port())))
 		m := n.next(t)
-		if got, _ := m.Request.Via().Params.Get("rport"); got != fmt.Sprint(own) {
+		if got, _ := requestOf(m).Via().Params.Get("rport"); got != fmt.Sprint(own) {
 			t.Errorf("rport=%s, want %d", got, own)
 		}
 		if err := m.Reply.Send([]byte("answer")); err != nil {
@@ -66,7 +66,7 @@ func TestRFC3581_4_OverTCP(t *testing.T) {
 	write(t, c, request("Via: SIP/2.0/TCP 127.0.0.1:9;rport;branch=z9hG4bK1", "l: 0"))
 	m := n.next(t)
 	own := c.LocalAddr().(*net.TCPAddr).Port
-	if got, want := m.Request.Via().Value(), fmt.Sprintf("SIP/2.0/TCP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1", own); got != want {
+	if got, want := requestOf(m).Via().Value(), fmt.Sprintf("SIP/2.0/TCP 127.0.0.1:9;rport=%d;branch=z9hG4bK1;received=127.0.0.1", own); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if err := m.Reply.Send([]byte("answer")); err != nil {

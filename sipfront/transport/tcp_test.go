@@ -90,10 +90,10 @@ func TestRFC3261_18_3_FramesByContentLength(t *testing.T) {
 		}
 		write(t, c, two[cut:])
 		first, second := n.next(t), n.next(t)
-		if got := string(first.Request.Body()); got != "one" || first.Request.GetHeader("subject").Value() != "a b" {
+		if got := string(requestOf(first).Body()); got != "one" || requestOf(first).GetHeader("subject").Value() != "a b" {
 			t.Fatalf("cut at %d: got body %q", cut, got)
 		}
-		if got := second.Request.CallID().Value(); got != "c2" {
+		if got := requestOf(second).CallID().Value(); got != "c2" {
 			t.Fatalf("cut at %d: got Call-ID %q", cut, got)
 		}
 	}
@@ -134,7 +134,7 @@ func TestRFC3261_18_3_PiecesThatAreReadOneByOne(t *testing.T) {
 	for cut := 1; cut < len(text); cut++ {
 		piece(text[:cut])
 		piece(text[cut:])
-		if got := string(n.next(t).Request.Body()); len(got) != 40 {
+		if got := string(requestOf(n.next(t)).Body()); len(got) != 40 {
 			t.Fatalf("cut at %d: got body %q", cut, got)
 		}
 	}

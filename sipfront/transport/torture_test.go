@@ -61,10 +61,10 @@ func outcome(t *testing.T, raw []byte) string {
 	t.Helper()
 	m, answer := receiveRaw(t, raw)
 	switch {
-	case m != nil && m.Request != nil:
-		return string(m.Request.Method)
+	case m != nil && m.Head().Method != "":
+		return m.Head().Method
 	case m != nil:
-		return fmt.Sprint(m.Response.StatusCode)
+		return fmt.Sprint(m.Head().Status)
 	case answer != "":
 		return "->" + strings.Fields(answer)[1]
 	}

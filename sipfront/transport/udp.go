@@ -157,12 +157,10 @@ func (s *udpSocket) read(ctx context.Context) error {
 // have somebody who waits for an answer (64*T1, RFC 3261 17.1.2.2).
 const oldest = 32 * time.Second
 
-// takeIn handles what came at once, and sends the answers to it at once.
+// takeIn handles what came at once, and sends what comes of it at once.
 func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
-	if n > 1 {
-		s.out.begin()
-		defer s.flush()
-	}
+	s.out.begin()
+	defer s.flush()
 	for i := range n {
 		b, from := in.at(i)
 		s.l.t.count.bytesIn.Add(uint64(len(b)))

@@ -182,7 +182,7 @@ func TestRFC3261_18_2_1_ReceivedIsTheSource(t *testing.T) {
 	for _, host := range []string{"phone.example", "192.0.2.1", "[2001:db8::1]", "127.0.0.2"} {
 		send(t, c, n.addr(), request(fmt.Sprintf("Via: SIP/2.0/UDP %s:%d;branch=z9hG4bK1;received=198.51.100.1", host, port)))
 		m := n.next(t)
-		if got, _ := m.Request.Via().Params.Get("received"); got != "127.0.0.1" {
+		if got, _ := requestOf(m).Via().Params.Get("received"); got != "127.0.0.1" {
 			t.Errorf("%s: received=%s", host, got)
 		}
 		if err := m.Reply.Send([]byte(host)); err != nil {
@@ -193,7 +193,7 @@ func TestRFC3261_18_2_1_ReceivedIsTheSource(t *testing.T) {
 		}
 	}
 	send(t, c, n.addr(), request(fmt.Sprintf("Via: SIP/2.0/UDP 127.0.0.1:%d;branch=z9hG4bK2", port)))
-	if via := n.next(t).Request.Via(); via.Params.Has("received") {
+	if via := requestOf(n.next(t)).Via(); via.Params.Has("received") {
 		t.Errorf("needless: %s", via.Value())
 	}
 }
@@ -214,7 +214,7 @@ func TestRFC3261_7_5_LeadingCRLF(t *testing.T) {
 	n := startNode(t, nil)
 	c := dial(t)
 	send(t, c, n.addr(), "\r\n\r\n"+request("Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1"))
-	if m := n.next(t); m.Request == nil || string(m.Raw[:len(m.Request.Method)]) != string(m.Request.Method) {
+	if m := n.next(t); m.Head().Method == "" || string(m.Raw[:len(m.Head().Method)]) != m.Head().Method {
 		t.Errorf("%q", m.Raw)
 	}
 }

@@ -13,9 +13,15 @@ const batchSize = 16
 type datagram struct {
 	b  []byte
 	to netip.AddrPort
+	// who is told that it was refused; nil: nobody.
+	who Sender
 }
 
-// udpOutbox keeps the answers that are made while a batch is handled, which
+// Sender is told of a message of its own that had to wait and that the socket
+// refused then. SendFailed must not wait.
+type Sender interface{ SendFailed(err error) }
+
+// udpOutbox keeps the messages that are made while a batch is handled, which
 // leave together at its end, or when there are batchSize of them. Nothing waits
 // in it at any other time. Several may handle batches at once.
 type udpOutbox struct {
@@ -27,23 +33,23 @@ type udpOutbox struct {
 	spare [][]datagram
 }
 
-// begin has later answers wait for end.
+// begin has later messages wait for end.
 func (o *udpOutbox) begin() {
 	o.mu.Lock()
 	o.open++
 	o.mu.Unlock()
 }
 
-// add takes an answer in; false if it is to be sent at once. full are those that
+// add takes a message in; false if it is to be sent at once. full are those that
 // have waited, if they are to be sent now; they are given back with done, as are
 // end's.
-func (o *udpOutbox) add(b []byte, to netip.AddrPort) (full []datagram, ok bool) {
+func (o *udpOutbox) add(d datagram) (full []datagram, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open == 0 {
 		return nil, false
 	}
-	o.queue = append(o.queue, datagram{b, to})
+	o.queue = append(o.queue, d)
 	if len(o.queue) == batchSize {
 		full = o.take()
 	}
@@ -82,17 +88,28 @@ func (o *udpOutbox) done(out []datagram) {
 // the socket's goroutine handles what it has read at once, or within Together. b
 // is not to be changed any more. An error of the socket is then counted and told
 // to nobody.
-func SendSoon(f Flow, b []byte) error {
+func SendSoon(f Flow, b []byte) error { return SendWith(nil, f, b, nil) }
+
+// SendWith is SendSoon for a message that one which has come by with, which may
+// be nil, has led to: it leaves with the others that do, by the socket that with
+// was read from, so that all that comes of the messages of one sender leaves in
+// the order in which it was made. If it had to wait, who, which may be nil, is
+// told of an error.
+func SendWith(with, f Flow, b []byte, who Sender) error {
 	u, ok := f.(*udpFlow)
 	if !ok {
 		return f.Send(b)
 	}
-	full, ok := u.socket.out.add(b, u.remote)
+	s := u.socket
+	if w, ok := with.(*udpFlow); ok && w.socket.l == s.l {
+		s = w.socket // of a group with one address, any will do
+	}
+	full, ok := s.out.add(datagram{b, u.remote, who})
 	if !ok {
-		return f.Send(b)
+		return s.write(b, u.remote)
 	}
 	if full != nil {
-		u.socket.send(full)
+		s.send(full)
 	}
 	return nil
 }
@@ -109,7 +126,7 @@ func (t *Transport) Together(f func()) {
 	f()
 }
 
-// flush ends a batch, and sends the answers that have waited.
+// flush ends a batch, and sends the messages that have waited.
 func (s *udpSocket) flush() { s.send(s.out.end()) }
 
 // send sends what was taken out of the outbox, and gives it back.
@@ -117,11 +134,25 @@ func (s *udpSocket) send(out []datagram) {
 	switch len(out) {
 	case 0:
 	case 1:
-		_ = s.write(out[0].b, out[0].to) // counted there
+		s.writeOne(&out[0])
 	default:
 		s.writeAll(out)
 	}
 	s.out.done(out)
+}
+
+// writeOne sends one that has waited.
+func (s *udpSocket) writeOne(d *datagram) {
+	if err := s.write(d.b, d.to); err != nil {
+		d.failed(err)
+	}
+}
+
+// failed tells whose it is that it was refused.
+func (d *datagram) failed(err error) {
+	if d.who != nil {
+		d.who.SendFailed(err)
+	}
 }
 
 // sent counts a datagram that was sent, or was not.

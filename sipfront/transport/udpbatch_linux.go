@@ -25,6 +25,8 @@ type batch struct {
 	ages  [batchSize]arrival
 	zones map[uint32]string
 
+	// of tells which of those to be sent each is.
+	of [batchSize]int
 	// from and to are the datagrams of this call; did and errno what came of it.
 	from, to int
 	did      int
@@ -190,9 +192,10 @@ func (s *udpSocket) writeAll(out []datagram) {
 	v4, n := s.l.addr.Addr().Is4(), 0
 	for i := range out {
 		if to := out[i].to.Addr(); to.Zone() != "" || v4 && !to.Unmap().Is4() {
-			_ = s.write(out[i].b, out[i].to) // counted there
+			s.writeOne(&out[i])
 			continue
 		}
+		b.of[n] = i
 		b.iovs[n].Base = unsafe.SliceData(out[i].b)
 		b.iovs[n].SetLen(len(out[i].b))
 		b.heads[n].head.Namelen = b.setName(n, out[i].to, v4)
@@ -207,6 +210,7 @@ func (s *udpSocket) writeAll(out []datagram) {
 		if err != nil {
 			// The first of them was refused, alone.
 			s.sent(0, err)
+			out[b.of[b.from]].failed(err)
 			b.from++
 			continue
 		}

@@ -40,7 +40,7 @@ func (b *batch) age(int, time.Time) time.Duration { return 0 }
 
 // writeAll sends datagrams one after the other.
 func (s *udpSocket) writeAll(out []datagram) {
-	for _, d := range out {
-		_ = s.write(d.b, d.to) // counted there
+	for i := range out {
+		s.writeOne(&out[i])
 	}
 }

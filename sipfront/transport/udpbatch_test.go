@@ -54,7 +54,7 @@ func TestUDPBatch_EachAnswerToItsSender(t *testing.T) {
 	for _, listen := range []string{"127.0.0.1:0", "[::1]:0", "[::]:0"} {
 		t.Run(listen, func(t *testing.T) {
 			s := batchNode(t, listen, func(m *Message) {
-				if err := SendSoon(m.Flow, []byte(string(*m.Request.CallID())+" "+m.Flow.Remote().String())); err != nil {
+				if err := SendSoon(m.Flow, []byte(string(*requestOf(m).CallID())+" "+m.Flow.Remote().String())); err != nil {
 					t.Error(err)
 				}
 			})
@@ -126,6 +126,70 @@ func TestUDPBatch_OneThatIsRefusedHoldsNoneUp(t *testing.T) {
 	if st := s.l.t.Stats(); st.MessagesOut != 2 || st.SendErrors != 4 {
 		t.Errorf("sent %d, refused %d, want 2 and 4", st.MessagesOut, st.SendErrors)
 	}
+}
+
+// owner counts what it is told of its messages.
+type owner struct{ failed int }
+
+func (o *owner) SendFailed(err error) {
+	if err != nil {
+		o.failed++
+	}
+}
+
+// TestUDPBatch_WhoSentWhatIsRefusedIsTold: also where others around it were sent,
+// and one that is alone.
+func TestUDPBatch_WhoSentWhatIsRefusedIsTold(t *testing.T) {
+	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
+	good := dial(t).LocalAddr().(*net.UDPAddr).AddrPort()
+	bad := netip.AddrPortFrom(good.Addr(), 0)
+	other := netip.MustParseAddrPort("[2001:db8::1]:5060")
+	for _, batch := range [][]netip.AddrPort{{bad}, {good}, {good, bad, other, good, bad, good}} {
+		owners := make([]owner, len(batch))
+		s.out.begin()
+		for i, to := range batch {
+			if err := SendWith(nil, &udpFlow{socket: s, remote: to}, []byte("x"), &owners[i]); err != nil {
+				t.Error(err)
+			}
+		}
+		s.flush()
+		for i, to := range batch {
+			want := 0
+			if to != good {
+				want = 1
+			}
+			if owners[i].failed != want {
+				t.Errorf("of %v: the owner of %d was told %d times, want %d", batch, i, owners[i].failed, want)
+			}
+		}
+	}
+}
+
+// TestUDPBatch_WhatAMessageLedToLeavesByItsSocket: in the order in which it was
+// made, whichever socket of the group its receiver's messages come by.
+func TestUDPBatch_WhatAMessageLedToLeavesByItsSocket(t *testing.T) {
+	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
+	other := &udpSocket{l: s.l, conn: s.conn, raw: s.raw}
+	f := &udpFlow{socket: other, remote: dial(t).LocalAddr().(*net.UDPAddr).AddrPort()}
+	with := &udpFlow{socket: s, remote: f.remote}
+	sent := func() uint64 { return s.l.t.Stats().MessagesOut }
+	s.out.begin()
+	if err := SendWith(with, f, []byte("x"), nil); err != nil || sent() != 0 {
+		t.Errorf("%v, %d sent while a batch is handled, want 0", err, sent())
+	}
+	if err := SendWith(nil, f, []byte("x"), nil); err != nil || sent() != 1 {
+		t.Errorf("%v, %d sent by a socket that handles nothing, want 1", err, sent())
+	}
+	s.flush()
+	if sent() != 2 {
+		t.Errorf("%d sent in the end, want 2", sent())
+	}
+	s.out.begin()
+	elsewhere := &udpFlow{socket: batchNode(t, "127.0.0.1:0", func(*Message) {}), remote: f.remote}
+	if err := SendWith(with, elsewhere, []byte("x"), nil); err != nil || elsewhere.socket.l.t.Stats().MessagesOut != 1 {
+		t.Errorf("%v: a flow of another address was not used at once", err)
+	}
+	s.flush()
 }
 
 // TestUDPBatch_NothingWaitsOutsideOfOne: an answer goes at once when no batch is

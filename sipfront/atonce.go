@@ -1,15 +1,17 @@
 package sipfront
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
+	"hereis/actors"
 	"hereis/messages"
 )
 
-// Nearly every REGISTER tells of a device that it is where it was. Such a one is
-// answered without any memory of its own but the answer's, if the registrar can
-// do its part at once.
+// Nearly every REGISTER tells of a device that it is where it was, or that it is
+// there. Such a one is answered without any memory of its own but the answer's, if
+// the registrar can do its part at once.
 
 // readPlain is readRegister of a plain request. The question shares its memory.
 func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register, error) {
@@ -36,19 +38,27 @@ func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register
 	return q, nil
 }
 
-// renew answers a REGISTER that the registrar needs nobody for; it ends what
-// began with enterRegister then. False: it is one like others.
-func (s *Server) renew(tx answerTx, x *plain, q *messages.Register, began time.Time) bool {
+// atOnce answers a REGISTER that the registrar needs nobody for, and ends then what
+// began with enterRegister. False: it is one like others.
+func (s *Server) atOnce(tx answerTx, x *plain, q *messages.Register, began time.Time) bool {
 	q.Stamp = &x.room.stamp
-	nowMS, expiresMS, ok := s.parts.Registrar.Renew(q)
-	if !ok {
-		return false
+	x.tx, x.began = tx, began
+	if x.then == nil {
+		x.then = func(nowMS, expiresMS int64, err error) { s.registeredAtOnce(x, nowMS, expiresMS, err) }
 	}
-	s.pace.leave(began, began)
-	s.end()
-	s.send(tx, &x.req, 200, s.renewed(x, secondsLeft(nowMS, expiresMS), nowMS, tx.Tag()))
+	return s.parts.Registrar.AtOnce(q, x.then)
+}
+
+// registeredAtOnce answers what atOnce took in.
+func (s *Server) registeredAtOnce(x *plain, nowMS, expiresMS int64, err error) {
+	s.pace.leave(x.began, time.Now())
+	if err != nil {
+		s.refuse(x.tx, &x.req, fmt.Errorf("%w: %w", actors.ErrDisk, err))
+	} else {
+		s.send(x.tx, &x.req, 200, s.oneBinding(x, secondsLeft(nowMS, expiresMS), nowMS, x.tx.Tag()))
+	}
 	s.release(&x.req)
-	return true
+	s.end()
 }
 
 // giveAway leaves a question and its memory to those who may keep it.
@@ -59,8 +69,8 @@ func (x *plain) giveAway(q *messages.Register) {
 	x.room = nil
 }
 
-// renewed is the 200 with the one binding that there is, as registered has it.
-func (s *Server) renewed(x *plain, left, nowMS int64, tag string) []byte {
+// oneBinding is the 200 with the one binding that there is, as registered has it.
+func (s *Server) oneBinding(x *plain, left, nowMS int64, tag string) []byte {
 	r := &x.req
 	supported := s.supported(r)
 	n := answerSize(r) + len(x.contact) + len(supported) + 100 + len(s.cfg.ServerHeader)

@@ -1,8 +1,11 @@
 package cluster_test
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,22 +19,29 @@ import (
 	"hereis/messages"
 )
 
-// twin is one of two nodes, each alone and without a disk, that are told the same.
+// twin is one of two nodes, each alone, that are told the same.
 type twin struct {
 	core  *cluster.Core
 	flows *openFlows
-	// inPlace: a REGISTER is renewed where that is possible.
-	inPlace bool
-	renewed int
+	disk  *disk
+	// atOnce: a REGISTER is taken in at once where that is possible; begun and
+	// renewed count those that were.
+	atOnce         bool
+	begun, renewed int
 }
 
-func newTwin(t rapid.TB, inPlace bool, limits actors.Limits) *twin {
+func newTwin(t rapid.TB, atOnce, keeps bool, limits actors.Limits) *twin {
 	cfg := cluster.DefaultConfig()
 	cfg.Name, cfg.Incarnation = "n1", 7
-	w := &twin{inPlace: inPlace, flows: &openFlows{open: map[uint64]bool{2: true, 3: true}}}
+	cfg.MaxUsers = 4 * 64 // four of the neighbours are as many as may be
+	cfg.MaxUnstored = 2
+	w := &twin{
+		atOnce: atOnce, flows: &openFlows{open: map[uint64]bool{2: true, 3: true}},
+		disk: &disk{none: !keeps, recs: make(map[string]*messages.Record)},
+	}
 	core, err := cluster.NewCore(cfg, cluster.Parts{
-		Network: nowhere{}, Store: &disk{none: true}, Grains: grains{actors.New(limits)},
-		Flows: w.flows, Log: slog.New(slog.DiscardHandler), Rand: rand.Uint64,
+		Network: nowhere{}, Store: w.disk, Grains: grains{actors.New(limits)},
+		Flows: w.flows, Log: slog.New(slog.DiscardHandler), Rand: rand.New(rand.NewPCG(1, 2)).Uint64,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -39,6 +49,16 @@ func newTwin(t rapid.TB, inPlace bool, limits actors.Limits) *twin {
 	w.core = core
 	core.Members(startMS, nil)
 	return w
+}
+
+// stored is what is on the twin's disk.
+func (w *twin) stored() string {
+	var b strings.Builder
+	for _, aor := range slices.Sorted(maps.Keys(w.disk.recs)) {
+		text, err := proto.MarshalOptions{Deterministic: true}.Marshal(w.disk.recs[aor])
+		fmt.Fprintf(&b, "%s: %x %v\n", aor, text, err)
+	}
+	return b.String()
 }
 
 // said is what became of a REGISTER.
@@ -50,63 +70,88 @@ type said struct {
 
 func (s *said) String() string { return fmt.Sprintf("at %d: %v, %v", s.nowMS, s.bindings, s.failure) }
 
-// register does what an edge does. A stamp that was made for a renewal serves
-// the ordinary way too, so that both clocks go alike.
+// register does what an edge does. A stamp that was made for what could not be done
+// at once serves the ordinary way too, so that both clocks go alike.
 func (w *twin) register(t rapid.TB, now int64, r *messages.Register) *said {
 	r = proto.CloneOf(r)
-	if w.inPlace {
+	out := &said{}
+	if w.atOnce {
 		room := proto.CloneOf(r)
 		room.Stamp = &messages.Stamp{}
-		expires, ok := w.core.Renew(now, room)
-		if room.Stamp.Incarnation != 0 {
-			r.Stamp = proto.CloneOf(room.Stamp)
-		}
-		if ok {
-			w.renewed++
+		known := strings.Contains(w.core.Dump(), hex.EncodeToString([]byte(r.Aor)))
+		answers := 0
+		ok := w.core.AtOnce(now, room, func(nowMS, expiresMS int64, err error) {
 			left := w.core.Record(r.Aor).Leases[0]
-			if left.ExpiresMs != expires {
-				t.Fatalf("expires at %d, said %d", left.ExpiresMs, expires)
+			if answers++; left.ExpiresMs != expiresMS || nowMS != now {
+				t.Fatalf("expires at %d, said %d; at %d, said %d", left.ExpiresMs, expiresMS, now, nowMS)
 			}
-			return &said{now, []*messages.Lease{left}, nil}
+			if err != nil {
+				out.failure = &messages.Failure{Detail: err.Error()}
+			} else {
+				out.nowMS, out.bindings = nowMS, []*messages.Lease{left}
+			}
+		})
+		stamp := proto.CloneOf(room.Stamp)
+		if w.disk.flush(now); ok {
+			proto.Reset(room) // what still shares it is spoiled
+		}
+		switch {
+		case ok && answers != 1 || !ok && answers != 0:
+			t.Fatalf("%t, and answered %d times", ok, answers)
+		case ok && known:
+			w.renewed++
+			return out
+		case ok:
+			w.begun++
+			return out
+		case stamp.Incarnation != 0:
+			r.Stamp = stamp
 		}
 	}
 	if r.Stamp == nil {
 		r.Stamp = w.core.NewStamp(now)
 	}
-	out := &said{}
 	w.core.Ask(now, r.Aor, r, 0, func(reply proto.Message, err error) {
 		switch reply := reply.(type) {
 		case *messages.Registered:
-			out.nowMS, out.bindings = reply.NowMs, reply.Bindings
 			w.core.Keep(now, reply.Writes, func(err error) {
 				if err != nil {
-					t.Fatal(err)
+					out.failure = &messages.Failure{Detail: err.Error()}
+				} else {
+					out.nowMS, out.bindings = reply.NowMs, reply.Bindings
 				}
 			})
 		case *messages.Failure:
 			out.failure = reply
 		}
 	})
+	w.disk.flush(now)
 	return out
 }
 
-// TestRenew_IsTheOrdinaryWay: whatever devices do, a node that renews in place
-// says and knows the same as one that never does, to the byte, and has the same
-// things to do later.
-func TestRenew_IsTheOrdinaryWay(t *testing.T) {
-	renewed := 0
+// TestAtOnce_IsTheOrdinaryWay: whatever devices do, a node that takes REGISTERs in
+// at once says, knows and stores the same as one that never does, to the byte, and
+// has the same things to do later.
+func TestAtOnce_IsTheOrdinaryWay(t *testing.T) {
+	begun, renewed := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		limits := actors.DefaultLimits()
 		limits.MaxBindings = rapid.IntRange(1, 3).Draw(rt, "bindings")
 		limits.Jitter = rapid.SampledFrom([]float64{0, 0.2}).Draw(rt, "jitter")
-		a, b := newTwin(rt, true, limits), newTwin(rt, false, limits)
+		keeps := rapid.Bool().Draw(rt, "disk")
+		a, b := newTwin(rt, true, keeps, limits), newTwin(rt, false, keeps, limits)
 		now := int64(startMS)
 		pass := func(ms int64) {
 			now += ms
 			a.core.Tick(now)
 			b.core.Tick(now)
 			if got, want := a.core.Dump(), b.core.Dump(); got != want {
-				rt.Fatalf("in place:\n%s\nordinary:\n%s", got, want)
+				rt.Fatalf("at once:\n%s\nordinary:\n%s", got, want)
+			}
+			a.disk.flush(now)
+			b.disk.flush(now)
+			if got, want := a.stored(), b.stored(); got != want {
+				rt.Fatalf("stored at once:\n%s\nordinary:\n%s", got, want)
 			}
 		}
 		pass(10)
@@ -115,7 +160,7 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
 			r := drawRegister(rt, often, &cseq)
 			if got, want := a.register(rt, now, r), b.register(rt, now, r); got.String() != want.String() {
-				rt.Fatalf("in place %v\nordinary %v\nto %v", got, want, r)
+				rt.Fatalf("at once %v\nordinary %v\nto %v", got, want, r)
 			}
 			switch rapid.IntRange(0, 19).Draw(rt, "then") {
 			case 0: // another in the same tick
@@ -131,18 +176,25 @@ func TestRenew_IsTheOrdinaryWay(t *testing.T) {
 				a.core.RaiseClock(now, ms)
 				b.core.RaiseClock(now, ms)
 				pass(10)
+			case 7: // the disk takes nothing for a while
+				a.disk.err, b.disk.err = errors.New("no room"), errors.New("no room")
+			case 8, 9:
+				a.disk.err, b.disk.err = nil, nil
 			case 3:
 				pass(rapid.Int64Range(10, 2_000_000).Draw(rt, "long"))
 			default:
 				pass(rapid.Int64Range(10, 20_000).Draw(rt, "ms"))
 			}
 		}
-		pass(10)
+		a.disk.err, b.disk.err = nil, nil
+		pass(1000)
+		pass(1000)
 		pass(4_000_000)
+		begun += a.begun
 		renewed += a.renewed
 	})
-	if renewed == 0 {
-		t.Error("none was renewed")
+	if begun == 0 || renewed == 0 {
+		t.Errorf("%d were begun and %d renewed at once", begun, renewed)
 	}
 }
 
@@ -206,10 +258,10 @@ func drawRegister(rt *rapid.T, often *rapid.Generator[int], cseq *uint32) *messa
 	return r
 }
 
-// TestRenew_WhileOthersComeAndGo: a node renews in place for as long as it is
+// TestAtOnce_WhileOthersComeAndGo: a node takes in refreshes at once for as long as it is
 // alone; when another joins, that one has all of it, and what is renewed then is
 // copied as always.
-func TestRenew_WhileOthersComeAndGo(t *testing.T) {
+func TestAtOnce_WhileOthersComeAndGo(t *testing.T) {
 	for seed := range uint64(20) {
 		w := newWorld(t, 100+seed, 2)
 		w.lossy = seed%2 == 1
@@ -226,13 +278,13 @@ func TestRenew_WhileOthersComeAndGo(t *testing.T) {
 		w.run(50)
 		refresh := func(when string, inPlace bool) {
 			t.Helper()
-			before := w.renewed
+			before := w.inPlace
 			for _, d := range devices {
 				w.mustRegister(d, one, 600)
 				w.run(w.rng.Int64N(3) * 10)
 			}
-			if got := w.renewed - before; (got > 0) != inPlace {
-				t.Fatalf("%s: %d of %d renewed in place", when, got, len(devices))
+			if got := w.inPlace - before; (got > 0) != inPlace {
+				t.Fatalf("%s: %d of %d taken in at once", when, got, len(devices))
 			}
 		}
 		refresh("alone", true)
@@ -265,5 +317,60 @@ func TestRenew_WhileOthersComeAndGo(t *testing.T) {
 				t.Fatalf("seed %d: %s: %v, %v", seed, d.aor, targets, code)
 			}
 		}
+	}
+}
+
+// names are those of whom a follower has been told.
+type names []string
+
+func (n *names) Changed(aor string, _, _ cluster.Sight) { *n = append(*n, aor) }
+func (n *names) Synced()                                {}
+
+// TestAtOnce_FollowersAreTold: a node that somebody follows, here or elsewhere, takes
+// in new users in the ordinary way, by which followers are told.
+func TestAtOnce_FollowersAreTold(t *testing.T) {
+	w := newTwin(t, true, false, actors.DefaultLimits())
+	now := int64(startMS + 1000)
+	w.core.Tick(now)
+	cseq := uint32(0)
+	register := func(aor string) *said {
+		cseq++
+		now += 20
+		w.core.Tick(now)
+		return w.register(t, now, &messages.Register{
+			Aor: aor, CallId: "c", Cseq: cseq, Edge: "n1", Incarnation: 7, HasExpires: true, ExpiresS: 600,
+			Contacts: []*messages.RegisterContact{{Uri: "sip:dev@192.0.2.1", Q: 1000}},
+		})
+	}
+	if register("sip:a@example.com"); w.begun != 1 {
+		t.Fatal("nobody follows, and it was not at once")
+	}
+	sink := &names{}
+	follow, err := w.core.Follow(now, "*", sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now += 20
+	w.core.Tick(now)
+	if register("sip:b@example.com"); w.begun != 1 || !slices.Contains(*sink, "sip:b@example.com") {
+		t.Errorf("followed: %d at once, told of %v", w.begun, *sink)
+	}
+	if register("sip:b@example.com"); w.renewed != 1 {
+		t.Error("followed: a refresh is not at once")
+	}
+	follow.Close()
+	if register("sip:c@example.com"); w.begun != 2 {
+		t.Error("not followed any more, and it was not at once")
+	}
+	interest := func() {
+		w.core.AskNode(now, "n1", &messages.WatchInterest{Patterns: []string{"*"}, TtlMs: 5000}, 0, func(proto.Message, error) {})
+	}
+	interest()
+	if register("sip:d@example.com"); w.begun != 2 {
+		t.Error("another follows, and it was at once")
+	}
+	now += 6000
+	if register("sip:e@example.com"); w.begun != 3 {
+		t.Error("another has followed, and it was not at once")
 	}
 }

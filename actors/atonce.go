@@ -35,3 +35,32 @@ func (u *User) Renews(r *messages.Register, rec *messages.Record, nowMS int64) (
 func sameFlow(a, b *messages.FlowID) bool {
 	return (a == nil) == (b == nil) && a.Same(b) && a.GetStream() == b.GetStream()
 }
+
+// Begins tells whether a REGISTER for a user of whom nothing is known comes to one
+// new binding and no more, and writes it. It decides as Answer does, but says no to
+// whatever is in any way unusual. The lease shares r's memory and that of room, which
+// is returned to be used again.
+func (u *User) Begins(r *messages.Register, lease *messages.Lease, room []byte, nowMS int64) (used []byte, ok bool) {
+	if r.Star || len(r.Contacts) != 1 || u.check(nowMS, r) != nil {
+		return room, false
+	}
+	c := r.Contacts[0]
+	requested := u.cfg.requested(r, c)
+	if requested == 0 || c.InstanceId != "" || c.RegId != 0 {
+		return room, false
+	}
+	room = append(room[:0], c.Uri...)
+	room, err := packBinding(room, r, c, r.Stamp.Ms)
+	if err != nil {
+		return room, false
+	}
+	n := len(c.Uri)
+	lease.Reset()
+	lease.Key, lease.Payload = room[:n:n], room[n:]
+	lease.Kind, lease.Edge, lease.Vouch = messages.LeaseKind_LEASE_KIND_BINDING, r.Edge, r.Incarnation
+	lease.Flow, lease.Stamp = boundFlow(r, c), r.Stamp
+	lease.CallId, lease.Cseq = r.CallId, r.Cseq
+	lease.LifetimeMs = u.cfg.lifetimeMS()
+	lease.ExpiresMs = r.Stamp.Ms + u.cfg.granted(requested, r.Stamp).Milliseconds()
+	return room, true
+}
