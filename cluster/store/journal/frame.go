@@ -15,7 +15,7 @@ const align = 8
 
 // frame is a header. Its bytes, little-endian:
 //
-//	 0  magic
+//	 0  magic       the file's: half of its salt
 //	 4  sum         CRC-32C of the file's salt, and of all that follows
 //	 8  size        bytes of payload
 //	12  flags
@@ -25,7 +25,7 @@ const align = 8
 //	32  prevUse     the use before that had any, 0: there is none
 //
 // The salt is random and told to nobody: no payload can hold what looks like a
-// frame, whoever wrote it.
+// frame, or like the beginning of many, whoever wrote it.
 type frame struct {
 	size, flags uint32
 	use         uint64
@@ -38,10 +38,7 @@ type frame struct {
 // a loss of power it may be there and they may not.
 const loose = 1
 
-var (
-	magic      = []byte("HRJ\x01")
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // strict tells that all that was acknowledged before this frame was on disk first.
 func (fr frame) strict() bool { return fr.flags&loose == 0 }
@@ -52,7 +49,7 @@ func span(payload int) int64 { return (Head + int64(payload) + align - 1) / alig
 // seal writes the header into the room that buf has for it, before its payload.
 func (fr frame) seal(buf []byte, salt uint64) {
 	le := binary.LittleEndian
-	copy(buf, magic)
+	le.PutUint32(buf, uint32(salt))
 	le.PutUint32(buf[8:], fr.size)
 	le.PutUint32(buf[12:], fr.flags)
 	le.PutUint64(buf[16:], fr.use)
@@ -70,10 +67,10 @@ func sum(b []byte, salt uint64) uint32 {
 
 // parse reads the frame that b begins with, if there is a whole one.
 func parse(b []byte, salt uint64) (fr frame, payload []byte, ok bool) {
-	if len(b) < Head || !bytes.HasPrefix(b, magic) {
+	le := binary.LittleEndian
+	if len(b) < Head || le.Uint32(b) != uint32(salt) {
 		return frame{}, nil, false
 	}
-	le := binary.LittleEndian
 	fr = frame{
 		size: le.Uint32(b[8:]), flags: le.Uint32(b[12:]), use: le.Uint64(b[16:]), seq: le.Uint32(b[24:]),
 		prevFrames: le.Uint32(b[28:]), prevUse: le.Uint64(b[32:]),
@@ -87,6 +84,7 @@ func parse(b []byte, salt uint64) (fr frame, payload []byte, ok bool) {
 
 // stray is the first frame in b that is accepted, wherever it begins.
 func stray(b []byte, salt uint64, accepted func(frame) bool) (frame, bool) {
+	magic := binary.LittleEndian.AppendUint32(nil, uint32(salt))
 	for at := 0; at < len(b); at += align {
 		i := bytes.Index(b[at:], magic)
 		if i < 0 {

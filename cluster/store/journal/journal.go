@@ -86,7 +86,7 @@ func Open(cfg Config) (*Journal, error) {
 		cfg.size, cfg.segments = SegmentSize, MaxSegments
 	}
 	if cfg.salt == nil {
-		cfg.salt = rand.Uint64
+		cfg.salt = newSalt
 	}
 	if cfg.Room == nil {
 		cfg.Room = func(int64) error { return nil }
@@ -97,6 +97,15 @@ func Open(cfg Config) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return j, nil
+}
+
+// newSalt is a salt whose half, the magic, is not what an empty file is full of.
+func newSalt() uint64 {
+	for {
+		if salt := rand.Uint64(); uint32(salt) != 0 {
+			return salt
+		}
+	}
 }
 
 func (j *Journal) recover() error {
