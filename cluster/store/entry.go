@@ -47,9 +47,14 @@ func endEntry(b []byte, value proto.Message) ([]byte, error) {
 	if key > maxKey || size != removal && size > maxValue {
 		return b, fmt.Errorf("store: key %.100q: %w: %d bytes under a key of %d", b[entryHead:entryHead+key], errTooLarge, size, key)
 	}
+	return headed(b, key, size), nil
+}
+
+// headed is the entry b with its head.
+func headed(b []byte, key int, value uint32) []byte {
 	binary.LittleEndian.PutUint16(b, uint16(key))
-	binary.LittleEndian.PutUint32(b[2:], size)
-	return b, nil
+	binary.LittleEndian.PutUint32(b[2:], value)
+	return b
 }
 
 // eachEntry calls f for each entry in b; value is nil if the key is removed.
