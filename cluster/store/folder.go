@@ -30,16 +30,20 @@ var (
 )
 
 const (
-	folderFormat = 1
+	// folderFormat 2 has a journal, which a release that knows 1 alone would not
+	// read: it would be without what is in there. A folder of 1 is made one of 2.
+	folderFormat = 2
 	markFile     = "HEREIS-NODE"
 	lockFile     = "LOCK"
 	badgerFolder = "badger"
+
+	journalFolder = "journal"
 )
 
 // folder is a node's data folder, locked for this process.
 type folder struct {
 	dir, name string
-	fresh     bool // no mark yet
+	unmarked  bool // no mark yet, or an older one
 	lock      *os.File
 }
 
@@ -51,10 +55,10 @@ func openFolder(dir, name string) (*folder, error) {
 		return nil, err
 	}
 	f := &folder{dir: dir, name: name}
-	marked, err := readMark(filepath.Join(dir, markFile))
+	marked, format, err := readMark(filepath.Join(dir, markFile))
+	f.unmarked = format != folderFormat
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.fresh = true
 		if err := onlyOurs(dir); err != nil {
 			return nil, err
 		}
@@ -68,7 +72,7 @@ func openFolder(dir, name string) (*folder, error) {
 	if err := f.acquire(); err != nil {
 		return nil, err
 	}
-	if !f.fresh {
+	if marked != "" {
 		if err := verifyBadger(f.badger()); err != nil {
 			f.release()
 			return nil, err
@@ -77,9 +81,10 @@ func openFolder(dir, name string) (*folder, error) {
 	return f, nil
 }
 
-func (f *folder) badger() string { return filepath.Join(f.dir, badgerFolder) }
+func (f *folder) badger() string  { return filepath.Join(f.dir, badgerFolder) }
+func (f *folder) journal() string { return filepath.Join(f.dir, journalFolder) }
 
-// onlyOurs accepts a folder without a mark if it is empty, the lock file of an
+// onlyOurs accepts a folder without a mark if it is empty, the files of an
 // interrupted first start apart.
 func onlyOurs(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -87,7 +92,7 @@ func onlyOurs(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile {
+		if e.Name() != lockFile && e.Name() != markFile+".new" {
 			return fmt.Errorf("%w: it has %q and no %s", ErrForeign, e.Name(), markFile)
 		}
 	}
@@ -115,7 +120,7 @@ func (f *folder) release() { f.lock.Close() }
 
 // mark makes the folder this node's.
 func (f *folder) mark() error {
-	if !f.fresh {
+	if !f.unmarked {
 		return nil
 	}
 	body := fmt.Sprintf("hereis node folder\nformat %d\nname %s\n", folderFormat, f.name)
@@ -126,13 +131,8 @@ func (f *folder) mark() error {
 	if err := os.Rename(tmp, filepath.Join(f.dir, markFile)); err != nil {
 		return err
 	}
-	f.fresh = false
-	d, err := os.Open(f.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	f.unmarked = false
+	return syncFile(f.dir)
 }
 
 func sumLine(body string) string {
@@ -148,28 +148,30 @@ func writeSynced(path, text string) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// readMark returns the name in a folder's mark.
-func readMark(path string) (string, error) {
+// readMark returns the name and the format in a folder's mark.
+func readMark(path string) (name string, format int, err error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	text := string(raw)
 	first, rest, _ := strings.Cut(text, "\n")
 	if first != "hereis node folder" {
-		return "", fmt.Errorf("%w: %s does not say so", ErrForeign, markFile)
+		return "", 0, fmt.Errorf("%w: %s does not say so", ErrForeign, markFile)
 	}
-	format, rest, _ := strings.Cut(rest, "\n")
-	if format != fmt.Sprintf("format %d", folderFormat) {
-		return "", fmt.Errorf("%w: %q", ErrFormat, format)
+	layout, rest, _ := strings.Cut(rest, "\n")
+	for format = folderFormat; layout != fmt.Sprintf("format %d", format); format-- {
+		if format == 0 {
+			return "", 0, fmt.Errorf("%w: %q", ErrFormat, layout)
+		}
 	}
-	name, _, _ := strings.Cut(rest, "\n")
-	body := first + "\n" + format + "\n" + name + "\n"
+	name, _, _ = strings.Cut(rest, "\n")
+	body := first + "\n" + layout + "\n" + name + "\n"
 	name, ok := strings.CutPrefix(name, "name ")
 	if !ok || text != body+sumLine(body) {
-		return "", fmt.Errorf("%w: %s", ErrCorrupt, markFile)
+		return "", 0, fmt.Errorf("%w: %s", ErrCorrupt, markFile)
 	}
-	return name, nil
+	return name, format, nil
 }
 
 // verifyBadger reads all tables of a Badger folder and their checksums, without

@@ -2,7 +2,7 @@ package store
 
 import "encoding/binary"
 
-// The key schema, format 1. A first byte tells what the value is:
+// The key schema, since format 1. A first byte tells what the value is:
 //
 //	n            messages.NodeState: this node
 //	m NAME       messages.RememberedMember: another node
@@ -23,7 +23,6 @@ const (
 func nodeKey() []byte              { return []byte{prefixNode} }
 func probeKey() []byte             { return []byte{prefixProbe} }
 func memberKey(name string) []byte { return append([]byte{prefixMember}, name...) }
-func subscriptionKey(id uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{prefixSubscription}, id)
+func appendSubscriptionKey(b []byte, id uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, prefixSubscription), id)
 }
-func recordKey(aor string) []byte { return append([]byte{prefixRecord}, aor...) }

@@ -9,10 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hereis/cluster/store/journal"
 )
 
 // Badger writes by mapped files, and running out of room under a mapping ends
-// the process. So nothing is written when there is little room; what Badger
+// the process. (The journal's files have their blocks before, and are not mapped.)
+// So nothing is written when there is little room; what Badger
 // appends to has its blocks before; and what it still writes by itself, tables
 // from what it holds in memory, has a reserve that is let go when another fills
 // the disk.
@@ -24,8 +27,11 @@ const (
 	reserveSize = 32 << 20
 	// closeRoom is what an orderly end needs, in bytes.
 	closeRoom = 20 << 20
-	// lookEvery is how often the room is looked at between writes.
-	lookEvery = 50 * time.Millisecond
+	// lookEvery is how often the room is looked at between writes, and lookIdle when
+	// Badger has been given nothing for so long that it has no more to do (badgerRests).
+	lookEvery   = 50 * time.Millisecond
+	lookIdle    = time.Second
+	badgerRests = time.Minute
 )
 
 const reserveFile = "RESERVE"
@@ -48,16 +54,24 @@ func (r *room) free() (uint64, error) {
 	return uint64(fs.Bavail) * uint64(fs.Bsize), nil
 }
 
-// check tells why nothing should be written to a mapped file: there is too
-// little room (ErrDiskFull), or a plain write fails, as on a disk that has gone
-// read-only.
-func (r *room) check() error {
+// spare tells why bytes more should not be taken (ErrDiskFull).
+func (r *room) spare(bytes int64) error {
 	free, err := r.free()
 	if err != nil {
 		return err
 	}
-	if free < minRoom {
+	if free < minRoom+uint64(bytes) {
 		return fmt.Errorf("%w: %d MiB are free", ErrDiskFull, free>>20)
+	}
+	return nil
+}
+
+// check tells why nothing should be written to a mapped file: there is too
+// little room (ErrDiskFull), or a plain write fails, as on a disk that has gone
+// read-only.
+func (r *room) check() error {
+	if err := r.spare(0); err != nil {
+		return err
 	}
 	if _, err := r.lock.WriteAt([]byte{'\n'}, 0); err != nil {
 		return fmt.Errorf("store: the disk takes no writes: %w", err)
@@ -87,7 +101,7 @@ func (r *room) hold() error {
 	if err != nil {
 		return err
 	}
-	err = allocate(f, reserveSize)
+	err = journal.Allocate(f, reserveSize)
 	r.held = err == nil
 	return errors.Join(err, f.Close())
 }
@@ -127,7 +141,7 @@ func (l *logs) allocate() error {
 			l.allocated[name] = true
 			continue
 		}
-		if !strings.HasSuffix(name, ".mem") && !strings.HasSuffix(name, ".vlog") && name != "DISCARD" {
+		if !appended(name) && name != "DISCARD" {
 			continue
 		}
 		f, err := os.OpenFile(filepath.Join(l.dir, name), os.O_RDWR, 0)
@@ -139,7 +153,7 @@ func (l *logs) allocate() error {
 		}
 		info, err := f.Stat()
 		if err == nil {
-			err = allocate(f, info.Size())
+			err = journal.Allocate(f, info.Size())
 		}
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
@@ -147,4 +161,52 @@ func (l *logs) allocate() error {
 		l.allocated[name] = true
 	}
 	return nil
+}
+
+// clear removes files that a loss of power has left without a byte: Badger had made
+// them, and takes them for another's when it is opened.
+func (l *logs) clear() error {
+	entries, err := os.ReadDir(l.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		info, failed := e.Info()
+		if failed == nil && info.Size() == 0 && appended(e.Name()) {
+			failed = os.Remove(filepath.Join(l.dir, e.Name()))
+		}
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// appended tells whether Badger appends to a file of this name.
+func appended(name string) bool {
+	return strings.HasSuffix(name, ".mem") || strings.HasSuffix(name, ".vlog")
+}
+
+// sync puts on disk what has been appended to them, and that they are there.
+func (l *logs) sync() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !appended(e.Name()) {
+			continue
+		}
+		err := syncFile(filepath.Join(l.dir, e.Name()))
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // a table has what was in it
+			return err
+		}
+	}
+	return syncFile(l.dir)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }

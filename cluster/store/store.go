@@ -1,13 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	mrand "math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,9 +13,9 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"hereis/cluster/store/journal"
 	"hereis/messages"
 )
 
@@ -26,8 +24,6 @@ var (
 	ErrBusy = errors.New("store: too many writes are waiting")
 	// ErrClosed is what done gets after Close.
 	ErrClosed = errors.New("store: closed")
-	// errTooLarge is the end of a Put that Badger would not take.
-	errTooLarge = errors.New("record too large")
 	// ErrDiskFull keeps the store from writing while the disk has no room.
 	ErrDiskFull = errors.New("store: the disk is almost full")
 )
@@ -69,12 +65,16 @@ type Store struct {
 	log    *slog.Logger
 	folder *folder
 	db     *badger.DB
+	// journal is what a Put waits for; the writer appends. What it holds gets into
+	// Badger later (feed.go).
+	journal *journal.Journal
 	// room is the disk's: watchRoom alone sees to its reserve. logs are Badger's
-	// files, which the writer alone sees to.
+	// files, which belong to who has feeding.
 	room *room
 	logs *logs
 	// commit writes one group; a test has its own.
-	commit func([]put) error
+	commit  func(group) error
+	entries entryBuffers
 
 	// wake tells the writer that there are Puts enough; one slot.
 	wake    chan struct{}
@@ -84,30 +84,23 @@ type Store struct {
 	busy    atomic.Uint64
 	groups  atomic.Uint64
 	puts    atomic.Uint64
+	given   atomic.Int64 // when Badger was last given anything, in ns since 1970
 
-	mu    sync.Mutex // guards what follows
-	queue []put
+	lookNow  chan struct{} // tells watchRoom that it will be; one slot
+	feedNow  chan struct{} // tells the feeder to look; one slot
+	feedStop chan struct{} // closed by Close, when the writer has ended
+	feeding  chan struct{} // one slot: who has put something in gives Badger what is in the journal
+	hurry    atomic.Int32  // how many wait for that
+	fed      sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	waiting group
 	// want is how many Puts the writer is woken for.
 	want    int
-	refused []func(error) // Puts that found the queue full, to be told so
+	refused []put // those that are not written, to be told so
 	closed  bool
 	ended   error
 }
-
-type put struct {
-	key []byte
-	// value is nil to remove the key.
-	value proto.Message
-	bytes []byte // value as it is written
-	err   error  // why it cannot be
-	done  func(error)
-}
-
-const (
-	// maxKey and maxValue are what Badger takes, in bytes.
-	maxKey   = 65000
-	maxValue = 2 << 20
-)
 
 // Open checks the folder, locks it and opens it. Of a folder that is refused
 // nothing is changed; the error wraps ErrForeign, ErrFormat, ErrOtherNode,
@@ -129,29 +122,63 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", cfg.Dir, err)
 	}
-	if f.name == "" {
-		f.name = "node-" + strings.ToLower(rand.Text()[:10])
-	}
-	if err := f.mark(); err != nil {
+	s, err := openIn(f, cfg, log)
+	if err != nil {
 		f.release()
 		return nil, fmt.Errorf("store: %s: %w", cfg.Dir, err)
 	}
-	opt := badgerOptions(f.badger()).WithLogger(badgerLog{log}).WithSyncWrites(cfg.Level == Sync)
-	db, err := badger.Open(opt)
-	if err != nil {
-		f.release()
-		return nil, fmt.Errorf("store: %s: %w: %w", cfg.Dir, ErrCorrupt, err)
-	}
+	return s, nil
+}
+
+// openIn opens the folder f, the journal first: that changes nothing.
+func openIn(f *folder, cfg Config, log *slog.Logger) (*Store, error) {
 	s := &Store{
-		cfg: cfg, log: log, folder: f, db: db,
+		cfg: cfg, log: log, folder: f,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), want: 1,
+		lookNow: make(chan struct{}, 1), feedNow: make(chan struct{}, 1), feedStop: make(chan struct{}), feeding: make(chan struct{}, 1),
 		room: &room{dir: f.dir, lock: f.lock}, logs: &logs{dir: f.badger()},
 	}
+	var err error
+	s.journal, err = journal.Open(journal.Config{Dir: f.journal(), Sync: cfg.Level == Sync, Room: s.room.spare})
+	if errors.Is(err, journal.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openBadger(); err != nil {
+		return nil, errors.Join(err, s.journal.Close())
+	}
+	if s.journal.Lost > 0 {
+		log.Warn("a loss of power took what had not been waited for", "places", s.journal.Lost)
+	}
 	s.keepRoom(errors.Join(s.room.look(), s.logs.allocate()))
-	s.written.Go(s.watchRoom)
+	if err := s.feedAll(); err != nil { // what the process before had not come to
+		return nil, errors.Join(err, s.journal.Close(), s.closeBadger())
+	}
+	s.giving()
 	s.commit = s.commitGroup
+	s.written.Go(s.watchRoom)
 	s.written.Go(s.writeLoop)
+	s.fed.Go(s.feedLoop)
 	return s, nil
+}
+
+func (s *Store) openBadger() error {
+	if s.folder.name == "" {
+		s.folder.name = "node-" + strings.ToLower(rand.Text()[:10])
+	}
+	if err := s.folder.mark(); err != nil {
+		return err
+	}
+	err := s.logs.clear()
+	if err != nil {
+		return err
+	}
+	if s.db, err = badger.Open(badgerOptions(s.folder.badger()).WithLogger(badgerLog{s.log})); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return nil
 }
 
 // badgerOptions keep an idle store small: values are a few hundred bytes, are
@@ -171,6 +198,7 @@ func badgerOptions(dir string) badger.Options {
 		WithIndexCacheSize(0).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
+		WithSyncWrites(false). // syncBadger is called when that is to be waited for
 		WithLogger(nil)
 }
 
@@ -215,6 +243,7 @@ func (s *Store) write(key []byte, msg proto.Message) error {
 	if err := s.room.check(); err != nil {
 		return err
 	}
+	s.giving()
 	err := s.db.Update(func(txn *badger.Txn) error {
 		if msg == nil {
 			return txn.Delete(key)
@@ -228,7 +257,7 @@ func (s *Store) write(key []byte, msg proto.Message) error {
 	if err != nil {
 		return err
 	}
-	return s.db.Sync()
+	return s.syncBadger()
 }
 
 // LoadMembers lists the members that are remembered.
@@ -250,85 +279,9 @@ func (s *Store) SaveMember(m *messages.RememberedMember) error {
 // DropMember forgets a member.
 func (s *Store) DropMember(name string) error { return s.write(memberKey(name), nil) }
 
-// loadBatch is about how many bytes of records one of Load's goroutines is given at a time.
-const loadBatch = 64 << 10
-
-// Load calls f for every stored Record, from as many goroutines as there are
-// processors: a node with a million of them is to be back soon.
-func (s *Store) Load(f func(*messages.Record) error) error {
-	var g errgroup.Group
-	// The reader sends and closes it; short, as there are as many to receive.
-	batches := make(chan [][]byte, runtime.GOMAXPROCS(0))
-	for range runtime.GOMAXPROCS(0) {
-		g.Go(func() (err error) {
-			for batch := range batches {
-				if err == nil { // after an error the rest is only taken from the reader
-					err = loadRecords(batch, f)
-				}
-			}
-			return err
-		})
-	}
-	g.Go(func() error {
-		defer close(batches)
-		var batch [][]byte
-		size := 0
-		err := s.each(prefixRecord, func(v []byte) error {
-			batch, size = append(batch, bytes.Clone(v)), size+len(v)
-			if size >= loadBatch {
-				batches <- batch
-				batch, size = nil, 0
-			}
-			return nil
-		})
-		batches <- batch
-		return err
-	})
-	return g.Wait()
-}
-
-func loadRecords(batch [][]byte, f func(*messages.Record) error) error {
-	for _, v := range batch {
-		rec := &messages.Record{}
-		if err := proto.Unmarshal(v, rec); err != nil {
-			return fmt.Errorf("store: a record cannot be read: %w", err)
-		}
-		if err := f(rec); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// LoadSubscriptions calls f for every stored Subscription.
-func (s *Store) LoadSubscriptions(f func(*messages.Subscription) error) error {
-	return s.each(prefixSubscription, func(v []byte) error {
-		sub := &messages.Subscription{}
-		if err := proto.Unmarshal(v, sub); err != nil {
-			return err
-		}
-		return f(sub)
-	})
-}
-
-func (s *Store) each(prefix byte, f func([]byte) error) error {
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = []byte{prefix}
-	return s.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(opt)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			item := it.Item()
-			if err := item.Value(f); err != nil {
-				return fmt.Errorf("store: key %q: %w", item.Key(), err)
-			}
-		}
-		return nil
-	})
-}
-
 // Close writes what waits, closes the store and unlocks the folder. It may be
-// called more than once.
+// called more than once. What is in the journal is left there: the next Open reads
+// it, and a node that stops need not wait.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -339,7 +292,9 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.closing)
 	s.written.Wait()
-	err := s.closeBadger()
+	close(s.feedStop)
+	s.fed.Wait()
+	err := errors.Join(s.journal.Close(), s.closeBadger())
 	s.folder.release()
 	s.mu.Lock()
 	s.ended = err
@@ -353,7 +308,7 @@ func (s *Store) closeBadger() error {
 	s.keepRoom(s.room.release())
 	if free, err := s.room.free(); err == nil && free < closeRoom {
 		s.log.Warn("the disk is full: the store ends as if it were killed", "err", ErrDiskFull)
-		return s.db.Sync()
+		return s.syncBadger()
 	}
 	return s.db.Close()
 }
@@ -365,14 +320,16 @@ type Stats struct {
 	// Waiting Puts are in the queue now. LSMBytes and LogBytes are on disk.
 	Waiting            int
 	LSMBytes, LogBytes int64
+	// JournalBytes are in the journal and not in Badger's tables yet.
+	JournalBytes int64
 }
 
 // Stats reads the counters.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
-	waiting := len(s.queue)
+	waiting := len(s.waiting.puts)
 	s.mu.Unlock()
-	st := Stats{Puts: s.puts.Load(), Groups: s.groups.Load(), Busy: s.busy.Load(), Waiting: waiting}
+	st := Stats{Puts: s.puts.Load(), Groups: s.groups.Load(), Busy: s.busy.Load(), Waiting: waiting, JournalBytes: s.journal.Bytes()}
 	st.LSMBytes, st.LogBytes = s.db.Size()
 	return st
 }

@@ -22,12 +22,18 @@ import (
 	"hereis/messages"
 )
 
-const childFolder = "HEREIS_TEST_STORE_CHILD"
+const (
+	childFolder = "HEREIS_TEST_STORE_CHILD"
+	childLevel  = "HEREIS_TEST_STORE_LEVEL"
+)
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(childFolder); dir != "" {
+	dir, level := os.Getenv(childFolder), os.Getenv(childLevel)
+	switch {
+	case level != "":
+		overwriteForEver(dir, Level(level))
+	case dir != "":
 		writeForEver(dir)
-		return
 	}
 	// Badger's caches of glog and the like start goroutines at import, if any.
 	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
@@ -206,7 +212,12 @@ func TestRefusedFoldersAreLeftUntouched(t *testing.T) {
 	for i := range 3000 {
 		s.Put(record(i), func(error) {})
 	}
-	s.Close() // writes the table
+	s.Close()
+	open(t, Config{Dir: whole}).Close() // writes the table of what the journal has
+	s = open(t, Config{Dir: whole})
+	putAll(t, s, record(1), record(2))
+	putAll(t, s, record(3))
+	s.Close() // and here the journal has something again
 	node := func(t *testing.T) string {
 		dir := filepath.Join(t.TempDir(), "data")
 		if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {
@@ -242,6 +253,14 @@ func TestRefusedFoldersAreLeftUntouched(t *testing.T) {
 		{"table damaged in the middle", ErrCorrupt, Config{}, func(t *testing.T, dir string) { flip(t, aTable(t, dir), 5000) }},
 		{"table cut off", ErrCorrupt, Config{}, func(t *testing.T, dir string) {
 			if err := os.Truncate(aTable(t, dir), 1000); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"journal damaged in the middle", ErrCorrupt, Config{}, func(t *testing.T, dir string) {
+			flip(t, filepath.Join(dir, journalFolder, "000001.journal"), 3*4096+100)
+		}},
+		{"journal cut off", ErrCorrupt, Config{}, func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, journalFolder, "000001.journal"), 1<<20); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -309,7 +328,7 @@ func sums(t *testing.T, dir string) string {
 func TestQueueIsBounded(t *testing.T) {
 	s := open(t, Config{Dir: t.TempDir(), Queue: 4})
 	gate, entered := make(chan struct{}), make(chan struct{}, 16)
-	s.commit = func(g []put) error { entered <- struct{}{}; <-gate; return s.commitGroup(g) }
+	s.commit = func(g group) error { entered <- struct{}{}; <-gate; return s.commitGroup(g) }
 	results := make(chan error, 16)
 	done := func(err error) { results <- err }
 	s.Put(record(0), done)
@@ -344,7 +363,7 @@ func TestGroupCommitSharesAnFsync(t *testing.T) {
 func TestErrUntilAWriteSucceeds(t *testing.T) {
 	s := open(t, Config{Dir: t.TempDir()})
 	broken := errors.New("input/output error")
-	s.commit = func([]put) error { return broken }
+	s.commit = func(group) error { return broken }
 	result := make(chan error, 1)
 	s.Put(record(1), func(err error) { result <- err })
 	if err := <-result; !errors.Is(err, broken) {
@@ -421,26 +440,6 @@ func runAndKill(t *testing.T, dir string, after int) (last int) {
 	return last
 }
 
-func BenchmarkPut(b *testing.B) {
-	for _, level := range []Level{Memory, Async, Sync} {
-		b.Run("store="+string(level), func(b *testing.B) {
-			s, err := Open(Config{Dir: b.TempDir(), Level: level}, slog.New(slog.DiscardHandler))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			b.ReportAllocs()
-			slots := make(chan struct{}, 256) // Puts that wait at a time
-			i := 0
-			for b.Loop() {
-				slots <- struct{}{}
-				s.Put(record(i%100_000), func(error) { <-slots })
-				i++
-			}
-		})
-	}
-}
-
 // A record that cannot be written fails alone: the disk is well, and so are
 // those that are written with it.
 func TestWhatCannotBeWrittenFailsAlone(t *testing.T) {
@@ -482,11 +481,11 @@ func TestGroupsAreOneWhereTwoWouldTakeTurns(t *testing.T) {
 	const company, rounds = 8, 50
 	var mu sync.Mutex
 	sizes := map[int]int{}
-	s.commit = func(g []put) error {
+	s.commit = func(g group) error {
 		time.Sleep(2 * time.Millisecond) // a disk
 		mu.Lock()
 		defer mu.Unlock()
-		sizes[len(g)]++
+		sizes[len(g.puts)]++
 		return s.commitGroup(g)
 	}
 	var wg sync.WaitGroup

@@ -6,49 +6,72 @@ import (
 	"math"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"google.golang.org/protobuf/proto"
 
+	"hereis/cluster/store/journal"
 	"hereis/messages"
 )
 
 // Put keeps rec in the place of what is stored under its AoR; one that is
 // empty removes it. done is called once rec is as durable as the level says, or
 // with the reason why it is not, from the store's goroutine and never before
-// Put returns; it must not block. Nothing of rec is kept.
+// Put returns; it must not block. Puts of one key take effect in their order.
+//
+// Nothing of rec is kept: it is the caller's again when Put returns, and what is
+// written is what it was then.
 func (s *Store) Put(rec *messages.Record, done func(error)) {
-	p := put{key: recordKey(rec.Aor), value: rec, done: done}
-	if rec.Empty() {
-		p.value = nil
-	} else if s.Keeps() {
-		p.bytes, p.err = proto.Marshal(rec)
+	var value proto.Message
+	if !rec.Empty() {
+		value = rec
 	}
-	s.queuePut(p)
+	e := s.entries.get()
+	e.b = append(append(beginEntry(e.b), prefixRecord), rec.Aor...)
+	s.putEntry(e, value, done)
 }
 
-// PutSubscription keeps sub in the place of what is stored under its id; done is as in Put.
+// PutSubscription keeps sub in the place of what is stored under its id; done and
+// sub are as in Put.
 func (s *Store) PutSubscription(sub *messages.Subscription, done func(error)) {
-	s.queuePut(put{key: subscriptionKey(sub.Id), value: sub, done: done})
+	e := s.entries.get()
+	e.b = appendSubscriptionKey(beginEntry(e.b), sub.Id)
+	s.putEntry(e, sub, done)
 }
 
 // DropSubscription forgets a subscription; done is as in Put.
 func (s *Store) DropSubscription(id uint64, done func(error)) {
-	s.queuePut(put{key: subscriptionKey(id), done: done})
+	e := s.entries.get()
+	e.b = appendSubscriptionKey(beginEntry(e.b), id)
+	s.putEntry(e, nil, done)
 }
 
-func (s *Store) queuePut(p put) {
-	done := p.done
+// putEntry ends an entry that has its key, and queues it.
+func (s *Store) putEntry(e *entryBuffer, value proto.Message, done func(error)) {
+	p := put{done: done}
+	if s.Keeps() {
+		e.b, p.err = endEntry(e.b, value)
+		s.queuePut(p, e.b)
+	} else {
+		s.queuePut(p, nil)
+	}
+	s.entries.put(e)
+}
+
+// queuePut has p wait for the next group, and entry with it.
+func (s *Store) queuePut(p put, entry []byte) {
 	s.mu.Lock()
 	switch {
 	case s.closed:
 		s.mu.Unlock()
-		go done(ErrClosed) // the caller may hold a lock that done takes
+		go p.done(ErrClosed) // the caller may hold a lock that done takes
 		return
-	case len(s.queue) >= s.cfg.Queue:
-		s.refused = append(s.refused, done)
+	case p.err != nil:
+		s.refused = append(s.refused, p)
+	case len(s.waiting.puts) >= s.cfg.Queue:
+		p.err = ErrBusy
+		s.refused = append(s.refused, p)
 		s.busy.Add(1)
 	default:
-		s.queue = append(s.queue, p)
+		s.waiting.add(p, entry)
 	}
 	enough := s.enough()
 	s.mu.Unlock()
@@ -83,37 +106,32 @@ func (s *Store) writeLoop() {
 	defer probe.Stop()
 	gather := time.NewTimer(mostGather)
 	defer gather.Stop()
-	var spare []put
+	var spare group
 	for closing := false; !closing; {
 		select {
 		case <-s.wake:
 		case <-gather.C:
 		case <-probe.C:
-			if s.Err() != nil {
-				s.note(s.write(probeKey(), &messages.NodeState{}))
-			} else if err := s.room.check(); err != nil {
-				s.note(err) // whoever looks at the node's health need not wait for a write
-			}
+			s.probe()
 			continue
 		case <-s.closing:
 			closing = true
 		}
 		s.mu.Lock()
-		group, refused := s.queue, s.refused
-		s.queue, s.refused = spare[:0], nil
+		g, refused := s.waiting, s.refused
+		s.waiting, s.refused = spare, nil
 		s.want = math.MaxInt // the writer looks by itself when it has written
 		select {
 		case <-s.wake: // what it told of is in the group
 		default:
 		}
 		s.mu.Unlock()
-		for _, done := range refused {
-			done(ErrBusy)
+		for _, p := range refused {
+			p.done(p.err)
 		}
-		n := len(group)
-		took := s.writeGroup(group)
-		clear(group)
-		spare = group
+		n := len(g.puts)
+		took := s.writeGroup(g)
+		spare = g.emptied()
 		want, wait := pace(n, took)
 		if want > 1 {
 			gather.Reset(wait)
@@ -121,6 +139,26 @@ func (s *Store) writeLoop() {
 			gather.Stop()
 		}
 		s.await(want)
+	}
+}
+
+// probe tries a write when the last one failed.
+func (s *Store) probe() {
+	switch {
+	case s.Err() == nil:
+		if err := s.room.check(); err != nil {
+			s.note(err) // whoever looks at the node's health need not wait for a write
+		}
+	case !s.Keeps():
+		s.note(s.write(probeKey(), &messages.NodeState{}))
+	default:
+		entry, err := endEntry(append(beginEntry(nil), probeKey()...), &messages.NodeState{})
+		if err == nil {
+			var g group
+			g.add(put{}, entry)
+			err = errors.Join(s.room.check(), s.commitGroup(g))
+		}
+		s.note(err)
 	}
 }
 
@@ -136,71 +174,70 @@ func (s *Store) await(want int) {
 }
 
 // enough tells whether the writer is to be woken. mu is held.
-func (s *Store) enough() bool { return len(s.queue) >= s.want || len(s.refused) > 0 }
+func (s *Store) enough() bool { return len(s.waiting.puts) >= s.want || len(s.refused) > 0 }
 
 // writeGroup writes a group and tells of it; it returns how long the writing took.
-func (s *Store) writeGroup(group []put) (took time.Duration) {
-	if s.Keeps() {
-		group = encoded(group)
-	}
-	if len(group) == 0 {
+func (s *Store) writeGroup(g group) (took time.Duration) {
+	if len(g.puts) == 0 {
 		return 0
 	}
 	var err error
 	if s.Keeps() {
 		began := time.Now()
-		err = s.commit(group)
+		err = s.commit(g)
 		took = time.Since(began)
 		s.note(err)
-		if err == nil {
-			s.keepRoom(s.logs.allocate())
-		}
 	}
 	s.groups.Add(1)
-	s.puts.Add(uint64(len(group)))
+	s.puts.Add(uint64(len(g.puts)))
 	s.cfg.Together(func() {
-		for _, p := range group {
+		for _, p := range g.puts {
+			if p.seal {
+				s.journal.Seal()
+			}
 			p.done(err)
 		}
 	})
 	return took
 }
 
-// encoded are the Puts of a group that can be written, in their order. One that
-// cannot fails alone: nothing is wrong with the disk, nor with its neighbours.
-func encoded(group []put) []put {
-	fit := group[:0]
-	for _, p := range group {
-		if p.value != nil {
-			err := p.err
-			if err == nil && p.bytes == nil {
-				p.bytes, err = proto.Marshal(p.value)
-			}
-			if err == nil && (len(p.key) > maxKey || len(p.bytes) > maxValue) {
-				err = fmt.Errorf("%w: %d bytes under a key of %d", errTooLarge, len(p.bytes), len(p.key))
-			}
-			if err != nil {
-				p.done(fmt.Errorf("store: key %.100q: %w", p.key, err))
-				continue
-			}
-		}
-		fit = append(fit, p)
-	}
-	return fit
-}
-
-// watchRoom sees to the reserve, whatever the writer is doing.
+// watchRoom sees to the reserve, whatever the writer is doing: often while Badger
+// may be writing tables by itself.
 func (s *Store) watchRoom() {
-	look := time.NewTicker(lookEvery)
+	look := time.NewTimer(lookEvery)
 	defer look.Stop()
 	for {
 		select {
 		case <-look.C:
 			s.keepRoom(s.room.look())
+		case <-s.lookNow:
+			s.keepRoom(s.room.look())
 		case <-s.closing:
 			return
 		}
+		if s.tablesUnderWay() {
+			look.Reset(lookEvery)
+		} else {
+			look.Reset(lookIdle)
+		}
 	}
+}
+
+// giving is called before Badger is given anything.
+func (s *Store) giving() {
+	if !s.tablesUnderWay() {
+		select {
+		case s.lookNow <- struct{}{}:
+		default:
+		}
+	}
+	s.given.Store(time.Now().UnixNano())
+}
+
+// tablesUnderWay tells whether Badger was given anything so lately that it may not
+// have come to rest.
+func (s *Store) tablesUnderWay() bool {
+	return time.Since(time.Unix(0, s.given.Load())) < badgerRests
 }
 
 // keepRoom tells of a precaution that could not be taken. It is no failure to write.
@@ -225,36 +262,42 @@ func (s *Store) note(err error) {
 	}
 }
 
-// commitGroup writes a group in one transaction, or a few if it is large. Of
-// Puts of one key the last one counts.
-func (s *Store) commitGroup(group []put) error {
-	if err := s.room.check(); err != nil {
+// commitGroup writes a group by one Append to the journal, or a few if it is large.
+func (s *Store) commitGroup(g group) error {
+	if err := s.room.spare(0); err != nil {
 		return err
 	}
-	txn := s.db.NewTransaction(true)
-	defer func() { txn.Discard() }()
-	for _, p := range group {
-		err := set(txn, p)
-		if errors.Is(err, badger.ErrTxnTooBig) {
-			if err := txn.Commit(); err != nil {
-				return fmt.Errorf("store: %w", err)
-			}
-			txn = s.db.NewTransaction(true)
-			err = set(txn, p)
+	for len(g.puts) > 0 {
+		n, end := 0, 0
+		for ; n < len(g.puts) && g.puts[n].end <= journal.Head+journal.MaxPayload; n++ {
+			end = g.puts[n].end
 		}
-		if err != nil {
-			return fmt.Errorf("store: key %q: %w", p.key, err)
+		if err := s.append(g.bytes[:end]); err != nil {
+			return fmt.Errorf("store: %w", err)
 		}
-	}
-	if err := txn.Commit(); err != nil {
-		return fmt.Errorf("store: %w", err)
+		// The next header is written where the entries before it have been.
+		g = g.from(n, end-journal.Head)
 	}
 	return nil
 }
 
-func set(txn *badger.Txn, p put) error {
-	if p.value == nil {
-		return txn.Delete(p.key)
+// append is an Append that waits until the journal has room.
+func (s *Store) append(b []byte) error {
+	defer func() {
+		if runs, failed := s.journal.Sealed(); len(runs) >= feedAt || failed {
+			s.wakeFeeder()
+		}
+	}()
+	for {
+		if len(b) <= journal.Head {
+			return nil
+		}
+		err := s.journal.Append(b)
+		if !errors.Is(err, journal.ErrFull) {
+			return err
+		}
+		if err := s.makeRoom(); err != nil {
+			return err
+		}
 	}
-	return txn.Set(p.key, p.bytes)
 }

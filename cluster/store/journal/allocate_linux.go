@@ -1,4 +1,4 @@
-package store
+package journal
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allocate gives a file blocks for its first size bytes and leaves what is in
+// Allocate gives a file blocks for its first size bytes and leaves what is in
 // it. A file system that cannot is no error: there is no room to be had before.
-func allocate(f *os.File, size int64) error {
+func Allocate(f *os.File, size int64) error {
 	if size == 0 {
 		return nil
 	}
