@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-
 	"hereis/messages"
 )
 

@@ -30,6 +30,7 @@ type Node struct {
 	ctx      context.Context // ends with Run; handlers get it
 
 	flowCounter atomic.Uint64
+	tables      counted
 }
 
 // New checks and allocates; it does no IO.
@@ -162,8 +163,33 @@ func (n *Node) Own(kind messages.LeaseKind) map[string]int {
 	return n.core.Own(n.parts.Clock.NowMS(), kind)
 }
 
-// Tables counts what this node holds; it looks at every record.
-func (n *Node) Tables() Tables { return n.core.Tables(n.parts.Clock.NowMS()) }
+// Tables counts what this node holds. It looks at every record, so that with many
+// users it is not done at each call (counted).
+func (n *Node) Tables() Tables {
+	return n.tables.get(func() Tables { return n.core.Tables(n.parts.Clock.NowMS()) })
+}
+
+// counted are the tables of the last count.
+type counted struct {
+	mu    sync.Mutex
+	last  Tables
+	until time.Time
+}
+
+// countedRest is for how many times as long as a count took there is no other:
+// whoever asks, and however often, it takes one part in twenty of a processor.
+const countedRest = 19
+
+func (t *counted) get(count func() Tables) Tables {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if began := time.Now(); !began.Before(t.until) {
+		t.last = count()
+		now := time.Now()
+		t.until = now.Add(countedRest * now.Sub(began))
+	}
+	return t.last
+}
 
 // AskAsync asks the owner of an AoR and calls done exactly once: with the
 // answer, which may be a *messages.Failure, or with ErrStopped. No answer by

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -209,4 +211,26 @@ func benchmarkCollections(b *testing.B, n int) {
 	}
 	b.ReportMetric(float64(m.HeapAlloc)/float64(n), "heap-B/user")
 	b.ReportMetric(float64(m.HeapObjects)/float64(n), "objects/user")
+}
+
+// TestTables_AreNotCountedAtEachCall: who asks again soon after a count that took its
+// time gets the same, and later what is so by then.
+func TestTables_AreNotCountedAtEachCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counts, tables := 0, counted{}
+		count := func() Tables {
+			counts++
+			time.Sleep(100 * time.Millisecond)
+			return Tables{AoRs: counts}
+		}
+		for _, step := range []struct {
+			later time.Duration
+			want  int
+		}{{0, 1}, {0, 1}, {1899 * time.Millisecond, 1}, {time.Millisecond, 2}, {time.Second, 2}, {time.Hour, 3}} {
+			time.Sleep(step.later)
+			if got := tables.get(count).AoRs; got != step.want {
+				t.Errorf("%v later: count %d, want %d", step.later, got, step.want)
+			}
+		}
+	})
 }
