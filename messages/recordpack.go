@@ -19,6 +19,30 @@ func (r *Record) Pack(b []byte) ([]byte, bool) {
 	return w.b, true
 }
 
+// AppendTo appends the protobuf encoding of r to b. On an error b is as it was.
+func (r *Record) AppendTo(b []byte) ([]byte, error) {
+	w := writer{b: b}
+	r.write(&w)
+	if !w.odd {
+		return w.b, nil
+	}
+	out, err := proto.MarshalOptions{}.MarshalAppend(b, r)
+	if err != nil {
+		return b, err
+	}
+	return out, nil
+}
+
+// ReadRecord reads what AppendTo has written. b is the record's from now on.
+func ReadRecord(b []byte) (*Record, error) {
+	m := &RecordRoom{}
+	if m.read(reader{text: textOf(b)}) {
+		return &m.rec, nil
+	}
+	m.rec.Reset()
+	return &m.rec, proto.Unmarshal(b, &m.rec)
+}
+
 func (r *Record) write(w *writer) {
 	if r == nil {
 		return

@@ -69,6 +69,31 @@ func TestPack_AgreesWithTheLibrary(t *testing.T) {
 	})
 }
 
+// TestRecord_IsWrittenAsByTheLibrary, and read, with its AoR, behind what is there.
+func TestRecord_IsWrittenAsByTheLibrary(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := drawPacked(rt)
+		if rapid.IntRange(0, 9).Draw(rt, "newer") == 0 {
+			r.ProtoReflect().SetUnknown([]byte{0xc0, 0x3e, 5}) // field 1000
+		}
+		got, err := r.AppendTo([]byte("before"))
+		want, wantErr := proto.MarshalOptions{Deterministic: true}.MarshalAppend([]byte("before"), r)
+		if err != nil || wantErr != nil || string(got) != string(want) {
+			rt.Fatalf("got %x, %v\nwant %x, %v", got, err, want, wantErr)
+		}
+		if again, err := ReadRecord(got[len("before"):]); err != nil || !proto.Equal(again, r) {
+			rt.Fatalf("read %v, %v\nof %v", again, err, r)
+		}
+	})
+	bad := &Record{Aor: "sip:\xff@b"}
+	if got, err := bad.AppendTo([]byte("before")); err == nil || string(got) != "before" {
+		t.Errorf("what is no text: %q, %v", got, err)
+	}
+	if _, err := ReadRecord([]byte{0x0a, 5}); err == nil {
+		t.Error("half a record is read")
+	}
+}
+
 // TestPack_KeepsWhatANewerNodeHasAdded, at every place where it may stand.
 func TestPack_KeepsWhatANewerNodeHasAdded(t *testing.T) {
 	for _, place := range []func(*Record) protoreflect.Message{

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+
+	"hereis/messages"
 )
 
 // An entry is one Put as the journal has it, little-endian:
@@ -39,7 +41,12 @@ func endEntry(b []byte, value proto.Message) ([]byte, error) {
 	size := uint32(removal)
 	if value != nil {
 		var err error
-		if b, err = (proto.MarshalOptions{}).MarshalAppend(b, value); err != nil {
+		if r, ok := value.(*messages.Record); ok {
+			b, err = r.AppendTo(b) // nearly all are
+		} else {
+			b, err = proto.MarshalOptions{}.MarshalAppend(b, value)
+		}
+		if err != nil {
 			return b, fmt.Errorf("store: key %.100q: %w", b[entryHead:entryHead+key], err)
 		}
 		size = uint32(len(b) - entryHead - key)

@@ -54,8 +54,8 @@ func (s *Store) Load(f func(*messages.Record) error) error {
 
 func loadRecords(batch [][]byte, f func(*messages.Record) error) error {
 	for _, v := range batch {
-		rec := &messages.Record{}
-		if err := proto.Unmarshal(v, rec); err != nil {
+		rec, err := messages.ReadRecord(v)
+		if err != nil {
 			return fmt.Errorf("store: a record cannot be read: %w", err)
 		}
 		if err := f(rec); err != nil {
