@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"hereis/sipfront/transport"
@@ -69,41 +70,44 @@ func TestLaterAgreesWithTheOrdinaryWay(t *testing.T) {
 // A repeat of a REGISTER that was refused without state is refused again, with
 // the appointment that it has; when that has come it is a new request.
 func TestRFC3261_8_2_7_ARepeatKeepsItsAppointment(t *testing.T) {
-	r := newRig(t)
-	full(r)
-	flow := r.net.flow(netip.MustParseAddrPort(alice))
-	in := func(branch string, at time.Time, late bool) {
-		t.Helper()
-		raw := strings.Replace(plainSample, "z9hG4bKa1", branch, 1)
-		if !r.srv.Plain(&transport.Message{Raw: []byte(raw), Flow: flow, At: at, Late: late}) {
-			t.Fatal("not taken")
+	// Time stands still: appointments do not depend on how long the others take.
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		full(r)
+		flow := r.net.flow(netip.MustParseAddrPort(alice))
+		in := func(branch string, at time.Time, late bool) {
+			t.Helper()
+			raw := strings.Replace(plainSample, "z9hG4bKa1", branch, 1)
+			if !r.srv.Plain(&transport.Message{Raw: []byte(raw), Flow: flow, At: at, Late: late}) {
+				t.Fatal("not taken")
+			}
 		}
-	}
-	in("z9hG4bKfirst", time.Now(), false)
-	first, answer := toldIn(t, r)
-	for i := range 20_000 { // others have appointments after it
-		in(fmt.Sprintf("z9hG4bK%d", i), time.Now(), false)
-	}
-	r.net.take()
-	in("z9hG4bKlast", time.Now(), false)
-	last, _ := toldIn(t, r)
-	in("z9hG4bKfirst", time.Now(), false)
-	again, same := toldIn(t, r)
-	if same != answer || again > first || last <= first {
-		t.Errorf("in %d s, again in %d s, the last one in %d s:\n%s\n%s", first, again, last, answer, same)
-	}
-	// One that has crossed its answer, and one that has not; late or not.
-	in("z9hG4bKfirst", time.Now().Add(-time.Minute), true)
-	if out := r.net.take(); len(out) != 0 {
-		t.Errorf("answered one that had its answer on the way: %s", out[0].raw)
-	}
-	in("z9hG4bKfirst", time.Now().Add(-time.Minute), false)
-	toldIn(t, r)
-	in("z9hG4bKfirst", time.Now().Add(time.Minute), true)
-	toldIn(t, r)
-	if st := r.srv.Stats(); st.PacedRepeats != 4 || st.Registers != 20_002 || st.RegistersPaced != 20_002 {
-		t.Errorf("counted %+v", st)
-	}
+		in("z9hG4bKfirst", time.Now(), false)
+		first, answer := toldIn(t, r)
+		for i := range 20_000 { // others have appointments after it
+			in(fmt.Sprintf("z9hG4bK%d", i), time.Now(), false)
+		}
+		r.net.take()
+		in("z9hG4bKlast", time.Now(), false)
+		last, _ := toldIn(t, r)
+		in("z9hG4bKfirst", time.Now(), false)
+		again, same := toldIn(t, r)
+		if same != answer || again > first || last <= first {
+			t.Errorf("in %d s, again in %d s, the last one in %d s:\n%s\n%s", first, again, last, answer, same)
+		}
+		// One that has crossed its answer, and one that has not; late or not.
+		in("z9hG4bKfirst", time.Now().Add(-time.Minute), true)
+		if out := r.net.take(); len(out) != 0 {
+			t.Errorf("answered one that had its answer on the way: %s", out[0].raw)
+		}
+		in("z9hG4bKfirst", time.Now().Add(-time.Minute), false)
+		toldIn(t, r)
+		in("z9hG4bKfirst", time.Now().Add(time.Minute), true)
+		toldIn(t, r)
+		if st := r.srv.Stats(); st.PacedRepeats != 4 || st.Registers != 20_002 || st.RegistersPaced != 20_002 {
+			t.Errorf("counted %+v", st)
+		}
+	})
 }
 
 // What is told is found as long as its appointment lies ahead and it may be repeated.
