@@ -26,14 +26,13 @@ func (s *Server) forwarded(r *request) draft {
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) draft {
-	d := s.draftFor(f, t, w)
+	d := s.draftFor(f.r, f.plan, t, w)
 	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
 	return d
 }
 
 // draftFor is draft without our Via.
-func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
-	r := f.r
+func (s *Server) draftFor(r *request, p *plan, t *target, w wayOut) draft {
 	d := s.forwarded(r)
 	d.target, d.routes = t.uri, t.routes
 	s.route(&d)
@@ -43,7 +42,7 @@ func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
 	if t.breadth > 0 {
 		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
-	if w.node && f.plan.accepted() {
+	if w.node && p.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.markKey, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	return d
@@ -140,6 +139,9 @@ func (s *Server) sideOf(f transport.Flow, bound bool) side {
 // callerBound tells whether the caller can be reached by the flow alone: the
 // topmost Via is not what the socket saw.
 func (s *Server) callerBound(r *request) bool {
+	if r.direct {
+		return false
+	}
 	v, err := parseVia(r.vias[0])
 	f := r.msg.Flow
 	return err != nil || f.Transport() == "ws" || f.Transport() == "wss" || !viaIs(v, f.Remote(), f.Reliable())
@@ -194,12 +196,22 @@ func (s *Server) branchMAC(nonce, callID, next string) string {
 }
 
 func (s *Server) appendBranchMAC(to, nonce []byte, callID, next string) []byte {
+	v, err := parseVia(next)
+	if err != nil {
+		return s.appendMACTo(to, nonce, callID, "", netip.AddrPort{})
+	}
+	at, _ := v.source()
+	return s.appendMACTo(to, nonce, callID, v.transport, at)
+}
+
+// appendMACTo is appendBranchMAC for a Via that has been read; network is empty if
+// it could not be.
+func (s *Server) appendMACTo(to, nonce []byte, callID, network string, at netip.AddrPort) []byte {
 	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
-	if v, err := parseVia(next); err == nil {
-		at, _ := v.source()
-		b = append(append(b, v.transport...), ' ')
+	if network != "" {
+		b = append(append(b, network...), ' ')
 		b = at.AppendTo(b)
 	}
 	return base64.RawURLEncoding.AppendEncode(to, s.flowKey.sum(room[:0], b)[:6])

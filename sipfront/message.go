@@ -40,6 +40,8 @@ type request struct {
 	routes []string
 	// plain is what a plain request stands in, nil for others.
 	plain *plain
+	// direct: its top Via is known to be where it came from.
+	direct bool
 }
 
 // asked is what is told of a request when it is answered.
@@ -170,8 +172,10 @@ type draft struct {
 }
 
 // bytes writes the draft as a message.
-func (d *draft) bytes() []byte {
-	b := make([]byte, 0, d.size())
+func (d *draft) bytes() []byte { return d.append(make([]byte, 0, d.size())) }
+
+// append writes the draft as a message behind b.
+func (d *draft) append(b []byte) []byte {
 	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
 	d.each(func(name, value string) { b = appendHeader(b, name, value) })
 	return append(append(b, "\r\n"...), d.body...)

@@ -94,7 +94,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // goes where the second Via says, if the first is proof that we sent the
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
-	if s.plain != nil && s.passBack(msg) {
+	if s.plain != nil && s.passBack(msg, true) {
 		return
 	}
 	r, next, err := readReply(msg.Text())

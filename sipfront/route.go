@@ -54,36 +54,42 @@ func (s *Server) plan(r *request) (*plan, error) {
 
 // planMarked is plan for a request whose mark has been looked at.
 func (s *Server) planMarked(r *request, is bool) (*plan, error) {
-	p := &plan{target: r.target, routes: r.routes, marked: is}
+	p := &plan{}
+	return p, s.planIn(p, r, is)
+}
+
+// planIn is planMarked with room for the plan.
+func (s *Server) planIn(p *plan, r *request, is bool) error {
+	*p = plan{target: r.target, routes: r.routes, marked: is}
 	if err := s.unstrict(p, r); err != nil {
-		return nil, err
+		return err
 	}
 	s.stripMaddr(p)
 	if err := s.popRoutes(p, r); err != nil {
-		return nil, err
+		return err
 	}
 	if p.token != nil {
 		s.passGone(p, r)
 		p.way = wayFlow
-		return p, s.mayUse(p, r)
+		return s.mayUse(p, r)
 	}
 	if len(p.routes) > 0 {
 		u, err := routeURI(p.routes[0])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		// A maddr beside our address would lead past it, to anybody.
 		_, maddr := u.param("maddr")
 		if a, ok := addrPort(&u); ok && !maddr && s.parts.Cluster.IsNode(a) {
 			p.way = wayHop
-			return p, nil
+			return nil
 		}
-		return nil, errForeign
+		return errForeign
 	}
 	if done, err := s.planDialog(p, r); done || err != nil {
-		return p, err
+		return err
 	}
-	return p, s.planTarget(p)
+	return s.planTarget(p)
 }
 
 // planDialog recognises our Contact of a subscription: a request to it is for
