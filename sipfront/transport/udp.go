@@ -231,7 +231,7 @@ func isBlank(b []byte) bool {
 }
 
 func (s *udpSocket) write(b []byte, to netip.AddrPort) error {
-	n, err := s.conn.WriteToUDPAddrPort(b, to)
+	n, err := s.writeNow(b, to)
 	s.sent(n, err)
 	if errors.Is(err, net.ErrClosed) {
 		return ErrFlowClosed
