@@ -27,7 +27,11 @@ func (s *Server) forwarded(r *request) draft {
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) draft {
 	d := s.draftFor(f.r, f.plan, t, w)
-	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
+	if f.loop == "" {
+		f.loop = s.loopHash(f.r, f.plan)
+	}
+	var room [64]byte
+	d.setVia(w.flow, s.advertised(w.flow), string(s.appendBranch(room[:0], f.r, f.loop)))
 	return d
 }
 
@@ -165,17 +169,15 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 	return best
 }
 
-// branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
-// carries what tells a loop from a spiral.
-func (s *Server) branchFor(f *fork) string {
-	if f.loop == "" {
-		f.loop = s.loopHash(f.r, f.plan)
-	}
-	var room [64]byte
-	b := strconv.AppendUint(append(room[:0], magic...), s.rand(), 36)
-	nonce := len(b)
-	b = append(append(b, '.'), f.loop...)
-	return string(s.appendBranchMAC(b, b[len(magic):nonce], f.r.callID, first(f.r.vias)))
+// appendBranch writes the branch of our Via (RFC 3261 16.6 step 8). It is unique,
+// and carries the loopHash, which tells a loop from a spiral.
+func (s *Server) appendBranch(b []byte, r *request, loop string) []byte {
+	b = append(b, magic...)
+	begin := len(b)
+	b = strconv.AppendUint(b, s.rand(), 36)
+	nonce := b[begin:]
+	b = append(append(b, '.'), loop...)
+	return s.appendBranchMAC(b, nonce, r.callID, first(r.vias))
 }
 
 // first is the first of a list, empty if there is none: a request of this

@@ -182,7 +182,7 @@ func (s *Server) around(r *request, p *plan) *target {
 	}
 	silent, routes := p.token, p.routes
 	if len(routes) > 0 {
-		if next, ok := s.dialogToken(routes[0], r); ok && next.edge != silent.edge {
+		if next := p.next; next != nil && next.edge != silent.edge {
 			if silent.edge != s.parts.Cluster.Self() {
 				// This node stands in for the silent one.
 				t, err := s.planned(r, &plan{way: wayFlow, target: p.target, token: next, tokenRoute: routes[0], routes: routes[1:]})

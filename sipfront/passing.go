@@ -2,6 +2,7 @@ package sipfront
 
 import (
 	"bytes"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -61,17 +62,18 @@ func (s *Server) passRequest(m *transport.Message) bool {
 	if !ok {
 		return false
 	}
-	return s.passOn(x, w)
+	return s.passOn(m, x, w)
 }
 
 // passOn sends a request on that has been read and written.
-func (s *Server) passOn(x *passage, w wayOut) bool {
-	method, in := x.req.method, x.req.msg.Flow
+func (s *Server) passOn(m *transport.Message, x *passage, w wayOut) bool {
+	method, in := x.req.method, m.Flow
 	if method == "ACK" || method == "CANCEL" {
 		x.out = x.draft.append(x.out[:0])
 		if transport.SendCopyWith(in, w.flow, x.out) != nil {
 			return false // the ordinary way has the answer
 		}
+		m.Spent = true
 		if method == "ACK" {
 			s.count.acks.Add(1)
 		}
@@ -98,30 +100,85 @@ func (s *Server) passOn(x *passage, w wayOut) bool {
 // mark and a Route less but a Via and a Record-Route more.
 const passedRoom = 192
 
+// passAck is ack for one within a dialog that has one way to go: it is read in one
+// pass and written as the ordinary way would; false: that is left to it.
+func (s *Server) passAck(m *transport.Message) bool {
+	x := s.passage()
+	defer s.leave(x)
+	r := &x.req
+	if m.Flow == nil || !x.read(m) || s.validate(r) != nil || r.target.scheme != "sip" {
+		return false
+	}
+	if _, has := r.value(markHeader); has {
+		return false
+	}
+	r.vias[0] = stampVia(r.vias[0], m.Flow.Remote())
+	for _, v := range r.vias {
+		if _, ours := s.ownBranch(v); ours {
+			return false // the ordinary way looks for loops
+		}
+	}
+	if s.planIn(&x.plan, r, false) != nil || x.plan.way != wayFlow {
+		return false
+	}
+	r = s.withoutOurs(r)
+	w, ok := s.passWay(x, r)
+	if !ok {
+		return false
+	}
+	b := appendSentBy(x.via[:0], s.advertised(w.flow))
+	x.via = s.appendBranch(append(b, ";branch="...), r, s.loopHash(r, &x.plan))
+	x.draft.via = textOf(x.via)
+	if !x.fits(w) {
+		return false
+	}
+	x.out = x.draft.append(x.out[:0])
+	if transport.SendCopyWith(m.Flow, w.flow, x.out) != nil {
+		return false
+	}
+	s.count.acks.Add(1)
+	return true
+}
+
 // passDraft makes what a request is passed on as, if there is exactly one way.
 func (s *Server) passDraft(x *passage, r *request) (wayOut, bool) {
-	p, t, d := &x.plan, &x.target, &x.draft
-	if s.plannedIn(t, r, p) != nil || t.via == viaNode {
+	w, ok := s.passWay(x, r)
+	if !ok || w.node || x.target.via == viaNode {
 		return wayOut{}, false
 	}
-	ways, err := s.ways(t)
-	if err != nil || len(ways) != 1 || ways[0].node || ways[0].flow.Reliable() {
-		return wayOut{}, false
-	}
-	w := ways[0]
-	t.breadth = s.breadth(r)
-	*d = s.draftFor(r, p, t, w)
 	// RFC 3261 16.11: the branch is the same for every repeat, and for the ACK and
 	// the CANCEL that belong to an INVITE.
-	b := append(x.via[:0], "SIP/2.0/UDP "...)
-	b = append(s.advertised(w.flow).AppendTo(b), ";branch="+magic...)
+	b := append(appendSentBy(x.via[:0], s.advertised(w.flow)), ";branch="+magic...)
 	b = append(append(append(b, x.key...), '.'), passedLoop...)
-	x.via = s.appendMACTo(b, append(x.nonce[:0], passedLoop+string(x.key)...), r.callID, "udp", x.source)
-	d.via = textOf(x.via)
-	if w.large.IsValid() && d.size() > maxDatagram {
+	x.nonce = append(append(x.nonce[:0], passedLoop...), x.key...)
+	x.via = s.appendMACTo(b, x.nonce, r.callID, "udp", x.source)
+	x.draft.via = textOf(x.via)
+	return w, x.fits(w)
+}
+
+// passWay finds the one way of a request, if it is one of datagrams, and makes
+// what is sent by it, without our Via.
+func (s *Server) passWay(x *passage, r *request) (wayOut, bool) {
+	if s.plannedIn(&x.target, r, &x.plan) != nil {
 		return wayOut{}, false
 	}
-	return w, true
+	ways, err := s.ways(&x.target)
+	if err != nil || len(ways) != 1 || ways[0].flow.Reliable() {
+		return wayOut{}, false
+	}
+	x.target.breadth = s.breadth(r)
+	x.draft = s.draftFor(r, &x.plan, &x.target, ways[0])
+	return ways[0], true
+}
+
+// fits tells whether what is sent need not go by a stream.
+func (x *passage) fits(w wayOut) bool {
+	return !w.large.IsValid() || x.draft.size() <= maxDatagram
+}
+
+// appendSentBy begins a Via of ours.
+func appendSentBy(b []byte, at netip.AddrPort) []byte {
+	return at.AppendTo(append(b, "SIP/2.0/UDP "...))
 }
 
 // passable names a request by its top Via, which must be true and that of a
@@ -210,6 +267,7 @@ func (s *Server) passBack(m *transport.Message, any bool) bool {
 	if r.status == 100 {
 		return true
 	}
+	m.Spent = true
 	flow, err := s.parts.Transport.Flow(v.transport, to)
 	if x.out = r.append(x.out[:0]); err != nil || transport.SendCopyWith(m.Flow, flow, x.out) != nil {
 		s.count.dropped.Add(1)

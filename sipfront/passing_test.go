@@ -337,7 +337,7 @@ func FuzzPassing(f *testing.F) {
 // BenchmarkPassing passes an INVITE on, and its answer back, without sockets.
 func BenchmarkPassing(b *testing.B) {
 	p := newPassPair(b)
-	p.passes.net.quiet = true
+	p.passes.net.quiet, p.passes.srv.spoils = true, false
 	raw, from := []byte(p.sample("INVITE")), netip.MustParseAddrPort(addr1)
 	var sent []byte
 	p.passes.net.flow(netip.MustParseAddrPort(bob)).tap = func(b []byte) { sent = b }

@@ -29,7 +29,7 @@ type passage struct {
 	source netip.AddrPort
 	key    []byte
 	size   int
-	res    passedReply
+	res    plainReply
 
 	headers [passedLines]header
 	vias    [8]string
@@ -57,7 +57,7 @@ func (s *Server) leave(x *passage) {
 	clear(x.headers[:len(x.req.headers)])
 	clear(x.vias[:])
 	clear(x.routes[:])
-	x.req, x.msg, x.plan, x.target, x.draft, x.res = request{}, transport.Message{}, plan{}, target{}, draft{}, passedReply{}
+	x.req, x.msg, x.plan, x.target, x.draft, x.res = request{}, transport.Message{}, plan{}, target{}, draft{}, plainReply{}
 	s.passages.Put(x)
 }
 
@@ -170,119 +170,4 @@ func (r *request) passedField(h header) (bit uint, n int) {
 		return bit, -1
 	}
 	return bit, n
-}
-
-// passedReply is an answer to what was passed on, without a copy of its text.
-type passedReply struct {
-	text   string
-	status int
-	// top is the topmost Via value, which stands in the line from begin to end;
-	// next is the value below it.
-	top, next      string
-	begin, end     int
-	callID, method string
-	// raw, if not nil, is the message without its top Via, as readReply has it.
-	raw []byte
-}
-
-// read reads an answer whose Vias stand in lines of their own and that ends where
-// its body does; false: readAny may.
-func (r *passedReply) read(text string) bool {
-	*r = passedReply{text: text}
-	line, rest, ok := passedLineOf(text)
-	if !ok || len(line) < 11 || line[:8] != "SIP/2.0 " {
-		return false
-	}
-	var err error
-	if r.status, err = strconv.Atoi(line[8:11]); err != nil || r.status < 100 || r.status > 699 {
-		return false
-	}
-	seen, length := uint(0), 0
-	for range passedLines - 1 {
-		at := len(text) - len(rest)
-		if line, rest, ok = passedLineOf(rest); !ok {
-			return false
-		}
-		if line == "" {
-			return seen == passedCallID|passedCSeq|passedLength && r.next != "" && length == len(rest)
-		}
-		name, value, _ := strings.Cut(line, ":")
-		bit := uint(0)
-		switch canonicalName(trimRight(name)) {
-		case "Via":
-			value = strings.TrimSpace(value)
-			switch {
-			case r.end == 0:
-				r.top, r.begin, r.end = value, at, len(text)-len(rest)
-				ok = value != "" && strings.IndexByte(value, ',') < 0
-			case r.next == "":
-				r.next = firstValue(value)
-				ok = r.next != ""
-			}
-		case "Call-ID":
-			bit, r.callID = passedCallID, trim(value)
-			ok = r.callID != ""
-		case "CSeq":
-			bit = passedCSeq
-			_, r.method, _ = cutSpace(trim(value))
-			ok = r.method != ""
-		case "Content-Length":
-			bit = passedLength
-			length, err = strconv.Atoi(trim(value))
-			ok = err == nil
-		}
-		if !ok || seen&bit != 0 {
-			return false
-		}
-		seen |= bit
-	}
-	return false
-}
-
-// readAny is read for all other answers that can be passed back.
-func (r *passedReply) readAny(text string) bool {
-	*r = passedReply{text: text}
-	_, _, top, ok := topVia(text)
-	if !ok {
-		return false
-	}
-	res, next, err := readReply(text)
-	r.top, r.next, r.status, r.raw = firstValue(top), next, res.status, res.raw
-	r.callID, r.method = passedFields(text)
-	return err == nil
-}
-
-// append writes the answer as it is passed back.
-func (r *passedReply) append(b []byte) []byte {
-	if r.raw != nil {
-		return append(b, r.raw...)
-	}
-	return append(append(b, r.text[:r.begin]...), r.text[r.end:]...)
-}
-
-// firstValue is the first value of a list header.
-func firstValue(value string) string {
-	if strings.IndexByte(value, ',') < 0 {
-		return value
-	}
-	return first(splitValues(nil, value))
-}
-
-// passedFields are the Call-ID and the method of CSeq.
-func passedFields(text string) (callID, method string) {
-	for callID == "" || method == "" {
-		line, rest, ok := cutLine(text)
-		if !ok || line == "" {
-			break
-		}
-		text = rest
-		name, value, _ := strings.Cut(line, ":")
-		switch canonicalName(strings.TrimRight(name, " \t")) {
-		case "Call-ID":
-			callID = trim(value)
-		case "CSeq":
-			_, method, _ = cutSpace(trim(value))
-		}
-	}
-	return callID, method
 }

@@ -35,6 +35,8 @@ type plan struct {
 	token  *token
 	// tokenRoute is the Route value that token came from.
 	tokenRoute string
+	// next is the token of the first of routes, if that was looked at and is one of a dialog.
+	next *token
 	// hop, if not nil, is where a wayForeign is called; toTrunk: it is a trunk.
 	hop     *uri
 	toTrunk bool
@@ -205,7 +207,11 @@ func (s *Server) passGone(p *plan, r *request) {
 	}
 	for p.token.kind == tokenDialog && len(p.routes) > 0 {
 		t, ok := s.dialogToken(p.routes[0], r)
-		if !ok || live(p.token.edge) && live(t.edge) {
+		if !ok {
+			return
+		}
+		if live(p.token.edge) && live(t.edge) {
+			p.next = t
 			return
 		}
 		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]
