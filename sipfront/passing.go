@@ -162,12 +162,26 @@ func (s *Server) passWay(x *passage, r *request) (wayOut, bool) {
 	if s.plannedIn(&x.target, r, &x.plan) != nil {
 		return wayOut{}, false
 	}
-	ways, err := s.ways(&x.target)
-	if err != nil || len(ways) != 1 || ways[0].flow.Reliable() {
+	w, ok := s.onlyWay(&x.target)
+	if !ok || w.flow.Reliable() {
 		return wayOut{}, false
 	}
 	x.target.breadth = s.breadth(r)
-	x.draft = s.draftFor(r, &x.plan, &x.target, ways[0])
+	x.draft = s.draftFor(r, &x.plan, &x.target, w)
+	return w, true
+}
+
+// onlyWay is ways, where there is one.
+func (s *Server) onlyWay(t *target) (wayOut, bool) {
+	if t.via == viaSide {
+		if flow, err := s.flowOf(&t.side); err == nil {
+			return wayOut{flow: flow, node: s.parts.Cluster.IsNode(flow.Remote())}, true
+		}
+	}
+	ways, err := s.ways(t)
+	if err != nil || len(ways) != 1 {
+		return wayOut{}, false
+	}
 	return ways[0], true
 }
 

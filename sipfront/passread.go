@@ -32,6 +32,7 @@ type passage struct {
 	res    plainReply
 
 	headers [passedLines]header
+	tokens  [2]token
 	vias    [8]string
 	routes  [4]string
 	// via, nonce and out have room for our Via, for what is hashed, and for what is sent.
@@ -55,6 +56,9 @@ func (s *Server) leave(x *passage) {
 		}
 	}
 	clear(x.headers[:len(x.req.headers)])
+	for i := range x.tokens {
+		x.tokens[i].sides, x.tokens[i].room = nil, [2]side{}
+	}
 	clear(x.vias[:])
 	clear(x.routes[:])
 	x.req, x.msg, x.plan, x.target, x.draft, x.res = request{}, transport.Message{}, plan{}, target{}, draft{}, plainReply{}
@@ -70,6 +74,7 @@ func (x *passage) read(m *transport.Message) bool {
 		msg: &x.msg, asked: asked{at: m.At}, maxForwards: -1, maxBreadth: -1,
 		headers: x.headers[:0], vias: x.vias[:0], routes: x.routes[:0],
 	}
+	x.plan.room = x.tokens[:]
 	r := &x.req
 	line, rest, ok := passedLineOf(text)
 	if !ok || !r.start(line) {

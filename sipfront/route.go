@@ -37,6 +37,8 @@ type plan struct {
 	tokenRoute string
 	// next is the token of the first of routes, if that was looked at and is one of a dialog.
 	next *token
+	// room, if any, is for tokens that are opened.
+	room []token
 	// hop, if not nil, is where a wayForeign is called; toTrunk: it is a trunk.
 	hop     *uri
 	toTrunk bool
@@ -62,7 +64,7 @@ func (s *Server) planMarked(r *request, is bool) (*plan, error) {
 
 // planIn is planMarked with room for the plan.
 func (s *Server) planIn(p *plan, r *request, is bool) error {
-	*p = plan{target: r.target, routes: r.routes, marked: is}
+	*p = plan{target: r.target, routes: r.routes, marked: is, room: p.room}
 	if err := s.unstrict(p, r); err != nil {
 		return err
 	}
@@ -180,7 +182,7 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		if err != nil {
 			return err
 		}
-		t, err := FlowToken(u.user).open(s.flowKey, r.callID)
+		t, err := p.open(FlowToken(u.user), s.flowKey, r.callID)
 		switch {
 		case err == nil && t.kind == tokenSubscription:
 			return errToken
@@ -206,7 +208,7 @@ func (s *Server) passGone(p *plan, r *request) {
 		return ok || edge == s.parts.Cluster.Self()
 	}
 	for p.token.kind == tokenDialog && len(p.routes) > 0 {
-		t, ok := s.dialogToken(p.routes[0], r)
+		t, ok := s.dialogToken(p, p.routes[0], r)
 		if !ok {
 			return
 		}
@@ -219,13 +221,25 @@ func (s *Server) passGone(p *plan, r *request) {
 }
 
 // dialogToken opens a Route value that is our Record-Route of this dialog.
-func (s *Server) dialogToken(route string, r *request) (*token, bool) {
+func (s *Server) dialogToken(p *plan, route string, r *request) (*token, bool) {
 	u, err := routeURI(route)
 	if err != nil {
 		return nil, false
 	}
-	t, err := FlowToken(u.user).open(s.flowKey, r.callID)
+	t, err := p.open(FlowToken(u.user), s.flowKey, r.callID)
 	return t, err == nil && t.kind == tokenDialog
+}
+
+// open opens a token in the plan's room, if there is any.
+func (p *plan) open(f FlowToken, key *macKey, bind string) (*token, error) {
+	if len(p.room) == 0 {
+		return f.open(key, bind)
+	}
+	t, err := f.openIn(&p.room[0], key, bind)
+	if err == nil {
+		p.room = p.room[1:]
+	}
+	return t, err
 }
 
 // mayUse tells whether this request may use the token that it brought: one
