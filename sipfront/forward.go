@@ -180,6 +180,16 @@ func (s *Server) appendBranch(b []byte, r *request, loop string) []byte {
 	return s.appendBranchMAC(b, nonce, r.callID, first(r.vias))
 }
 
+// IsNodeBranch tells whether a branch is written as nodes write theirs: it is a
+// transaction.Config's Passable, as only what nodes send is passed on.
+func IsNodeBranch(branch string) bool {
+	at := len(branch) - 1 - branchTail
+	return at > len(magic) && branch[at] == '.' && branch[:len(magic)] == magic
+}
+
+// branchTail is how long loopHash and MAC are, together.
+const branchTail = 16
+
 // first is the first of a list, empty if there is none: a request of this
 // node's own has no Via below.
 func first(values []string) string {
@@ -288,7 +298,7 @@ func (s *Server) ownBranch(value string) (parts branchParts, ok bool) {
 	}
 	b, _ := param(v.params, "branch")
 	nonce, rest, ok := strings.Cut(strings.TrimPrefix(b, magic), ".")
-	if !ok || len(rest) != 16 {
+	if !ok || len(rest) != branchTail {
 		return parts, false
 	}
 	return branchParts{nonce, rest[:8], rest[8:]}, true

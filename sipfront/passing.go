@@ -214,7 +214,7 @@ func (s *Server) passable(x *passage) bool {
 		}
 		return simple
 	})
-	if !simple || len(branch) <= len(magic) || !strings.HasPrefix(branch, magic) {
+	if !simple || !IsNodeBranch(branch) {
 		return false
 	}
 	for _, below := range r.vias[1:] {

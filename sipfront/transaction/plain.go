@@ -23,6 +23,9 @@ type Plain struct {
 // true it has had its answer, if there is one; or there are too many transactions.
 // Otherwise the ordinary way, Receive, has the answer to both.
 func (l *Layer) Begin(branch, host string, port int, method string, reply transport.Flow) (p *Plain, repeated bool) {
+	if l.passable(branch) {
+		return nil, false
+	}
 	var buf [256]byte
 	key := appendBranchKey(buf[:0], branch, host, port, method)
 	s, hash := l.place(key)
