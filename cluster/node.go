@@ -61,9 +61,21 @@ func (n *Node) Run(ctx context.Context) error {
 			n.handlers.Wait()
 			return nil
 		case <-t.C:
-			n.core.Tick(n.parts.Clock.NowMS())
+			n.tick()
 		}
 	}
+}
+
+// tick lets pass what is due. What it leads to leaves together.
+func (n *Node) tick() {
+	if together, ok := n.parts.Network.(interface {
+		Begin()
+		End()
+	}); ok {
+		together.Begin()
+		defer together.End()
+	}
+	n.core.Tick(n.parts.Clock.NowMS())
 }
 
 // Receive takes in what a peer sent. A panic ends this message alone (rule 20).
