@@ -49,7 +49,7 @@ type streamConn struct {
 
 	// direct is nc if it can be written to without waiting, else nil.
 	direct   *quietConn
-	writeSet time.Time // when the write deadline was set; its who is writing
+	writeSet time.Time // when the write deadline was set; for whoever writes
 	// listed: it stands in the list of those to be written at the end of a batch; guarded by Streams.company.
 	listed bool
 

@@ -19,7 +19,7 @@ func quietStreams(t *testing.T, change func(*StreamConfig), atB func(*messages.E
 		}
 	}
 	a, b = startStreams(t, "a", 1, quiet), startStreams(t, "b", 2, quiet)
-	b.fail = atB
+	b.failing(atB)
 	a.SetMembers([]Member{b.member}) // one dials, so that there is one connection
 	eventually(t, "both up", func() bool { return a.up("b") && b.up("a") })
 	eventually(t, "nothing is under way", func() bool {
