@@ -59,6 +59,7 @@ type Layer struct {
 	// pending are server transactions without a final answer.
 	pending atomic.Int64
 	count   counters
+	pause   pause
 
 	mu sync.Mutex
 	// streams lists the client transactions on each connection, for FlowClosed.
@@ -72,8 +73,10 @@ func New(cfg Config, user User) *Layer {
 		streams: make(map[transport.Flow]map[*Client]struct{}),
 		times:   timing{t1: cfg.T1, t2: cfg.T2, t4: cfg.T4, trying: cfg.Trying},
 	}
+	l.pause.over = make(chan struct{}, 1)
 	for i := range l.shards {
 		s := &l.shards[i]
+		s.wheel.pause = &l.pause
 		s.servers = make(map[string]*Server)
 		s.clients = make(map[string]*Client)
 		s.passing = make(map[string]*Passing)
@@ -84,7 +87,7 @@ func New(cfg Config, user User) *Layer {
 
 // Run drives the timers until ctx ends; then every transaction ends.
 func (l *Layer) Run(ctx context.Context) error {
-	tick := time.NewTicker(wheelTick)
+	tick := time.NewTimer(wheelTick)
 	defer tick.Stop()
 	var due []expirer
 	for {
@@ -92,6 +95,9 @@ func (l *Layer) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			l.endAll()
 			return nil
+		case <-l.pause.over:
+			tick.Reset(wheelTick)
+			continue
 		case <-tick.C:
 		}
 		now := l.now()
@@ -106,6 +112,7 @@ func (l *Layer) Run(ctx context.Context) error {
 			s.mu.Unlock()
 		}
 		clear(due)
+		tick.Reset(l.rest())
 	}
 }
 

@@ -163,6 +163,10 @@ const oldest = 32 * time.Second
 func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
 	s.out.begin()
 	defer s.flush()
+	if with := s.l.t.cfg.Company; with != nil {
+		with.Begin()
+		defer with.End()
+	}
 	for i := range n {
 		b, from := in.at(i)
 		s.l.t.count.bytesIn.Add(uint64(len(b)))
@@ -231,7 +235,7 @@ func isBlank(b []byte) bool {
 }
 
 func (s *udpSocket) write(b []byte, to netip.AddrPort) error {
-	n, err := s.conn.WriteToUDPAddrPort(b, to)
+	n, err := s.writeNow(b, to)
 	s.sent(n, err)
 	if errors.Is(err, net.ErrClosed) {
 		return ErrFlowClosed
