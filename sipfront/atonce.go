@@ -34,7 +34,9 @@ func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register
 	f := r.msg.Flow
 	x.room.remote = f.Remote().AppendTo(x.room.remote[:0])
 	q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), textOf(x.room.remote)
-	q.Flow = s.parts.Transport.Pin(f)
+	x.room.pinned.Reset()
+	s.parts.Transport.PinTo(f, &x.room.pinned)
+	q.Flow = &x.room.pinned
 	q.AgeMs = age(r, now)
 	c.FlowBound = !x.direct() && flowBound(r, c, f)
 	return q, nil

@@ -61,10 +61,12 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	begun, done := s.beginPlain(x, m, began)
 	if !begun {
 		s.release(r)
+		m.Spent = done
 		return done
 	}
 	s.count.requests.Add(1)
 	x.take(m)
+	m.Spent = true
 	if wait, ok := s.enterRegister(m.Late, began); !ok {
 		x.own.Withdraw()
 		s.tellLater(x, m, s.told.tell(s.markOf(x), wait, began))
@@ -74,9 +76,11 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	return true
 }
 
-// take gives the request what came with its text.
+// take gives the request what came with its text. The socket may use m's flow again.
 func (x *plain) take(m *transport.Message) {
-	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
+	flow := x.flow.Hold(m.Flow)
+	x.own.Reply = flow
+	x.msg = transport.Message{Flow: flow, Reply: flow, At: m.At, Late: m.Late}
 	x.req.msg, x.req.at = &x.msg, m.At
 	x.req.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 }
@@ -97,7 +101,7 @@ func (s *Server) beginPlain(x *plain, m *transport.Message, now time.Time) (begu
 	if s.toldLater(x, m, now) {
 		return false, true
 	}
-	x.own.Branch, x.own.Host, x.own.Port, x.own.Method, x.own.Reply = x.branch, x.host, int(x.sentPort), x.req.method, m.Flow
+	x.own.Branch, x.own.Host, x.own.Port, x.own.Method = x.branch, x.host, int(x.sentPort), x.req.method
 	switch found, gist := s.plain.Begin(&x.own, x.room.text, now); found {
 	case transaction.BeginNew:
 		if s.draining.Load() {
@@ -140,8 +144,9 @@ type plain struct {
 	// answer has room for the fields of the answer.
 	answer [6]header
 	room   *plainRoom
-	// own is its transaction.
-	own transaction.Plain
+	// own is its transaction, and flow what it came by.
+	own  transaction.Plain
+	flow transport.FlowRoom
 	// began is of a REGISTER that is taken in at once, then is what answers it (atonce.go).
 	began time.Time
 	then  func(nowMS, expiresMS int64, err error)
@@ -175,6 +180,7 @@ type plainRoom struct {
 	contacts [1]*messages.RegisterContact
 	contact  messages.RegisterContact
 	stamp    messages.Stamp
+	pinned   messages.FlowID
 }
 
 // spoil overwrites what strings may still share.

@@ -20,7 +20,8 @@ type Plain struct {
 	Branch, Host string
 	Port         int
 	Method       string
-	// Reply is what it is answered over, a datagram flow.
+	// Reply is what it is answered over, a datagram flow. It may be set, and set
+	// anew, until there is an answer, and is not held beyond that.
 	Reply transport.Flow
 
 	l          *Layer
@@ -149,7 +150,7 @@ func (p *Plain) Tag() string {
 func (p *Plain) RespondRaw(_ int, raw []byte) error {
 	p.end()
 	var buf [256]byte
-	a := &answer{key: string(p.appendKey(buf[:0])), hash: p.hash, raw: raw, reply: p.Reply, expires: p.l.now() + p.l.times.patience()}
+	a := &answer{key: string(p.appendKey(buf[:0])), hash: p.hash, raw: raw, reply: transport.Lasting(p.Reply), expires: p.l.now() + p.l.times.patience()}
 	p.shard.mu.Lock()
 	p.forget()
 	p.shard.answers.add(a)
