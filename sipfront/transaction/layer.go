@@ -179,9 +179,13 @@ func (l *Layer) request(msg *transport.Message, method string) {
 		return
 	}
 	if a := s.answers.get(hash, key); a != nil {
-		raw := a.raw
 		s.mu.Unlock()
-		l.repeat(a.reply, raw)
+		l.repeat(a.reply, a.raw)
+		return
+	}
+	if s.answers.gists.pending(hash) {
+		s.mu.Unlock()
+		l.count.repeats.Add(1)
 		return
 	}
 	if pending := l.pending.Load(); pending >= share(l.cfg.MaxPending) && (pending >= int64(l.cfg.MaxPending) || !msg.Head().InDialog) {
