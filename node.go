@@ -133,6 +133,7 @@ func (n *Node) openStore() error {
 	var err error
 	n.store, err = store.Open(store.Config{
 		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability), Queue: n.cfg.MaxWrites,
+		JournalSize: int64(n.cfg.JournalSize),
 		// Answers that waited for the disk leave together.
 		Together: n.transport.Together,
 	}, n.log)
