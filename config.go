@@ -32,6 +32,10 @@ type Config struct {
 	// Durability is when a registration counts as stored, before its 200 goes
 	// out: "memory" (never written), "async" (written soon) or "sync" (on disk).
 	Durability string `name:"durability" group:"node" placeholder:"LEVEL" help:"What a registration waits for: memory, async or sync."`
+	// JournalSize is how much of the journal is full, in bytes, before the node's
+	// database is given the last value of each registration in it; the journal takes
+	// half as much again, and 64 MiB more at least, while that is being done. At least 8 MiB.
+	JournalSize int `name:"journal-size" group:"node" placeholder:"BYTES" help:"How much is written to the journal before the database is given what is in it."`
 	// Region and Zone say where the node is; any text, empty is a place too.
 	Region string `name:"region" group:"node" placeholder:"NAME" help:"Region of the node."`
 	Zone   string `name:"zone" group:"node" placeholder:"NAME" help:"Zone of the node within its region."`
@@ -270,6 +274,7 @@ func DefaultConfig() Config {
 	return Config{
 		Data:           "hereis-data",
 		Durability:     "sync",
+		JournalSize:    store.DefaultJournalSize,
 		SIP:            []string{"0.0.0.0:5060"},
 		RingTimeout:    front.RingTimeout,
 		Digest:         []string{"SHA-256", "SHA-512-256", "MD5"},

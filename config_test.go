@@ -52,6 +52,7 @@ func TestConfigValidateNamesTheField(t *testing.T) {
 		"name":              func(c *Config) { c.Name = "a b" },
 		"data":              func(c *Config) { c.Data = "" },
 		"durability":        func(c *Config) { c.Durability = "x" },
+		"journal-size":      func(c *Config) { c.JournalSize = 4 << 20 },
 		"region":            func(c *Config) { c.Region = strings.Repeat("x", 65) },
 		"sip":               func(c *Config) { c.SIP = append(c.SIP, c.SIP[0]) },
 		"advertise":         func(c *Config) { c.Advertise = "0.0.0.0" },

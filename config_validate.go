@@ -22,6 +22,10 @@ type FieldError struct {
 	Field, Reason string
 }
 
+// journalSizeMin is one file of the journal. A start reads all that there may be, and
+// gives it to the database: journalSizeMax bounds how long that takes.
+const journalSizeMin, journalSizeMax = 8 << 20, 2 << 30
+
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
 
 func fieldErr(field, format string, args ...any) error {
@@ -50,6 +54,9 @@ func (c *Config) validateNode() error {
 		if len(place.value) > maxNameLen {
 			errs = append(errs, fieldErr(place.field, "longer than %d bytes", maxNameLen))
 		}
+	}
+	if c.JournalSize < journalSizeMin || c.JournalSize > journalSizeMax {
+		errs = append(errs, fieldErr("journal-size", "%d is not between %d and %d", c.JournalSize, journalSizeMin, journalSizeMax))
 	}
 	return errors.Join(append(errs, oneOf("durability", c.Durability, "memory", "async", "sync"))...)
 }

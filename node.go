@@ -111,6 +111,7 @@ func (n *Node) openSIP() error {
 	}
 	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.Plain = func(m *transport.Message) bool { return n.sip.Plain(m) }
+	tc.Company = togetherBetween{n}
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.sip.FlowClosed(f.ID())
@@ -132,6 +133,7 @@ func (n *Node) openStore() error {
 	var err error
 	n.store, err = store.Open(store.Config{
 		Dir: n.cfg.Data, Name: n.cfg.Name, Level: store.Level(n.cfg.Durability), Queue: n.cfg.MaxWrites,
+		JournalSize: int64(n.cfg.JournalSize),
 		// Answers that waited for the disk leave together.
 		Together: n.transport.Together,
 	}, n.log)

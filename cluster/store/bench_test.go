@@ -26,7 +26,7 @@ func processorTime() time.Duration {
 func BenchmarkPut(b *testing.B) {
 	for _, level := range []Level{Memory, Async, Sync} {
 		for _, company := range []int{1, 8, 32, 128} {
-			for _, users := range []int{20_000, 1 << 30} {
+			for _, users := range []int{20_000, 400_000, 1 << 30} {
 				b.Run(fmt.Sprintf("store=%s/group=%d/users=%d", level, company, users), func(b *testing.B) {
 					benchmarkPut(b, level, company, users)
 				})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -13,15 +12,28 @@ import (
 	"hereis/cluster/store/journal"
 )
 
+// DefaultJournalSize is how much of the journal is full, in bytes, before Badger is
+// given what is in it: some 400,000 registrations.
+const DefaultJournalSize = 128 << 20
+
 const (
-	// feedAt is how many files of the journal are full before Badger is given what is
-	// in them: of a key that was written more than once it is given the last.
-	feedAt = 4
 	// feedBatch is about how many bytes Badger is given at a time.
 	feedBatch = 512 << 10
 	// feedRetry is how long it takes from a failure to the next try.
 	feedRetry = time.Second
+	// leastSlack is how many files of the journal there are at least for what is
+	// written while Badger is given the full ones.
+	leastSlack = 8
 )
+
+// feedAt is how many files of the journal are full before Badger is given what is in
+// them: of a key that was written more than once it is given the last.
+func feedAt(journalSize int64) int {
+	return int(max(1, journalSize/journal.SegmentSize))
+}
+
+// journalFiles is how many files there are at most.
+func journalFiles(feedAt int) int { return feedAt + max(leastSlack, feedAt/2) }
 
 var errEnding = errors.New("store: the rest is left in the journal")
 
@@ -55,10 +67,10 @@ func (s *Store) feedWhenDue() error {
 	defer func() { <-s.feeding }()
 	for {
 		runs, failed := s.journal.Sealed()
-		if len(runs) < feedAt && !failed {
+		if len(runs) < s.feedAt && !failed {
 			return nil
 		}
-		if err := s.feed(runs[:min(feedAt, len(runs))]); err != nil {
+		if err := s.feed(runs[:min(s.feedAt, len(runs))]); err != nil {
 			return err
 		}
 	}
@@ -83,7 +95,7 @@ func (s *Store) feedAll() error {
 		if len(runs) == 0 {
 			return nil
 		}
-		if err := s.feed(runs[:min(feedAt, len(runs))]); err != nil {
+		if err := s.feed(runs[:min(s.feedAt, len(runs))]); err != nil {
 			return err
 		}
 	}
@@ -104,24 +116,21 @@ func (s *Store) makeRoom() error {
 
 // feed keeps in Badger what is in runs, has it on disk, and releases them. It is
 // called by whoever has s.feeding.
+//
+// The newest run is the first, so that of each key Badger is given one value, the
+// last, and no more than one run and the keys are held in memory. Until all are
+// released, what is in them counts for more than what Badger has.
 func (s *Store) feed(runs []journal.Run) error {
 	if err := s.room.check(); err != nil {
 		return err
 	}
-	all, err := s.lasting(runs)
-	if err != nil {
-		return err
-	}
-	for len(all) > 0 {
-		began := time.Now()
-		n, err := s.feedSome(all)
+	l := lasting{journal: s.journal, at: map[string]int{}}
+	for _, r := range slices.Backward(runs) {
+		some, err := l.of(r)
 		if err != nil {
 			return err
 		}
-		if all = all[n:]; len(all) == 0 {
-			break
-		}
-		if err := s.rest(time.Since(began)); err != nil {
+		if err := s.feedRun(some); err != nil {
 			return err
 		}
 	}
@@ -131,45 +140,63 @@ func (s *Store) feed(runs []journal.Run) error {
 	return s.journal.Release(runs)
 }
 
-// kept is what Badger is given of one key.
-type kept struct {
-	key   string
-	value []byte // nil if it was removed
-	run   int    // of which run it is
-}
-
-// lasting is what is to be kept of runs: the last value of each key. They are in the
-// order of the keys: tables are made of neighbours.
-func (s *Store) lasting(runs []journal.Run) ([]kept, error) {
-	var all []kept
-	at := map[string]int{} // in all
-	var scratch []byte
-	for run, r := range slices.Backward(runs) { // so that no value is kept that is not the last
-		older := len(all)
-		take := func(key, value []byte) {
-			i, ok := at[string(key)]
-			switch {
-			case !ok:
-				k := string(key)
-				at[k] = len(all)
-				all = append(all, kept{k, value, run})
-			case all[i].run == run:
-				all[i].value = value
-			}
-		}
-		err := s.journal.Payloads(r, &scratch, func(payload []byte) error { return eachEntry(payload, take) })
+// feedRun gives Badger what is to be kept of one run.
+func (s *Store) feedRun(some []kept) error {
+	for len(some) > 0 {
+		began := time.Now()
+		n, err := s.feedSome(some)
 		if err != nil {
-			return nil, fmt.Errorf("store: %w", err)
+			return err
 		}
-		for i := range all[older:] { // the next run is read where they are
-			all[older+i].value = bytes.Clone(all[older+i].value)
+		some = some[n:]
+		if err := s.rest(time.Since(began)); err != nil {
+			return err
 		}
 	}
-	slices.SortFunc(all, func(a, b kept) int { return strings.Compare(a.key, b.key) })
-	return all, nil
+	return nil
 }
 
-// feedSome gives Badger the first n of all.
+// kept is what Badger is given of one key.
+type kept struct {
+	key, value []byte // value is nil if it was removed
+}
+
+// lasting finds what is to be kept of runs, which it is given one by one, the newest
+// first: the last value of each key.
+type lasting struct {
+	journal *journal.Journal
+	// at are the keys seen so far, and where in the order in which they were; those of
+	// the run that is being read begin at first.
+	at    map[string]int
+	first int
+	// What follows is used again for each run.
+	some  []kept
+	bytes []byte
+}
+
+// of is what is to be kept of r, in the order of the keys: tables are made of
+// neighbours. It is good until the next run is read.
+func (l *lasting) of(r journal.Run) ([]kept, error) {
+	l.first, l.some = len(l.at), l.some[:0]
+	take := func(key, value []byte) {
+		at, known := l.at[string(key)]
+		switch {
+		case !known:
+			l.at[string(key)] = l.first + len(l.some)
+			l.some = append(l.some, kept{key, value})
+		case at >= l.first:
+			l.some[at-l.first].value = value
+		}
+	}
+	err := l.journal.Payloads(r, &l.bytes, func(payload []byte) error { return eachEntry(payload, take) })
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	slices.SortFunc(l.some, func(a, b kept) int { return bytes.Compare(a.key, b.key) })
+	return l.some, nil
+}
+
+// feedSome gives Badger the first n of all, of which it keeps nothing else.
 func (s *Store) feedSome(all []kept) (n int, err error) {
 	if err := s.room.check(); err != nil {
 		return 0, err
@@ -178,7 +205,7 @@ func (s *Store) feedSome(all []kept) (n int, err error) {
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
 	for size := 0; n < len(all) && size < feedBatch; n++ {
-		key, value := []byte(all[n].key), all[n].value
+		key, value := all[n].key, all[n].value
 		if value == nil {
 			err = txn.Delete(key)
 		} else {

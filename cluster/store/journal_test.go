@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,9 +104,10 @@ func TestFolderOfFormat1(t *testing.T) {
 // and what was written is there, the last of each key.
 func TestMoreThanTheJournalHolds(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, Config{Dir: dir, Level: Async})
-	const keys, size = 50, 256 << 10
-	n := journal.MaxSegments*journal.SegmentSize/size + 100
+	const keys, size, feeding = 50, 256 << 10, 32 << 20
+	s := open(t, Config{Dir: dir, Level: Async, JournalSize: feeding})
+	most := int64(journalFiles(feedAt(feeding)) * journal.SegmentSize)
+	n := int(most/size) + 100
 	want := map[string]*messages.Record{}
 	slots := make(chan error, 64)
 	for range cap(slots) {
@@ -125,7 +128,7 @@ func TestMoreThanTheJournalHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if held := s.Stats().JournalBytes; held > journal.MaxSegments*journal.SegmentSize {
+	if held := s.Stats().JournalBytes; held > most {
 		t.Errorf("the journal holds %d bytes", held)
 	}
 	if err := s.Close(); err != nil {
@@ -139,6 +142,69 @@ func TestMoreThanTheJournalHolds(t *testing.T) {
 	}
 	if len(got) != keys {
 		t.Errorf("%d records, want %d", len(got), keys)
+	}
+}
+
+// TestFeedKeepsTheLast: of what several files have of one key, Badger is given what
+// came last, and once; also if it had been given something of it before and was
+// interrupted.
+func TestFeedKeepsTheLast(t *testing.T) {
+	s := open(t, Config{Dir: t.TempDir(), Level: Async})
+	seal := func() {
+		sealed := make(chan error, 1)
+		s.queuePut(put{seal: true, done: func(err error) { sealed <- err }}, nil)
+		if err := <-sealed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	want := map[string]*messages.Record{}
+	for n := range 5 {
+		for range 300 {
+			rec := record(rng.IntN(200))
+			rec.Leases[0].Stamp.Counter = rng.Uint32()
+			if rng.IntN(4) == 0 {
+				rec = &messages.Record{Aor: rec.Aor}
+			}
+			putAll(t, s, rec)
+			want[rec.Aor] = rec
+		}
+		seal()
+		if n == 2 { // the newest run of these, and then the process was about to end
+			runs, _ := s.journal.Sealed()
+			some, err := (&lasting{journal: s.journal, at: map[string]int{}}).of(runs[n])
+			if err == nil {
+				_, err = s.feedSome(some)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	runs, _ := s.journal.Sealed()
+	l := lasting{journal: s.journal, at: map[string]int{}}
+	given := 0
+	for _, r := range slices.Backward(runs) {
+		some, err := l.of(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given += len(some)
+	}
+	if len(runs) != 5 || given != len(want) {
+		t.Errorf("%d values of %d runs are given, want %d of 5", given, len(runs), len(want))
+	}
+	if err := s.feedAll(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Stats().JournalBytes; n != 0 {
+		t.Errorf("the journal still has %d bytes", n)
+	}
+	got := load(t, s)
+	for aor, rec := range want {
+		if rec.Empty() == (got[aor] != nil) || !rec.Empty() && !proto.Equal(got[aor], rec) {
+			t.Errorf("%s is %v, want %v", aor, got[aor], rec)
+		}
 	}
 }
 
@@ -205,7 +271,10 @@ func TestBadgerLosesWhatWasNotSynced(t *testing.T) {
 			s.queuePut(put{seal: true, done: func(err error) { runs <- err }}, nil)
 			<-runs
 			sealed, _ := s.journal.Sealed()
-			all, err := s.lasting(sealed)
+			if len(sealed) != 1 {
+				t.Fatalf("%d runs, want 1", len(sealed))
+			}
+			all, err := (&lasting{journal: s.journal, at: map[string]int{}}).of(sealed[0])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -253,7 +322,7 @@ func zero(f *os.File, from, n int64) error {
 // overwriteForEver is the child process of the kill test below: it prints key and
 // count of each Put once it is acknowledged.
 func overwriteForEver(dir string, level Level) {
-	s, err := Open(Config{Dir: dir, Level: level}, slog.New(slog.DiscardHandler))
+	s, err := Open(Config{Dir: dir, Level: level, JournalSize: 32 << 20}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -307,7 +376,7 @@ func TestKilledWhileFilesAreUsedAgain(t *testing.T) {
 				}
 			}
 			_ = cmd.Wait()
-			s := open(t, Config{Dir: dir, Level: level})
+			s := open(t, Config{Dir: dir, Level: level, JournalSize: 32 << 20})
 			got := load(t, s)
 			for key, n := range last {
 				if has := got[record(key).Aor].GetLeases()[0].GetStamp().GetCounter(); has < n {

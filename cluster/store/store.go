@@ -54,6 +54,10 @@ type Config struct {
 	Level Level
 	// Queue bounds the Puts that wait to be written (0: DefaultQueue).
 	Queue int
+	// JournalSize is how much of the journal is full, in bytes, before Badger is given
+	// what is in it (0: DefaultJournalSize). The journal takes half as much again, and
+	// 64 MiB more at least, while that is being done.
+	JournalSize int64
 	// Together runs what tells of a group's Puts, so that whatever these make can
 	// leave together: it calls what it is given, once. Nil: nothing is gained by it.
 	Together func(func())
@@ -68,6 +72,7 @@ type Store struct {
 	// journal is what a Put waits for; the writer appends. What it holds gets into
 	// Badger later (feed.go).
 	journal *journal.Journal
+	feedAt  int
 	// room is the disk's: watchRoom alone sees to its reserve. logs are Badger's
 	// files, which belong to who has feeding.
 	room *room
@@ -115,6 +120,9 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	if cfg.Queue <= 0 {
 		cfg.Queue = DefaultQueue
 	}
+	if cfg.JournalSize <= 0 {
+		cfg.JournalSize = DefaultJournalSize
+	}
 	if cfg.Together == nil {
 		cfg.Together = func(f func()) { f() }
 	}
@@ -138,8 +146,12 @@ func openIn(f *folder, cfg Config, log *slog.Logger) (*Store, error) {
 		lookNow: make(chan struct{}, 1), feedNow: make(chan struct{}, 1), feedStop: make(chan struct{}), feeding: make(chan struct{}, 1),
 		room: &room{dir: f.dir, lock: f.lock}, logs: &logs{dir: f.badger()},
 	}
+	s.feedAt = feedAt(cfg.JournalSize)
 	var err error
-	s.journal, err = journal.Open(journal.Config{Dir: f.journal(), Sync: cfg.Level == Sync, Room: s.room.spare})
+	s.journal, err = journal.Open(journal.Config{
+		Dir: f.journal(), Sync: cfg.Level == Sync, Room: s.room.spare,
+		Segments: journalFiles(s.feedAt), Keep: s.feedAt,
+	})
 	if errors.Is(err, journal.ErrCorrupt) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -182,14 +194,18 @@ func (s *Store) openBadger() error {
 }
 
 // badgerOptions keep an idle store small: values are a few hundred bytes, are
-// read once, at start, and live in the tables.
+// read once, at start, all of them in their order, and live in the tables. So
+// blocks are large, nothing tells which keys a table has, and what has come lately
+// is merged with the rest in large pieces.
 func badgerOptions(dir string) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithMemTableSize(8 << 20).
 		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTables(5).
 		WithNumLevelZeroTablesStall(8).
-		WithBaseTableSize(4 << 20).
+		WithBaseTableSize(8 << 20).
+		WithBlockSize(16 << 10).
+		WithBloomFalsePositive(0).
 		WithNumCompactors(2).
 		WithValueLogFileSize(maxValue).
 		WithValueThreshold(512 << 10).

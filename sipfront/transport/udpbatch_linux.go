@@ -237,9 +237,9 @@ func (s *udpSocket) writeNow(out []byte, to netip.AddrPort) (int, error) {
 	b.from, b.to, b.did, b.errno = 0, 1, 0, 0
 	err := s.raw.Write(b.send)
 	if err == nil && b.errno != 0 {
-		err = b.errno
+		err = os.NewSyscallError("sendmmsg", b.errno)
 	}
-	b.iovs[0].Base = nil
+	b.iovs[0].Base = nil // nothing of the message is held
 	if err != nil {
 		return 0, err
 	}

@@ -17,10 +17,6 @@ var ErrFull = errors.New("journal is full")
 const (
 	// SegmentSize is the size of a file in bytes, all of it on disk.
 	SegmentSize = 8 << 20
-	// MaxSegments is how many files there are at most.
-	MaxSegments = 12
-	// keepSegments is how many are kept for the next use, beside those in use.
-	keepSegments = 4
 	// MaxPayload is the largest payload of one Append, in bytes.
 	MaxPayload = 4 << 20
 )
@@ -31,14 +27,16 @@ type Config struct {
 	Dir string
 	// Sync: an Append is on disk when it returns. Else it survives the process alone.
 	Sync bool
+	// Segments is how many files there are at most. Keep of them are kept for the next
+	// use, beside those in use.
+	Segments, Keep int
 	// Room tells why no file of so many bytes should be made; nil: there is room.
 	Room func(bytes int64) error
 
 	// A test's own.
-	folder   folder
-	size     int64
-	segments int
-	salt     func() uint64
+	folder folder
+	size   int64
+	salt   func() uint64
 }
 
 // Journal is a folder of segments, open. One goroutine Appends and Seals; another
@@ -83,7 +81,7 @@ func Open(cfg Config) (*Journal, error) {
 		cfg.folder = directory(cfg.Dir)
 	}
 	if cfg.size == 0 {
-		cfg.size, cfg.segments = SegmentSize, MaxSegments
+		cfg.size = SegmentSize
 	}
 	if cfg.salt == nil {
 		cfg.salt = newSalt
@@ -235,7 +233,7 @@ func (j *Journal) take() (*segment, error) {
 		j.mu.Unlock()
 		return seg, nil
 	}
-	if j.count >= j.cfg.segments {
+	if j.count >= j.cfg.Segments {
 		j.mu.Unlock()
 		return nil, ErrFull
 	}
@@ -300,7 +298,7 @@ func (j *Journal) Free() bool {
 func (j *Journal) Crowded() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.count >= j.cfg.segments
+	return j.count >= j.cfg.Segments
 }
 
 // Close puts on disk what an Append did not wait for, and closes the files. What

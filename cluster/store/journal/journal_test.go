@@ -19,7 +19,7 @@ import (
 const testSize = framing + 1024
 
 func small(m *memory, sync bool) Config {
-	return Config{Sync: sync, folder: m, size: testSize, segments: 5}
+	return Config{Sync: sync, folder: m, size: testSize, Segments: 5, Keep: 4}
 }
 
 // book is what a user of the journal does, and a naive model of what must come of it.
@@ -251,7 +251,7 @@ func TestJournalDamage(t *testing.T) {
 // them takes no longer than reading them.
 func TestJournalForgedFrames(t *testing.T) {
 	m := newMemory(func() bool { return true })
-	cfg := Config{Sync: true, folder: m, size: SegmentSize, segments: 2}
+	cfg := Config{Sync: true, folder: m, size: SegmentSize, Segments: 2, Keep: 4}
 	j, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -358,7 +358,7 @@ func TestDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "journal")
 	open := func() *Journal {
 		t.Helper()
-		j, err := Open(Config{Dir: dir, Sync: true})
+		j, err := Open(Config{Dir: dir, Sync: true, Segments: 2})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func (j *Journal) Release(runs []Run) error {
 
 func (j *Journal) release(r Run) error {
 	j.mu.Lock()
-	gone := r.failed || len(j.free) >= keepSegments
+	gone := r.failed || len(j.free) >= j.cfg.Keep
 	j.mu.Unlock()
 	gone = gone || j.cfg.Room(j.cfg.size) != nil
 	// Only when a file that stays knows that r need not be there may it go, or be
