@@ -98,6 +98,9 @@ func (c *answers) drop(a *answer) {
 	}
 }
 
+// any tells whether there is something to be forgotten in time.
+func (c *answers) any() bool { return c.oldest != nil || c.gists.n > 0 }
+
 func (c *answers) expire(now time.Duration) {
 	for c.oldest != nil && c.oldest.expires <= now {
 		c.pop()

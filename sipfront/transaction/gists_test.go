@@ -129,7 +129,7 @@ func TestRFC3261_17_2_2_GistIsKeptForTimerJ(t *testing.T) {
 			if st := r.Stats(); st.Active != 0 || st.Pending != 0 || st.Answers != 1 || st.Repeats != 3 {
 				t.Errorf("%+v", st)
 			}
-			r.wait(gistSlack + 3*wheelTick)
+			r.wait(gistSlack + wheelTick + 2*answersTick)
 			if found, _ := again("text"); found != BeginNew {
 				t.Errorf("%s after the answer: got %v", time.Since(answered), found)
 			}

@@ -151,7 +151,7 @@ func (l *Layer) rest() time.Duration {
 			return wheelTick
 		}
 		s.mu.Lock()
-		if s.answers.oldest != nil {
+		if s.answers.any() {
 			wait = answersTick
 		}
 		s.mu.Unlock()
