@@ -31,7 +31,7 @@ func (s *Server) draft(f *fork, t *target, w wayOut) draft {
 		f.loop = s.loopHash(f.r, f.plan)
 	}
 	var room [64]byte
-	d.setVia(w.flow, s.advertised(w.flow), string(s.appendBranch(room[:0], f.r, f.loop)))
+	d.setVia(w.flow, s.advertised(w.flow), s.appendBranch(room[:0], f.r, f.loop))
 	return d
 }
 
@@ -109,7 +109,8 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 	tok := token{kind: tokenDialog, edge: s.parts.Cluster.Self(), caller: hashTag(r.fromTag)}
 	tok.sides = []side{s.sideOf(in, s.callerBound(r)), s.sideOf(w.flow, t.via == viaSide && t.side.bound)}
 	user := string(tok.seal(s.flowKey, r.callID))
-	hs := []header{{"Record-Route", s.recordValue(user, r, w.flow)}}
+	// With room for what else is of this copy alone.
+	hs := append(make([]header, 0, 4), header{"Record-Route", s.recordValue(user, r, w.flow)})
 	if w.flow.Transport() != in.Transport() {
 		hs = append(hs, header{"Record-Route", s.recordValue(user, r, in)})
 	}

@@ -234,13 +234,15 @@ func (d *draft) outgoing() transaction.Outgoing {
 }
 
 // setVia writes this node's own Via, for a flow by which the request leaves.
-func (d *draft) setVia(out transport.Flow, sentBy netip.AddrPort, branch string) {
-	d.branch, d.sentBy = branch, sentBy
+func (d *draft) setVia(out transport.Flow, sentBy netip.AddrPort, branch []byte) {
+	d.sentBy = sentBy
 	var room [256]byte
 	b := append(room[:0], "SIP/2.0/"...)
 	b = append(append(b, strings.ToUpper(out.Transport())...), ' ')
 	b = append(sentBy.AppendTo(b), ";branch="...)
+	at := len(b)
 	d.via = string(append(b, branch...))
+	d.branch = d.via[at:]
 }
 
 func appendHeader(b []byte, name, value string) []byte {
