@@ -35,7 +35,7 @@ type plan struct {
 	token  *token
 	// tokenRoute is the Route value that token came from.
 	tokenRoute string
-	// next is the token of the first of routes, if that was looked at and is one of a dialog.
+	// next is the token of the first of routes, behind token, if it is one of a dialog.
 	next *token
 	// room, if any, is for tokens that are opened.
 	room []token
@@ -191,6 +191,9 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		case err == nil && t.kind == tokenDialog && t.equal(p.token):
 			// The other transport's half of a Record-Route pair.
 		case p.token != nil || !s.isHere(&u):
+			if err == nil && t.kind == tokenDialog {
+				p.next = t
+			}
 			return nil
 		}
 		p.routes = p.routes[1:]
@@ -207,16 +210,11 @@ func (s *Server) passGone(p *plan, r *request) {
 		_, ok := s.nodeHop(edge)
 		return ok || edge == s.parts.Cluster.Self()
 	}
-	for p.token.kind == tokenDialog && len(p.routes) > 0 {
-		t, ok := s.dialogToken(p, p.routes[0], r)
-		if !ok {
-			return
+	for p.token.kind == tokenDialog && p.next != nil && !(live(p.token.edge) && live(p.next.edge)) {
+		p.token, p.tokenRoute, p.routes, p.next = p.next, p.routes[0], p.routes[1:], nil
+		if len(p.routes) > 0 {
+			p.next, _ = s.dialogToken(p, p.routes[0], r)
 		}
-		if live(p.token.edge) && live(t.edge) {
-			p.next = t
-			return
-		}
-		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]
 	}
 }
 
@@ -227,7 +225,10 @@ func (s *Server) dialogToken(p *plan, route string, r *request) (*token, bool) {
 		return nil, false
 	}
 	t, err := p.open(FlowToken(u.user), s.flowKey, r.callID)
-	return t, err == nil && t.kind == tokenDialog
+	if err != nil || t.kind != tokenDialog {
+		return nil, false
+	}
+	return t, true
 }
 
 // open opens a token in the plan's room, if there is any.
