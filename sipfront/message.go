@@ -42,6 +42,8 @@ type request struct {
 	plain *plain
 	// direct: its top Via is known to be where it came from.
 	direct bool
+	// viaRoom and routeRoom are of vias and routes, while they are few.
+	viaRoom, routeRoom [2]string
 }
 
 // asked is what is told of a request when it is answered.
@@ -62,6 +64,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 		return nil, err
 	}
 	r := &request{msg: msg, asked: asked{at: msg.At}, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
+	r.vias, r.routes = r.viaRoom[:0], r.routeRoom[:0]
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
