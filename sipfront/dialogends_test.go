@@ -139,6 +139,7 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 			t.Errorf("%d refused, %d under way", n, r.srv.dialogs.leaving)
 		}
 		time.Sleep(farewellLife + 2*time.Minute)
+		synctest.Wait()
 		if n := r.srv.Stats().DialogsFailed; n != 1 || r.srv.dialogs.leaving != 0 {
 			t.Errorf("%d given up, %d under way", n, r.srv.dialogs.leaving)
 		}
