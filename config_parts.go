@@ -81,7 +81,7 @@ func (c *Config) transport() transport.Config {
 // transaction is that of the transaction layer.
 func (c *Config) transaction() transaction.Config {
 	tc := transaction.DefaultConfig()
-	tc.Carry = sipfront.MarkHeader
+	tc.Carry, tc.Passable = sipfront.MarkHeader, sipfront.IsNodeBranch
 	tc.MaxTransactions, tc.AnswerBytes, tc.MaxPending = c.MaxTransactions, c.AnswerBytes, c.MaxPending
 	tc.Seed = rand.Uint64()
 	return tc

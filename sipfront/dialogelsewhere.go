@@ -51,7 +51,7 @@ func (d *dialogEvents) leave(r *request, p *plan) *leaving {
 		d.pass(l, p.token.edge)
 	}
 	for _, route := range r.routes {
-		if t, ok := d.s.dialogToken(route, r); ok {
+		if t, ok := d.s.dialogToken(&plan{}, route, r); ok {
 			d.pass(l, t.edge)
 		}
 	}

@@ -101,6 +101,11 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 		return nil
 	}
 	inCallsTold(t, tell, func(t *testing.T, r *rig, p *publisher) {
+		underWay := func() int {
+			r.srv.dialogs.mu.Lock()
+			defer r.srv.dialogs.mu.Unlock()
+			return r.srv.dialogs.leaving
+		}
 		bye := func(callID, via, edge, status string) {
 			way := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.2:5060"), remote: netip.MustParseAddrPort("192.0.2.20:5060")}
 			tok := token{kind: tokenDialog, edge: edge, caller: hashTag("a1"), sides: []side{way, way}}
@@ -131,16 +136,16 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 		silent = true
 		mu.Unlock()
 		bye("never", alice, "n2", "200")
-		if r.srv.dialogs.leaving != 1 {
+		if underWay() != 1 {
 			t.Error("no word is under way")
 		}
 		bye("many", alice, "n2", "200")
-		if n := r.srv.Stats().DialogsRefused; n != 1 || r.srv.dialogs.leaving != 1 {
-			t.Errorf("%d refused, %d under way", n, r.srv.dialogs.leaving)
+		if n := r.srv.Stats().DialogsRefused; n != 1 || underWay() != 1 {
+			t.Errorf("%d refused, %d under way", n, underWay())
 		}
 		time.Sleep(farewellLife + 2*time.Minute)
-		if n := r.srv.Stats().DialogsFailed; n != 1 || r.srv.dialogs.leaving != 0 {
-			t.Errorf("%d given up, %d under way", n, r.srv.dialogs.leaving)
+		if n := r.srv.Stats().DialogsFailed; n != 1 || underWay() != 0 {
+			t.Errorf("%d given up, %d under way", n, underWay())
 		}
 	}, func(c *Config) { c.MaxDialogs = 1 })
 }

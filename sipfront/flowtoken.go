@@ -87,6 +87,11 @@ func (t *token) seal(key *macKey, bind string) FlowToken {
 
 // open reads a token that any node of the cluster made.
 func (f FlowToken) open(key *macKey, bind string) (*token, error) {
+	return f.openIn(nil, key, bind)
+}
+
+// openIn is open with room for the token, which may be nil.
+func (f FlowToken) openIn(t *token, key *macKey, bind string) (*token, error) {
 	// A look at the length first: most user parts are names of people.
 	// The decoder skips line ends: one token, one spelling.
 	if len(f) < base64.RawURLEncoding.EncodedLen(macSize+2) || len(f) > 1024 || strings.ContainsAny(string(f), "\r\n") {
@@ -102,15 +107,19 @@ func (f FlowToken) open(key *macKey, bind string) (*token, error) {
 	if subtle.ConstantTimeCompare(mac, tokenMAC(room[:0], key, b, bind)) != 1 {
 		return nil, errToken
 	}
-	return parseToken(b)
+	if t == nil {
+		t = &token{}
+	}
+	return t.parse(b)
 }
 
 // tokenEncoding is that of tokens: one token, one spelling.
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
-// parseToken reads a payload whose MAC is right; it trusts nothing all the same.
-func parseToken(b []byte) (*token, error) {
-	t := &token{kind: tokenKind(b[0])}
+// parse reads a payload whose MAC is right into t, which may have been used before;
+// it trusts nothing all the same.
+func (t *token) parse(b []byte) (*token, error) {
+	t.kind, t.caller, t.sides, t.room = tokenKind(b[0]), 0, nil, [2]side{}
 	sides := 0
 	switch t.kind {
 	case tokenHop:
@@ -125,7 +134,10 @@ func parseToken(b []byte) (*token, error) {
 	if len(b) < 2+n {
 		return nil, errToken
 	}
-	t.edge, b = string(b[2:2+n]), b[2+n:]
+	if edge := b[2 : 2+n]; t.edge != string(edge) {
+		t.edge = string(edge)
+	}
+	b = b[2+n:]
 	if t.kind == tokenDialog {
 		if len(b) < 4 {
 			return nil, errToken

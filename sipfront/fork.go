@@ -240,11 +240,13 @@ func (f *fork) mayJoin() bool {
 }
 
 // breadth is the sum of Max-Breadth that may be under way (RFC 5393 5.3.3).
-func (f *fork) breadth() int {
-	if n := f.r.maxBreadth; n >= 0 {
-		return min(n, f.s.cfg.MaxBreadth)
+func (f *fork) breadth() int { return f.s.breadth(f.r) }
+
+func (s *Server) breadth(r *request) int {
+	if n := r.maxBreadth; n >= 0 {
+		return min(n, s.cfg.MaxBreadth)
 	}
-	return f.s.cfg.MaxBreadth
+	return s.cfg.MaxBreadth
 }
 
 // breadthLeft is what the open branches leave of it: what has ended gives its

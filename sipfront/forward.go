@@ -26,14 +26,17 @@ func (s *Server) forwarded(r *request) draft {
 
 // draft is RFC 3261 16.6 steps 2 to 8 for one way to one target.
 func (s *Server) draft(f *fork, t *target, w wayOut) draft {
-	d := s.draftFor(f, t, w)
-	d.setVia(w.flow, s.advertised(w.flow), s.branchFor(f))
+	d := s.draftFor(f.r, f.plan, t, w)
+	if f.loop == "" {
+		f.loop = s.loopHash(f.r, f.plan)
+	}
+	var room [64]byte
+	d.setVia(w.flow, s.advertised(w.flow), s.appendBranch(room[:0], f.r, f.loop))
 	return d
 }
 
 // draftFor is draft without our Via.
-func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
-	r := f.r
+func (s *Server) draftFor(r *request, p *plan, t *target, w wayOut) draft {
 	d := s.forwarded(r)
 	d.target, d.routes = t.uri, t.routes
 	s.route(&d)
@@ -43,7 +46,7 @@ func (s *Server) draftFor(f *fork, t *target, w wayOut) draft {
 	if t.breadth > 0 {
 		d.first = append(d.first, header{"Max-Breadth", strconv.Itoa(t.breadth)})
 	}
-	if w.node && f.plan.accepted() {
+	if w.node && p.accepted() {
 		d.first = append(d.first, header{markHeader, mark(s.markKey, s.parts.Cluster.Self(), s.parts.Cluster.NowMS(), r)})
 	}
 	return d
@@ -106,7 +109,8 @@ func (s *Server) recordRoute(r *request, t *target, w wayOut) []header {
 	tok := token{kind: tokenDialog, edge: s.parts.Cluster.Self(), caller: hashTag(r.fromTag)}
 	tok.sides = []side{s.sideOf(in, s.callerBound(r)), s.sideOf(w.flow, t.via == viaSide && t.side.bound)}
 	user := string(tok.seal(s.flowKey, r.callID))
-	hs := []header{{"Record-Route", s.recordValue(user, r, w.flow)}}
+	// With room for what else is of this copy alone.
+	hs := append(make([]header, 0, 4), header{"Record-Route", s.recordValue(user, r, w.flow)})
 	if w.flow.Transport() != in.Transport() {
 		hs = append(hs, header{"Record-Route", s.recordValue(user, r, in)})
 	}
@@ -140,6 +144,9 @@ func (s *Server) sideOf(f transport.Flow, bound bool) side {
 // callerBound tells whether the caller can be reached by the flow alone: the
 // topmost Via is not what the socket saw.
 func (s *Server) callerBound(r *request) bool {
+	if r.direct {
+		return false
+	}
 	v, err := parseVia(r.vias[0])
 	f := r.msg.Flow
 	return err != nil || f.Transport() == "ws" || f.Transport() == "wss" || !viaIs(v, f.Remote(), f.Reliable())
@@ -163,18 +170,26 @@ func (s *Server) advertised(f transport.Flow) netip.AddrPort {
 	return best
 }
 
-// branchFor is the branch of our Via (RFC 3261 16.6 step 8). It is unique, and
-// carries what tells a loop from a spiral.
-func (s *Server) branchFor(f *fork) string {
-	if f.loop == "" {
-		f.loop = s.loopHash(f.r, f.plan)
-	}
-	var room [64]byte
-	b := strconv.AppendUint(append(room[:0], magic...), s.rand(), 36)
-	nonce := len(b)
-	b = append(append(b, '.'), f.loop...)
-	return string(s.appendBranchMAC(b, b[len(magic):nonce], f.r.callID, first(f.r.vias)))
+// appendBranch writes the branch of our Via (RFC 3261 16.6 step 8). It is unique,
+// and carries the loopHash, which tells a loop from a spiral.
+func (s *Server) appendBranch(b []byte, r *request, loop string) []byte {
+	b = append(b, magic...)
+	begin := len(b)
+	b = strconv.AppendUint(b, s.rand(), 36)
+	nonce := b[begin:]
+	b = append(append(b, '.'), loop...)
+	return s.appendBranchMAC(b, nonce, r.callID, first(r.vias))
 }
+
+// IsNodeBranch tells whether a branch is written as nodes write theirs: it is a
+// transaction.Config's Passable, as only what nodes send is passed on.
+func IsNodeBranch(branch string) bool {
+	at := len(branch) - 1 - branchTail
+	return at > len(magic) && branch[at] == '.' && branch[:len(magic)] == magic
+}
+
+// branchTail is how long loopHash and MAC are, together.
+const branchTail = 16
 
 // first is the first of a list, empty if there is none: a request of this
 // node's own has no Via below.
@@ -194,12 +209,22 @@ func (s *Server) branchMAC(nonce, callID, next string) string {
 }
 
 func (s *Server) appendBranchMAC(to, nonce []byte, callID, next string) []byte {
+	v, err := parseVia(next)
+	if err != nil {
+		return s.appendMACTo(to, nonce, callID, "", netip.AddrPort{})
+	}
+	at, _ := v.source()
+	return s.appendMACTo(to, nonce, callID, v.transport, at)
+}
+
+// appendMACTo is appendBranchMAC for a Via that has been read; network is empty if
+// it could not be.
+func (s *Server) appendMACTo(to, nonce []byte, callID, network string, at netip.AddrPort) []byte {
 	var room [512]byte
 	b := append(append(append(room[:0], "branch\x00"...), nonce...), 0)
 	b = append(append(b, callID...), 0)
-	if v, err := parseVia(next); err == nil {
-		at, _ := v.source()
-		b = append(append(b, v.transport...), ' ')
+	if network != "" {
+		b = append(append(b, network...), ' ')
 		b = at.AppendTo(b)
 	}
 	return base64.RawURLEncoding.AppendEncode(to, s.flowKey.sum(room[:0], b)[:6])
@@ -274,7 +299,7 @@ func (s *Server) ownBranch(value string) (parts branchParts, ok bool) {
 	}
 	b, _ := param(v.params, "branch")
 	nonce, rest, ok := strings.Cut(strings.TrimPrefix(b, magic), ".")
-	if !ok || len(rest) != 16 {
+	if !ok || len(rest) != branchTail {
 		return parts, false
 	}
 	return branchParts{nonce, rest[:8], rest[8:]}, true

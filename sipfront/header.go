@@ -15,7 +15,18 @@ func canonicalName(name string) string {
 		"Accept", "Event", "Require", "Reason", "Session-Expires", "Min-SE", "Date", "Subject", markHeader:
 		return name
 	}
-	switch lower(name) {
+	var room [24]byte
+	if len(name) > len(room) {
+		return name
+	}
+	for i := range len(name) {
+		c := name[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		room[i] = c
+	}
+	switch string(room[:len(name)]) { // which is no copy
 	case "via", "v":
 		return "Via"
 	case "from", "f":
@@ -72,7 +83,7 @@ func canonicalName(name string) string {
 		return "Authorization"
 	case "proxy-authorization":
 		return "Proxy-Authorization"
-	case lower(markHeader):
+	case "x-hereis-mark":
 		return markHeader
 	}
 	return name

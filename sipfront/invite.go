@@ -130,17 +130,26 @@ func (s *Server) mayForward(r *request, p *plan) error {
 
 // planned is the one target of a request that nobody needs to be asked about.
 func (s *Server) planned(r *request, p *plan) (*target, error) {
-	t := &target{key: targetKey{way: wayPlanned}, uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
+	t := &target{}
+	if err := s.plannedIn(t, r, p); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// plannedIn is planned with room for the target.
+func (s *Server) plannedIn(t *target, r *request, p *plan) error {
+	*t = target{key: targetKey{way: wayPlanned}, uri: p.target, routes: p.routes, q: 1000, hop: p.hop}
 	if p.way == wayHop || p.way == wayForeign {
 		t.via = viaURI
 		if next := t.next(); p.target.scheme == "sips" && !secure(next.transportOr("udp")) {
-			return nil, errInsecure
+			return errInsecure
 		}
-		return t, nil
+		return nil
 	}
 	out := p.token.out(r)
 	if p.target.scheme == "sips" && out.transport != "" && !secure(out.transport) {
-		return nil, errInsecure
+		return errInsecure
 	}
 	t.side = *out
 	if p.token.kind == tokenDialog {
@@ -150,18 +159,18 @@ func (s *Server) planned(r *request, p *plan) (*target, error) {
 		if out.transport == "" {
 			t.via = viaURI
 		}
-		return t, nil
+		return nil
 	}
 	if _, ok := s.nodeHop(p.token.edge); ok {
 		t.via, t.edge = viaNode, p.token.edge
 		t.routes = append([]string{p.tokenRoute}, p.routes...)
-		return t, nil
+		return nil
 	}
 	if out.bound {
-		return nil, errFlowGone
+		return errFlowGone
 	}
 	t.via = viaURI
-	return t, nil
+	return nil
 }
 
 // around is the way of an in-dialog request past the next node of ours, for
@@ -173,7 +182,7 @@ func (s *Server) around(r *request, p *plan) *target {
 	}
 	silent, routes := p.token, p.routes
 	if len(routes) > 0 {
-		if next, ok := s.dialogToken(routes[0], r); ok && next.edge != silent.edge {
+		if next := p.next; next != nil && next.edge != silent.edge {
 			if silent.edge != s.parts.Cluster.Self() {
 				// This node stands in for the silent one.
 				t, err := s.planned(r, &plan{way: wayFlow, target: p.target, token: next, tokenRoute: routes[0], routes: routes[1:]})

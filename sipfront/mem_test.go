@@ -365,6 +365,13 @@ func (m *memLocator) RelocateThen(aor actors.AoR, callID string, deadlineMS int6
 	m.LocateThen(aor, callID, deadlineMS, nil, done)
 }
 
+// forget takes back all that was set.
+func (m *memLocator) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers = map[string][]locateAnswer{}
+}
+
 func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {
 	if m.gate != nil {
 		select {

@@ -40,6 +40,10 @@ type request struct {
 	routes []string
 	// plain is what a plain request stands in, nil for others.
 	plain *plain
+	// direct: its top Via is known to be where it came from.
+	direct bool
+	// viaRoom and routeRoom are of vias and routes, while they are few.
+	viaRoom, routeRoom [2]string
 }
 
 // asked is what is told of a request when it is answered.
@@ -60,6 +64,7 @@ func parseRequest(msg *transport.Message) (*request, error) {
 		return nil, err
 	}
 	r := &request{msg: msg, asked: asked{at: msg.At}, headers: headers, body: body, maxForwards: -1, maxBreadth: -1}
+	r.vias, r.routes = r.viaRoom[:0], r.routeRoom[:0]
 	for _, h := range headers {
 		if e := r.take(h); e != nil {
 			err = e
@@ -170,8 +175,10 @@ type draft struct {
 }
 
 // bytes writes the draft as a message.
-func (d *draft) bytes() []byte {
-	b := make([]byte, 0, d.size())
+func (d *draft) bytes() []byte { return d.append(make([]byte, 0, d.size())) }
+
+// append writes the draft as a message behind b.
+func (d *draft) append(b []byte) []byte {
 	b = append(append(append(append(b, d.method...), ' '), d.target.text...), " SIP/2.0\r\n"...)
 	d.each(func(name, value string) { b = appendHeader(b, name, value) })
 	return append(append(b, "\r\n"...), d.body...)
@@ -230,13 +237,15 @@ func (d *draft) outgoing() transaction.Outgoing {
 }
 
 // setVia writes this node's own Via, for a flow by which the request leaves.
-func (d *draft) setVia(out transport.Flow, sentBy netip.AddrPort, branch string) {
-	d.branch, d.sentBy = branch, sentBy
+func (d *draft) setVia(out transport.Flow, sentBy netip.AddrPort, branch []byte) {
+	d.sentBy = sentBy
 	var room [256]byte
 	b := append(room[:0], "SIP/2.0/"...)
 	b = append(append(b, strings.ToUpper(out.Transport())...), ' ')
 	b = append(sentBy.AppendTo(b), ";branch="...)
+	at := len(b)
 	d.via = string(append(b, branch...))
+	d.branch = d.via[at:]
 }
 
 func appendHeader(b []byte, name, value string) []byte {

@@ -260,7 +260,7 @@ func (o *notification) draft(s *Server, t *target, w wayOut) draft {
 		ev += ";id=" + p.EventId
 	}
 	d := draft{method: "NOTIFY", target: t.uri, routes: slices.Clone(t.routes), body: string(o.doc.Body)}
-	d.setVia(w.flow, s.advertised(w.flow), magic+"n"+strconv.FormatUint(s.rand(), 36))
+	d.setVia(w.flow, s.advertised(w.flow), strconv.AppendUint([]byte(magic+"n"), s.rand(), 36))
 	d.headers = []header{
 		{"Max-Forwards", strconv.Itoa(s.cfg.MaxForwards)},
 		{"From", p.Local + ";tag=" + p.LocalTag},

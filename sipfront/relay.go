@@ -11,6 +11,13 @@ import (
 // ack passes an ACK for a 2xx on, statelessly (RFC 3261 16.11): it has no
 // answer, and a repeated 2xx brings a new one.
 func (s *Server) ack(msg *transport.Message) {
+	if !s.passAck(msg) {
+		s.relayAck(msg)
+	}
+}
+
+// relayAck is ack for every ACK.
+func (s *Server) relayAck(msg *transport.Message) {
 	r, err := parseRequest(msg)
 	if err != nil || s.validate(r) != nil || r.maxForwards == 0 || r.maxBreadth == 0 {
 		s.count.dropped.Add(1)
@@ -94,7 +101,7 @@ func (s *Server) passBy(f *fork, t *target, ways []wayOut) {
 // goes where the second Via says, if the first is proof that we sent the
 // INVITE; all else is dropped.
 func (s *Server) stray(msg *transport.Message) {
-	if s.plain != nil && s.passBack(msg) {
+	if s.plain != nil && s.passBack(msg, true) {
 		return
 	}
 	r, next, err := readReply(msg.Text())

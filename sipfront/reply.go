@@ -87,6 +87,15 @@ type reply struct {
 // (RFC 3261 16.7 step 3). The next Via value is returned; it is empty if the
 // response was for this node alone.
 func readReply(text string) (r reply, next string, err error) {
+	var x plainReply
+	if x.read(text) {
+		return reply{status: x.status, raw: x.append(make([]byte, 0, len(text)))}, x.next, nil
+	}
+	return readFolded(text)
+}
+
+// readFolded is readReply for a response that is not plain.
+func readFolded(text string) (r reply, next string, err error) {
 	start, _, ok := cutLine(text)
 	if !ok || len(start) < 11 || !strings.EqualFold(start[:8], "SIP/2.0 ") {
 		return r, "", errMessage

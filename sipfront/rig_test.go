@@ -81,7 +81,7 @@ func newNodeWith(t testing.TB, name, addr string, more func(*rig, *Parts), chang
 	}
 	r.srv.spoils = true
 	lcfg := transaction.DefaultConfig()
-	lcfg.Seed, lcfg.Carry = 1, MarkHeader
+	lcfg.Seed, lcfg.Carry, lcfg.Passable = 1, MarkHeader, IsNodeBranch
 	layer := transaction.New(lcfg, r.srv) // a test may put another in its place
 	r.layer = layer
 	r.srv.Use(layer)

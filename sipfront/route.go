@@ -35,6 +35,10 @@ type plan struct {
 	token  *token
 	// tokenRoute is the Route value that token came from.
 	tokenRoute string
+	// next is the token of the first of routes, behind token, if it is one of a dialog.
+	next *token
+	// room, if any, is for tokens that are opened.
+	room []token
 	// hop, if not nil, is where a wayForeign is called; toTrunk: it is a trunk.
 	hop     *uri
 	toTrunk bool
@@ -54,36 +58,42 @@ func (s *Server) plan(r *request) (*plan, error) {
 
 // planMarked is plan for a request whose mark has been looked at.
 func (s *Server) planMarked(r *request, is bool) (*plan, error) {
-	p := &plan{target: r.target, routes: r.routes, marked: is}
+	p := &plan{}
+	return p, s.planIn(p, r, is)
+}
+
+// planIn is planMarked with room for the plan.
+func (s *Server) planIn(p *plan, r *request, is bool) error {
+	*p = plan{target: r.target, routes: r.routes, marked: is, room: p.room}
 	if err := s.unstrict(p, r); err != nil {
-		return nil, err
+		return err
 	}
 	s.stripMaddr(p)
 	if err := s.popRoutes(p, r); err != nil {
-		return nil, err
+		return err
 	}
 	if p.token != nil {
 		s.passGone(p, r)
 		p.way = wayFlow
-		return p, s.mayUse(p, r)
+		return s.mayUse(p, r)
 	}
 	if len(p.routes) > 0 {
 		u, err := routeURI(p.routes[0])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		// A maddr beside our address would lead past it, to anybody.
 		_, maddr := u.param("maddr")
 		if a, ok := addrPort(&u); ok && !maddr && s.parts.Cluster.IsNode(a) {
 			p.way = wayHop
-			return p, nil
+			return nil
 		}
-		return nil, errForeign
+		return errForeign
 	}
 	if done, err := s.planDialog(p, r); done || err != nil {
-		return p, err
+		return err
 	}
-	return p, s.planTarget(p)
+	return s.planTarget(p)
 }
 
 // planDialog recognises our Contact of a subscription: a request to it is for
@@ -172,7 +182,7 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		if err != nil {
 			return err
 		}
-		t, err := FlowToken(u.user).open(s.flowKey, r.callID)
+		t, err := p.open(FlowToken(u.user), s.flowKey, r.callID)
 		switch {
 		case err == nil && t.kind == tokenSubscription:
 			return errToken
@@ -181,6 +191,9 @@ func (s *Server) popRoutes(p *plan, r *request) error {
 		case err == nil && t.kind == tokenDialog && t.equal(p.token):
 			// The other transport's half of a Record-Route pair.
 		case p.token != nil || !s.isHere(&u):
+			if err == nil && t.kind == tokenDialog {
+				p.next = t
+			}
 			return nil
 		}
 		p.routes = p.routes[1:]
@@ -197,23 +210,37 @@ func (s *Server) passGone(p *plan, r *request) {
 		_, ok := s.nodeHop(edge)
 		return ok || edge == s.parts.Cluster.Self()
 	}
-	for p.token.kind == tokenDialog && len(p.routes) > 0 {
-		t, ok := s.dialogToken(p.routes[0], r)
-		if !ok || live(p.token.edge) && live(t.edge) {
-			return
+	for p.token.kind == tokenDialog && p.next != nil && !(live(p.token.edge) && live(p.next.edge)) {
+		p.token, p.tokenRoute, p.routes, p.next = p.next, p.routes[0], p.routes[1:], nil
+		if len(p.routes) > 0 {
+			p.next, _ = s.dialogToken(p, p.routes[0], r)
 		}
-		p.token, p.tokenRoute, p.routes = t, p.routes[0], p.routes[1:]
 	}
 }
 
 // dialogToken opens a Route value that is our Record-Route of this dialog.
-func (s *Server) dialogToken(route string, r *request) (*token, bool) {
+func (s *Server) dialogToken(p *plan, route string, r *request) (*token, bool) {
 	u, err := routeURI(route)
 	if err != nil {
 		return nil, false
 	}
-	t, err := FlowToken(u.user).open(s.flowKey, r.callID)
-	return t, err == nil && t.kind == tokenDialog
+	t, err := p.open(FlowToken(u.user), s.flowKey, r.callID)
+	if err != nil || t.kind != tokenDialog {
+		return nil, false
+	}
+	return t, true
+}
+
+// open opens a token in the plan's room, if there is any.
+func (p *plan) open(f FlowToken, key *macKey, bind string) (*token, error) {
+	if len(p.room) == 0 {
+		return f.open(key, bind)
+	}
+	t, err := f.openIn(&p.room[0], key, bind)
+	if err == nil {
+		p.room = p.room[1:]
+	}
+	return t, err
 }
 
 // mayUse tells whether this request may use the token that it brought: one

@@ -147,7 +147,9 @@ type Server struct {
 	// plains has *plain that are free. spoils: their memory is overwritten before
 	// that, so that a test finds who has kept some of it.
 	plains sync.Pool
-	spoils bool
+	// passages has *passage that are free.
+	passages sync.Pool
+	spoils   bool
 	// flowKey and markKey are those of Parts.Keys.
 	flowKey, markKey *macKey
 	date             dateText

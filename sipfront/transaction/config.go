@@ -30,6 +30,10 @@ type Config struct {
 	// Carry names a header field that an INVITE's ACK and CANCEL take along beside
 	// those of RFC 3261 17.1.1.3 and 9.1; empty: none.
 	Carry string
+	// Passable tells of a branch whether a request that the user passes on (Pass) may
+	// have it; Knows need not look for such a one where no request with one has come
+	// here otherwise. Nil: any branch may.
+	Passable func(branch string) bool
 }
 
 // DefaultConfig has RFC 3261's timers.

@@ -59,7 +59,9 @@ type Layer struct {
 	// pending are server transactions without a final answer.
 	pending atomic.Int64
 	count   counters
-	pause   pause
+	// unpassed are the requests that could have been passed on and have a transaction.
+	unpassed unpassed
+	pause    pause
 
 	mu sync.Mutex
 	// streams lists the client transactions on each connection, for FlowClosed.
@@ -202,6 +204,9 @@ func (l *Layer) request(msg *transport.Message, method string) {
 	}
 	l.pending.Add(1)
 	tx := newServer(l, s, string(key), method, msg)
+	if tx.passable = l.passable(msg.Head().Branch); tx.passable {
+		l.unpassed.begin()
+	}
 	s.servers[tx.key] = tx
 	s.mu.Unlock()
 	l.count.servers.Add(1)

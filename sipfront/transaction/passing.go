@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"hereis/sipfront/transport"
@@ -106,6 +107,9 @@ func (l *Layer) PassAnswered(key string, status int) {
 // Knows tells whether a request with an RFC 3261 branch, or the INVITE that an
 // ACK or CANCEL belongs to, has a transaction here, or an answer kept for repeats.
 func (l *Layer) Knows(branch, host string, port int, method string) bool {
+	if l.passable(branch) && l.unpassed.none(l.now()) {
+		return false
+	}
 	if method == "ACK" || method == "CANCEL" {
 		method = "INVITE"
 	}
@@ -116,6 +120,35 @@ func (l *Layer) Knows(branch, host string, port int, method string) bool {
 	defer s.mu.Unlock()
 	_, gist := s.answers.gists.find(hash)
 	return s.servers[string(key)] != nil || s.answers.get(hash, key) != nil || gist != nil
+}
+
+// unpassed tells whether there are requests that could have been passed on (Config's
+// Passable) and have, or have had within 64*T1, a transaction. There are hardly ever
+// any, and to look for one among all takes as long as to read a request.
+type unpassed struct {
+	n atomic.Int64
+	// until is when the last answer of one that has ended is forgotten.
+	until atomic.Int64
+}
+
+func (u *unpassed) begin() { u.n.Add(1) }
+
+func (u *unpassed) end(until time.Duration) {
+	for {
+		was := u.until.Load()
+		if int64(until) <= was || u.until.CompareAndSwap(was, int64(until)) {
+			break
+		}
+	}
+	u.n.Add(-1)
+}
+
+func (u *unpassed) none(now time.Duration) bool {
+	return u.n.Load() == 0 && int64(now) > u.until.Load()
+}
+
+func (l *Layer) passable(branch string) bool {
+	return l.cfg.Passable != nil && l.cfg.Passable(branch)
 }
 
 // expire lets pass what is due.

@@ -138,3 +138,51 @@ func TestFollowersCarryAField(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A request that has a transaction here is known by it, and by its answer for as
+// long as that is kept, although nobody looks for others that could be passed on.
+func TestRFC3261_16_11_RequestsWithATransactionAreKnown(t *testing.T) {
+	for _, all := range []bool{true, false} {
+		change := func(c *Config) { c.Passable = func(b string) bool { return strings.HasSuffix(b, ".node") } }
+		if all {
+			change = nil
+		}
+		bubble(t, change, func(r *rig) {
+			const node = branch + ".node"
+			knows := func(branch, method string, want bool) {
+				t.Helper()
+				if got := r.Knows(branch, "192.0.2.1", 5060, method); got != want {
+					t.Errorf("%v: %s %s: known is %v", all, method, branch, got)
+				}
+			}
+			knows(node, "BYE", false)
+			r.receive("INVITE", branch)
+			caller := r.tx()
+			r.receive("BYE", node)
+			tx := r.tx()
+			knows(node, "BYE", true)
+			knows(node, "INVITE", false)
+			knows(branch, "ACK", true)
+			if err := r.respond(tx, 200); err != nil {
+				t.Fatal(err)
+			}
+			knows(node, "BYE", true)
+			r.wait(31 * time.Second)
+			knows(node, "BYE", true)
+			r.wait(5 * time.Second)
+			knows(node, "BYE", false)
+			r.receive("INVITE", node)
+			tx = r.tx()
+			r.wait(10 * time.Minute) // ringing
+			knows(node, "CANCEL", true)
+			for _, x := range []*Server{tx, caller} {
+				if err := r.respond(x, 200); err != nil {
+					t.Fatal(err)
+				}
+			}
+			knows(node, "ACK", true)
+			r.wait(time.Minute)
+			knows(node, "ACK", false)
+		})
+	}
+}

@@ -54,6 +54,9 @@ const gistSlack = 100 * time.Millisecond
 
 // Begin begins a transaction for a request of that text.
 func (l *Layer) Begin(p *Plain, text []byte, now time.Time) (Begun, Gist) {
+	if l.passable(p.Branch) {
+		return BeginOrdinary, Gist{}
+	}
 	var buf [256]byte
 	key := p.appendKey(buf[:0])
 	s, hash := l.place(key)

@@ -30,6 +30,8 @@ type Server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	kept   any // what the user keeps here
+	// passable: see unpassed.
+	passable bool
 }
 
 // input is one event of a transaction with what came along.
@@ -253,6 +255,9 @@ func (s *Server) end(in input) {
 	s.shard.mu.Unlock()
 	if was {
 		s.l.active.Add(-1)
+		if s.passable {
+			s.l.unpassed.end(s.l.now() + s.l.times.patience())
+		}
 	}
 	s.shard.wheel.disarm(&s.timer)
 	s.mu.Lock()

@@ -114,6 +114,9 @@ func SendSoonCopy(f Flow, b []byte) error { return sendSoon(nil, f, b, nil, true
 // told of an error.
 func SendWith(with, f Flow, b []byte, who Sender) error { return sendSoon(with, f, b, who, false) }
 
+// SendCopyWith is SendWith of a b that is the caller's again when it returns.
+func SendCopyWith(with, f Flow, b []byte) error { return sendSoon(with, f, b, nil, true) }
+
 func sendSoon(with, f Flow, b []byte, who Sender, copied bool) error {
 	u, ok := f.(*udpFlow)
 	if !ok {

@@ -191,14 +191,12 @@ func (s *udpSocket) writeAll(out []datagram) {
 	defer s.outgoing.Put(b)
 	v4, n := s.l.addr.Addr().Is4(), 0
 	for i := range out {
-		if to := out[i].to.Addr(); to.Zone() != "" || v4 && !to.Unmap().Is4() {
+		if !named(out[i].to, v4) {
 			s.writeOne(&out[i])
 			continue
 		}
 		b.of[n] = i
-		b.iovs[n].Base = unsafe.SliceData(out[i].b)
-		b.iovs[n].SetLen(len(out[i].b))
-		b.heads[n].head.Namelen = b.setName(n, out[i].to, v4)
+		b.set(n, out[i].b, out[i].to, v4)
 		n++
 	}
 	for b.from, b.to = 0, n; b.from < b.to; {
@@ -224,10 +222,10 @@ func (s *udpSocket) writeAll(out []datagram) {
 	}
 }
 
-// writeNow sends one datagram.
+// writeNow sends one datagram, as writeAll does.
 func (s *udpSocket) writeNow(out []byte, to netip.AddrPort) (int, error) {
 	v4 := s.l.addr.Addr().Is4()
-	if to.Addr().Zone() != "" || v4 && !to.Addr().Unmap().Is4() {
+	if !named(to, v4) {
 		return s.conn.WriteToUDPAddrPort(out, to)
 	}
 	b, ok := s.outgoing.Get().(*batch)
@@ -235,19 +233,31 @@ func (s *udpSocket) writeNow(out []byte, to netip.AddrPort) (int, error) {
 		b = newBatch(0)
 	}
 	defer s.outgoing.Put(b)
-	b.iovs[0].Base = unsafe.SliceData(out)
-	b.iovs[0].SetLen(len(out))
-	b.heads[0].head.Namelen = b.setName(0, to, v4)
+	b.set(0, out, to, v4)
 	b.from, b.to, b.did, b.errno = 0, 1, 0, 0
 	err := s.raw.Write(b.send)
+	if err == nil && b.errno != 0 {
+		err = os.NewSyscallError("sendmmsg", b.errno)
+	}
 	b.iovs[0].Base = nil // nothing of the message is held
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case b.errno != 0:
-		return 0, os.NewSyscallError("sendmmsg", b.errno)
 	}
 	return int(b.heads[0].n), nil
+}
+
+// named tells whether an address can be written into a batch of a socket that is
+// of IPv4 or of both: a zone is a name, and no answer to what it stands for.
+func named(to netip.AddrPort, v4 bool) bool {
+	a := to.Addr()
+	return a.Zone() == "" && (!v4 || a.Unmap().Is4())
+}
+
+// set writes a datagram into a place of the batch.
+func (b *batch) set(i int, out []byte, to netip.AddrPort, v4 bool) {
+	b.iovs[i].Base = unsafe.SliceData(out)
+	b.iovs[i].SetLen(len(out))
+	b.heads[i].head.Namelen = b.setName(i, to, v4)
 }
 
 // setName writes an address for a socket of one family, and returns its length.

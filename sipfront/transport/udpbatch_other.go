@@ -38,14 +38,14 @@ func (s *udpSocket) overflowed() uint64 { return 0 }
 // age is not known.
 func (b *batch) age(int, time.Time) time.Duration { return 0 }
 
+// writeNow sends one datagram.
+func (s *udpSocket) writeNow(b []byte, to netip.AddrPort) (int, error) {
+	return s.conn.WriteToUDPAddrPort(b, to)
+}
+
 // writeAll sends datagrams one after the other.
 func (s *udpSocket) writeAll(out []datagram) {
 	for i := range out {
 		s.writeOne(&out[i])
 	}
-}
-
-// writeNow sends one datagram.
-func (s *udpSocket) writeNow(b []byte, to netip.AddrPort) (int, error) {
-	return s.conn.WriteToUDPAddrPort(b, to)
 }
