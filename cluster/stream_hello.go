@@ -59,7 +59,6 @@ func appendFrame(dst []byte, env *messages.Envelope, limit int) ([]byte, error) 
 // openDialled says Hello on a connection that this node made to m, and reads
 // the answer.
 func (s *Streams) openDialled(nc net.Conn, p *streamPeer, m Member) (*streamConn, error) {
-	nc = direct(nc)
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.Handshake))
 	certName := ""
 	if s.tls != nil {
@@ -88,7 +87,6 @@ func (s *Streams) openDialled(nc net.Conn, p *streamPeer, m Member) (*streamConn
 // openAccepted reads the Hello of a connection that came in, decides whether it
 // is to be used, and only then answers: who is turned away has sent nothing.
 func (s *Streams) openAccepted(nc net.Conn) (*streamPeer, *streamConn, error) {
-	nc = direct(nc)
 	_ = nc.SetDeadline(time.Now().Add(s.cfg.Handshake))
 	certName := ""
 	if s.tls != nil {

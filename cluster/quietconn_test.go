@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// directPair are the two ends of a connection.
-func directPair(t *testing.T) (a, b net.Conn) {
+// quietPair are the two ends of a connection.
+func quietPair(t *testing.T) (a, b net.Conn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -25,12 +25,12 @@ func directPair(t *testing.T) (a, b net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close(); b.Close() })
-	return direct(a), direct(b)
+	return quiet(a), quiet(b)
 }
 
 // More than the system buffers arrives whole, in pieces; then the end.
-func TestDirectConn_CarriesAllAndEnds(t *testing.T) {
-	a, b := directPair(t)
+func TestQuietConn_CarriesAllAndEnds(t *testing.T) {
+	a, b := quietPair(t)
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
 	wrote := make(chan error, 1) // one word of the writer
 	go func() {
@@ -55,8 +55,8 @@ func TestDirectConn_CarriesAllAndEnds(t *testing.T) {
 	}
 }
 
-func TestDirectConn_DeadlinesAndClose(t *testing.T) {
-	a, b := directPair(t)
+func TestQuietConn_DeadlinesAndClose(t *testing.T) {
+	a, b := quietPair(t)
 	for name, f := range map[string]func() (int, error){
 		"read": func() (int, error) {
 			_ = a.SetReadDeadline(time.Now().Add(-time.Second))

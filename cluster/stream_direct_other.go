@@ -1,8 +1,0 @@
-//go:build !linux
-
-package cluster
-
-import "net"
-
-// direct is nc itself.
-func direct(nc net.Conn) net.Conn { return nc }
