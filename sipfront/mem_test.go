@@ -335,7 +335,16 @@ func (m *memLocator) set(aor, arg string, t testing.TB) {
 			t.Fatal(err)
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.answers[aor] = append(m.answers[aor], a)
+}
+
+// forget takes all answers back.
+func (m *memLocator) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers = map[string][]locateAnswer{}
 }
 
 // LocateThen answers at once, or beside the caller if there is a gate.

@@ -206,7 +206,7 @@ func TestRule17_DeadEdgeCountsAs430(t *testing.T) {
 		n1.answer("192.0.2.20:5060", "404", "")
 		m.expect(alice, "SIP/2.0 404 Whatever")
 
-		n1.loc.answers = map[string][]locateAnswer{}
+		n1.loc.forget()
 		n1.loc.set("sip:bob@example.com", `{"targets":[`+flowTarget(bob, 1, 1)+`],"final":true}`, t)
 		n1.recv(alice, invite("INVITE", "sip:bob@example.com", "c4"))
 		m.expect(alice, "SIP/2.0 100 Trying")

@@ -99,7 +99,7 @@ func TestRFC3263_4_NameThatLeadsToOurselvesIsALoop(t *testing.T) {
 		n.bobAt(named("us.example.net", "1000"))
 		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "self"))
 		m.expect(alice, "SIP/2.0 482 Loop Detected")
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(named("both.example.net", "1000"))
 		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "other"))
 		m.expect(phone1, "MESSAGE sip:bob@both.example.net SIP/2.0")

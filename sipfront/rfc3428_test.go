@@ -135,7 +135,7 @@ func TestRFC3428_7_AcceptedForLaterAndDeliveredInOrder(t *testing.T) {
 		n.recv(alice, text("m3", "too many"))
 		m.expect(alice, "SIP/2.0 480 Temporarily Unavailable")
 		time.Sleep(time.Minute)
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(here(phone1, 1000))
 		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(time.Second)
@@ -251,7 +251,7 @@ func TestRFC3428_4_ExpiresAndDate(t *testing.T) {
 		if box.stored() != 1 {
 			t.Errorf("%d stored after a minute", box.stored())
 		}
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(here(phone1, 1000))
 		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(time.Second)
@@ -290,7 +290,7 @@ func TestRFC3428_7_ARefusedMessageIsGivenUp(t *testing.T) {
 		n.recv(alice, text("g2", "good"))
 		m.pump()
 		time.Sleep(time.Minute)
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(here(phone1, 1000))
 		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		for range 3 {
@@ -331,7 +331,7 @@ func TestRFC3428_7_OrderOfASenderOverTwoNodes(t *testing.T) {
 		time.Sleep(time.Second)
 		n.recv(alice, text("o2", "second"))
 		m.pump()
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(here(phone1, 1000))
 		n.srv.StateChanged(&messages.StateChanged{Aor: string(bobAoR)})
 		time.Sleep(3 * time.Second)

@@ -16,7 +16,7 @@ func TestRFC5630_5_3_SipsTakesOnlySecureFlows(t *testing.T) {
 			t.Errorf("%s", n.lastRes[alice])
 		}
 		bound := strings.Replace(flowTarget(phone1, 1, 99), `"contact":"sip:`, `"contact":"sips:`, 1)
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(strings.Replace(bound, `"edge":"n2"`, `"edge":"n1"`, 1))
 		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "s2"))
 		m.expect(alice, "SIP/2.0 480 Temporarily Unavailable")
@@ -25,7 +25,7 @@ func TestRFC5630_5_3_SipsTakesOnlySecureFlows(t *testing.T) {
 		}
 		m.expect(phone1, "")
 		// Beside such a device, another one is called.
-		n.loc.answers = map[string][]locateAnswer{}
+		n.loc.forget()
 		n.bobAt(contact("sips:bob@192.0.2.20", 1000), here(phone2, 500))
 		n.recv(alice, invite("MESSAGE", "sip:bob@example.com", "s3"))
 		m.expect(phone2, "MESSAGE sip:bob@192.0.2.21:5060 SIP/2.0")
