@@ -60,7 +60,7 @@ func (s *Server) registeredAtOnce(x *plain, nowMS, expiresMS int64, err error) {
 	if err != nil {
 		s.refuse(&x.own, &x.req, fmt.Errorf("%w: %w", actors.ErrDisk, err))
 	} else {
-		s.answering(&x.req.asked, 200)
+		s.answering(&x.req.asked, 200, now)
 		gist := transaction.Gist{At: nowMS, Value: uint32(secondsLeft(nowMS, expiresMS))}
 		_ = s.answered(&x.req.asked, 200, x.own.RespondGist(gist, s.oneBinding(x, gist), now))
 	}

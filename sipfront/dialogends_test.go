@@ -101,11 +101,6 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 		return nil
 	}
 	inCallsTold(t, tell, func(t *testing.T, r *rig, p *publisher) {
-		underWay := func() int {
-			r.srv.dialogs.mu.Lock()
-			defer r.srv.dialogs.mu.Unlock()
-			return r.srv.dialogs.leaving
-		}
 		bye := func(callID, via, edge, status string) {
 			way := side{transport: "udp", local: netip.MustParseAddrPort("192.0.2.2:5060"), remote: netip.MustParseAddrPort("192.0.2.20:5060")}
 			tok := token{kind: tokenDialog, edge: edge, caller: hashTag("a1"), sides: []side{way, way}}
@@ -136,18 +131,25 @@ func TestRule17_ByeByAnotherNode(t *testing.T) {
 		silent = true
 		mu.Unlock()
 		bye("never", alice, "n2", "200")
-		if underWay() != 1 {
+		if r.srv.dialogs.underWay() != 1 {
 			t.Error("no word is under way")
 		}
 		bye("many", alice, "n2", "200")
-		if n := r.srv.Stats().DialogsRefused; n != 1 || underWay() != 1 {
-			t.Errorf("%d refused, %d under way", n, underWay())
+		if n := r.srv.Stats().DialogsRefused; n != 1 || r.srv.dialogs.underWay() != 1 {
+			t.Errorf("%d refused, %d under way", n, r.srv.dialogs.underWay())
 		}
 		time.Sleep(farewellLife + 2*time.Minute)
-		if n := r.srv.Stats().DialogsFailed; n != 1 || underWay() != 0 {
-			t.Errorf("%d given up, %d under way", n, underWay())
+		if n := r.srv.Stats().DialogsFailed; n != 1 || r.srv.dialogs.underWay() != 0 {
+			t.Errorf("%d given up, %d under way", n, r.srv.dialogs.underWay())
 		}
 	}, func(c *Config) { c.MaxDialogs = 1 })
+}
+
+// underWay is how many words are under way.
+func (d *dialogEvents) underWay() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.leaving
 }
 
 // TestRule17_AWordFromAnotherNodeEndsTheCall: the other end of it.

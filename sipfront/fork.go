@@ -335,7 +335,7 @@ func (f *fork) provisional(r reply) {
 
 // pass passes an answer from below on.
 func (f *fork) pass(r reply) error {
-	f.s.answering(&f.asked, r.status)
+	f.s.answering(&f.asked, r.status, time.Now())
 	return f.s.answered(&f.asked, r.status, f.tx.RespondWith(r.by, r.status, r.raw))
 }
 

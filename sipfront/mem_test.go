@@ -335,7 +335,16 @@ func (m *memLocator) set(aor, arg string, t testing.TB) {
 			t.Fatal(err)
 		}
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.answers[aor] = append(m.answers[aor], a)
+}
+
+// forget takes all answers back.
+func (m *memLocator) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answers = map[string][]locateAnswer{}
 }
 
 // LocateThen answers at once, or beside the caller if there is a gate.
@@ -363,13 +372,6 @@ func (m *memLocator) LocateThen(aor actors.AoR, _ string, deadlineMS int64, part
 // RelocateThen is LocateThen without parts.
 func (m *memLocator) RelocateThen(aor actors.AoR, callID string, deadlineMS int64, done func(*messages.Located, error)) {
 	m.LocateThen(aor, callID, deadlineMS, nil, done)
-}
-
-// forget takes back all that was set.
-func (m *memLocator) forget() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.answers = map[string][]locateAnswer{}
 }
 
 func (m *memLocator) Locate(ctx context.Context, aor actors.AoR) (*messages.Located, error) {

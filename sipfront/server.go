@@ -476,18 +476,18 @@ func (s *Server) answer(tx answerTx, r *request, a answer) {
 
 // send gives an answer to the transaction.
 func (s *Server) send(tx answerTx, r *request, status int, raw []byte) error {
-	s.answering(&r.asked, status)
+	s.answering(&r.asked, status, time.Now())
 	return s.answered(&r.asked, status, tx.RespondRaw(status, raw))
 }
 
 // answering counts an answer that is about to be sent.
-func (s *Server) answering(r *asked, status int) {
+func (s *Server) answering(r *asked, status int, now time.Time) {
 	s.count.answered(status)
 	if status >= 200 && s.parts.Observe != nil && !r.at.IsZero() {
-		s.parts.Observe(r.method, time.Since(r.at))
+		s.parts.Observe(r.method, now.Sub(r.at))
 	}
 	if s.debug {
-		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", time.Since(r.at))
+		s.log.Debug("answer", "call_id", r.callID, "cseq", r.cseq, "method", r.method, "status", status, "took", now.Sub(r.at))
 	}
 }
 

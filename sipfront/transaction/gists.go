@@ -152,7 +152,11 @@ func (g *gists) expire(now uint32) {
 	for g.n > 0 && int32(g.entry(g.head).expires-now) <= 0 {
 		g.pop()
 	}
-	if len(g.ring) > leastGists && int(g.n) < len(g.ring)/8 {
+	switch {
+	case len(g.ring) <= leastGists:
+	case g.n == 0:
+		g.ring, g.table = nil, nil
+	case int(g.n) < len(g.ring)/8:
 		g.resize(len(g.ring) / 2)
 	}
 }

@@ -167,12 +167,15 @@ func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
 		with.Begin()
 		defer with.End()
 	}
+	bytes := 0
 	for i := range n {
 		b, from := in.at(i)
-		s.l.t.count.bytesIn.Add(uint64(len(b)))
+		bytes += len(b)
 		age := in.age(i, now)
 		s.datagram(b, from, now.Add(-age), s.queue.see(age, now))
 	}
+	// Once for all: every socket's goroutine counts.
+	s.l.t.count.bytesIn.Add(uint64(bytes))
 }
 
 // datagram takes in what came; b is the socket's buffer.

@@ -179,11 +179,15 @@ func (d *datagram) failed(err error) {
 
 // sent counts a datagram that was sent, or was not.
 func (s *udpSocket) sent(n int, err error) {
-	t := s.l.t
 	if err != nil {
-		t.count.sendErrors.Add(1)
+		s.l.t.count.sendErrors.Add(1)
 		return
 	}
-	t.count.messagesOut.Add(1)
-	t.count.bytesOut.Add(uint64(n))
+	s.sentAll(1, n)
+}
+
+// sentAll counts datagrams that were sent.
+func (s *udpSocket) sentAll(n, bytes int) {
+	s.l.t.count.messagesOut.Add(uint64(n))
+	s.l.t.count.bytesOut.Add(uint64(bytes))
 }

@@ -212,10 +212,12 @@ func (s *udpSocket) writeAll(out []datagram) {
 			b.from++
 			continue
 		}
+		bytes := 0
 		for range b.did {
-			s.sent(int(b.heads[b.from].n), nil)
+			bytes += int(b.heads[b.from].n)
 			b.from++
 		}
+		s.sentAll(b.did, bytes)
 	}
 	for i := range n {
 		b.iovs[i].Base = nil // nothing of the messages is held
