@@ -13,7 +13,7 @@ import (
 var ErrClock = errors.New("the clock of this node is off")
 
 const (
-	clockLook = 100 * time.Millisecond
+	clockLook = 500 * time.Millisecond
 	// clockSettles is how long a node must have been settled before its time
 	// steps no more: its peers' clocks are known by then.
 	clockSettles = 2 * time.Second

@@ -83,9 +83,10 @@ func playPresence(t *testing.T, seed uint64) uint64 {
 		h.checkPublisher(p)
 	}
 	h.checkWatchers()
-	// No node's watchers come or go while it is checked that nothing is under way.
+	// No node's watchers come or go while it is checked that nothing is under way. An
+	// owner waits up to 2 s for the word of an edge that has kept nothing of an answer.
 	h.ticked = nil
-	h.run(1000)
+	h.run(3000)
 	h.checkCopies(h.devices)
 	h.ticked = h.tickNode
 	h.lastChanges()

@@ -88,6 +88,7 @@ type Streams struct {
 	handshakes atomic.Int32
 	stats      streamCounters
 	company    company
+	born       time.Time
 
 	mu sync.Mutex // guards the replacement of peers
 }
@@ -106,7 +107,7 @@ func NewStreams(cfg StreamConfig, recv Receiver, log *slog.Logger) (*Streams, er
 	if cfg.Self.GetName() == "" {
 		return nil, errors.New("stream: Self.Name is empty")
 	}
-	s := &Streams{cfg: cfg.withDefaults(), recv: recv, log: log, changed: make(chan struct{}, 1)}
+	s := &Streams{cfg: cfg.withDefaults(), recv: recv, log: log, changed: make(chan struct{}, 1), born: time.Now()}
 	s.peers.Store(&map[string]*streamPeer{})
 	if s.cfg.Keys == nil || !s.cfg.Keys.Secure {
 		if err := loopbackOnly(cfg.Listen); err != nil {
@@ -342,6 +343,12 @@ func (s *Streams) Silent(name string) bool {
 	}
 	since := time.Duration(c.unheard.Load())
 	return since != 0 && time.Since(c.born)-since > silentAfter+2*time.Duration(p.rtt.Load())
+}
+
+// untilHeartbeat is the time to the next ping: all are sent at the same times, so
+// that an idle process wakes once for all of them.
+func (s *Streams) untilHeartbeat() time.Duration {
+	return s.cfg.Heartbeat - time.Since(s.born)%s.cfg.Heartbeat
 }
 
 func (s *Streams) nowMS() int64 {

@@ -118,7 +118,7 @@ func (c *streamConn) wakeWriter() {
 
 // writeLoop writes all that has been queued, in one go, each time it is woken.
 func (c *streamConn) writeLoop() {
-	heartbeat := time.NewTicker(c.s.cfg.Heartbeat)
+	heartbeat := time.NewTimer(c.s.untilHeartbeat())
 	defer heartbeat.Stop()
 	c.sendPing()
 	c.wakeWriter()
@@ -128,6 +128,7 @@ func (c *streamConn) writeLoop() {
 			return
 		case <-heartbeat.C:
 			c.sendPing()
+			heartbeat.Reset(c.s.untilHeartbeat())
 		case <-c.wake:
 		}
 		last = c.retired.Load()

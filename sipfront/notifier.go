@@ -94,8 +94,12 @@ func usageOf(p *messages.Subscription) usage {
 // maxAsking bounds the questions to owners that are under way on the notifier's own account.
 const maxAsking = 64
 
-// notifierTick is how often run looks at the timers.
-const notifierTick = 50 * time.Millisecond
+// notifierTick is how often run looks at the timers, and notifierRest how often
+// where nobody watches anybody, until somebody does.
+const (
+	notifierTick = 50 * time.Millisecond
+	notifierRest = time.Second
+)
 
 func newNotifier(s *Server, packages []event.Package, auth Authorizer) (*notifier, error) {
 	n := &notifier{
@@ -215,7 +219,7 @@ func (n *notifier) nowMS() int64 { return n.s.parts.Cluster.NowMS() }
 
 // run sends what is due until ctx ends.
 func (n *notifier) run(ctx context.Context) {
-	tick := time.NewTicker(notifierTick)
+	tick := time.NewTimer(notifierTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -229,7 +233,18 @@ func (n *notifier) run(ctx context.Context) {
 		n.fire()
 		n.askOwners(ctx)
 		n.send()
+		tick.Reset(n.rest())
 	}
+}
+
+// rest is how long run may wait. Whoever comes to watch wakes it.
+func (n *notifier) rest() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.users)+len(n.usages)+len(n.timers)+len(n.ready)+len(n.toAsk)+n.inflight+n.asking == 0 {
+		return notifierRest
+	}
+	return notifierTick
 }
 
 // fire looks at what the timers say.
@@ -410,6 +425,7 @@ func (n *notifier) attach(sub *subscription) {
 	sub.of = u.package_(sub.pkg)
 	sub.of.subs = append(sub.of.subs, sub)
 	n.usages[usageOf(sub.p)] = sub
+	n.poke()
 	if f := sub.p.GetFlow(); f.GetStream() {
 		n.streams[f.Counter] = append(n.streams[f.Counter], sub)
 	}

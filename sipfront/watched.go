@@ -55,6 +55,7 @@ func (n *notifier) user(aor string) *watched {
 	if u == nil {
 		u = &watched{aor: aor, Presentity: actors.NewPresentity(aor, n.loading)}
 		n.users[aor] = u
+		n.poke()
 	}
 	return u
 }
