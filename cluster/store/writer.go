@@ -284,7 +284,7 @@ func (s *Store) commitGroup(g group) error {
 // append is an Append that waits until the journal has room.
 func (s *Store) append(b []byte) error {
 	defer func() {
-		if runs, failed := s.journal.Sealed(); len(runs) >= s.feedAt || failed {
+		if s.journal.Low() || s.journal.Due(s.feedAt) {
 			s.wakeFeeder()
 		}
 	}()
