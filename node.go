@@ -111,6 +111,7 @@ func (n *Node) openSIP() error {
 	}
 	tc.Sources.Exempt = func(from netip.AddrPort) bool { return n.peers.IsNode(from) }
 	tc.Plain = func(m *transport.Message) bool { return n.sip.Plain(m) }
+	tc.Company = togetherBetween{n}
 	tc.OnClose = func(f transport.Flow) {
 		n.layer.FlowClosed(f)
 		n.sip.FlowClosed(f.ID())

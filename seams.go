@@ -216,3 +216,10 @@ func (p *peers) IsNode(addr netip.AddrPort) bool { return p.sip.Load().all[addr]
 
 // IsNodePort tells whether one of our nodes serves SIP at a port.
 func (p *peers) IsNodePort(port uint16) bool { return p.sip.Load().ports[port] }
+
+// togetherBetween lets what requests that were read at once are asked of other
+// nodes leave together.
+type togetherBetween struct{ n *Node }
+
+func (t togetherBetween) Begin() { t.n.streams.Begin() }
+func (t togetherBetween) End()   { t.n.streams.End() }

@@ -1,10 +1,6 @@
 package actors
 
-import (
-	"bytes"
-
-	"hereis/messages"
-)
+import "hereis/messages"
 
 // Renews tells whether a REGISTER does no more than keep the only binding of a
 // user alive, as nearly all do, and until when: the lease's stamp, CSeq and
@@ -23,9 +19,7 @@ func (u *User) Renews(r *messages.Register, rec *messages.Record, nowMS int64) (
 		l.Edge != r.Edge || l.Vouch != r.Incarnation || l.LifetimeMs != u.cfg.lifetimeMS() || !sameFlow(l.Flow, boundFlow(r, c)) {
 		return 0, false
 	}
-	var room [512]byte
-	payload, err := packBinding(room[:0], r, c, peek(l.Payload, bindingSince).sinceMS)
-	if err != nil || !bytes.Equal(payload, l.Payload) {
+	if !isBound(l.Payload, r, c, peek(l.Payload, bindingSince).sinceMS) {
 		return 0, false
 	}
 	return r.Stamp.Ms + u.cfg.granted(requested, r.Stamp).Milliseconds(), true

@@ -199,19 +199,21 @@ func bind(r *messages.Register, c *messages.RegisterContact, sinceMS int64, have
 
 // packBinding appends the payload of a binding to room.
 func packBinding(room []byte, r *messages.Register, c *messages.RegisterContact, sinceMS int64) ([]byte, error) {
-	b := messages.Binding{
-		Contact:    c.Uri,
-		Params:     c.Params,
-		Q:          c.Q,
-		InstanceId: c.InstanceId,
-		RegId:      c.RegId,
-		Path:       r.Path,
-		FlowBound:  c.FlowBound,
-		Transport:  r.Transport,
-		Local:      r.Local,
-		Remote:     r.Remote,
-		UserAgent:  r.UserAgent,
-		SinceMs:    sinceMS,
-	}
+	var b messages.Binding
+	setBinding(&b, r, c, sinceMS)
 	return b.Pack(room)
+}
+
+// isBound tells whether packBinding makes payload of a Contact, without doing so.
+func isBound(payload []byte, r *messages.Register, c *messages.RegisterContact, sinceMS int64) bool {
+	var b messages.Binding
+	setBinding(&b, r, c, sinceMS)
+	return b.Is(payload)
+}
+
+// setBinding makes an empty b what a Contact says.
+func setBinding(b *messages.Binding, r *messages.Register, c *messages.RegisterContact, sinceMS int64) {
+	b.Contact, b.Params, b.Q, b.InstanceId, b.RegId = c.Uri, c.Params, c.Q, c.InstanceId, c.RegId
+	b.Path, b.FlowBound, b.Transport, b.Local, b.Remote = r.Path, c.FlowBound, r.Transport, r.Local, r.Remote
+	b.UserAgent, b.SinceMs = r.UserAgent, sinceMS
 }

@@ -81,6 +81,8 @@ func (c *Core) AskNode(now int64, node string, msg proto.Message, deadline int64
 }
 
 func (c *Core) ask(now int64, a *ask) {
+	c.see(now)
+	defer c.stir()
 	c.stats.Asks.Add(1)
 	if a.deadline == 0 {
 		a.deadline = now + millis(c.cfg.AskTimeout)

@@ -64,9 +64,11 @@ type Core struct {
 	// changes counts the changes that could be seen; it is raised with the lock
 	// of the user's shard held.
 	changes atomic.Uint64
+	// stirring is what wakes the ticks of a node at which nothing happens.
+	stirring stirring
 	// streams says of nodes by name, in whatever life, whether there is a stream
 	// to them; relays counts what went by a third node, to take turns; ticked is
-	// the node time of the last Tick.
+	// about the node time: of the last Tick, or of what has happened since.
 	streams sync.Map // string: bool
 	relays  atomic.Uint64
 	ticked  atomic.Int64
@@ -188,6 +190,7 @@ func NewCore(cfg Config, p Parts) (*Core, error) {
 		s.pulls = make(map[string]*pull)
 		c.prepare(s)
 	}
+	c.stirring.rouse = make(chan struct{}, 1)
 	c.debug = p.Log.Enabled(context.Background(), slog.LevelDebug)
 	c.flows.aors = make(map[flowKey]*flowAoRs)
 	c.asks.open = make(map[uint64]*ask)
@@ -234,8 +237,12 @@ func (c *Core) peerOf(m Member) *neighbor {
 	return p
 }
 
-// Tick lets pass what is due at now. It is called about every 10 ms.
+// Tick lets pass what is due at now. It is called about every 10 ms, unless pause
+// says that there is time.
 func (c *Core) Tick(now int64) {
+	c.stirring.ticks.Add(1)
+	c.stirring.asleep.Store(false)
+	c.stirring.stirred.Store(false)
 	c.ticked.Store(now)
 	c.tickView(now)
 	c.tickScan(now)
@@ -303,6 +310,8 @@ func (e *effects) run() {
 // Receive takes in what a peer sent. from is the name that the stream was
 // opened with.
 func (c *Core) Receive(now int64, from string, env *messages.Envelope) {
+	c.see(now)
+	defer c.stir()
 	switch env.Kind {
 	case messages.EnvelopeKind_ENVELOPE_KIND_REQUEST:
 		c.receiveRequest(now, from, env)
@@ -372,6 +381,8 @@ func (c *Core) send(p *neighbor, msg proto.Message, by func(string, *messages.En
 
 // PeerUp is told when a stream to a member is usable: what was lost is sent again.
 func (c *Core) PeerUp(now int64, hello *messages.Hello) {
+	c.see(now)
+	defer c.stir()
 	c.streams.Store(hello.GetName(), true)
 	c.viewMu.Lock()
 	v := c.view.Load()
@@ -392,6 +403,8 @@ func (c *Core) PeerUp(now int64, hello *messages.Hello) {
 // PeerDown is told when a stream is gone: what was asked there is asked
 // elsewhere, and no reply waits for a copy there any more.
 func (c *Core) PeerDown(now int64, name string) {
+	c.see(now)
+	defer c.stir()
 	c.streams.Store(name, false)
 	c.viewMu.Lock()
 	p := c.peers[name]

@@ -102,6 +102,8 @@ func (c *Core) Keep(now int64, rec *messages.Record, done func(error)) {
 		done(nil)
 		return
 	}
+	c.see(now)
+	defer c.stir()
 	var room [4]effect
 	after := effects(room[:0])
 	v := c.view.Load()
@@ -144,6 +146,7 @@ func (c *Core) keptHere(v *view, e *entry, done func(error)) func(error) {
 	return func(err error) {
 		if err == nil {
 			peer.bulk.ack(item)
+			c.stir()
 		}
 		done(err)
 	}
@@ -162,6 +165,8 @@ func holds(rec, part *messages.Record) bool {
 
 // EndFlow ends what is registered over a flow of this node.
 func (c *Core) EndFlow(now int64, flow *messages.FlowID) {
+	c.see(now)
+	defer c.stir()
 	v := c.view.Load()
 	for _, aor := range c.flows.on(flow) {
 		var after effects

@@ -17,6 +17,22 @@ type Rules = rules
 // SwitchOff must be called before the first message.
 func (c *Core) SwitchOff(r Rules) { c.off = r }
 
+// Pause is how many ms the next tick may wait, and Roused tells, once, that
+// something has happened meanwhile.
+func (c *Core) Pause(now int64) int64 { return c.pause(now).Milliseconds() }
+
+func (c *Core) Roused() bool {
+	select {
+	case <-c.stirring.rouse:
+		return true
+	default:
+		return false
+	}
+}
+
+// Ticks counts how often the core was told the time.
+func (n *Node) Ticks() uint64 { return n.core.stirring.ticks.Load() }
+
 // ShardOf is the part of the table that an AoR is in.
 func ShardOf(aor string) uint64 { return xxh3.HashString(aor) >> 58 }
 

@@ -103,6 +103,7 @@ const (
 // Follow begins to follow the users that pattern names: an AoR, a domain as
 // "@example.com", or "*". close ends it. The error is ErrStopped or ErrTooManyWatches.
 func (c *Core) Follow(now int64, pattern string, sink Follower) (*Follow, error) {
+	defer c.stir()
 	v := c.view.Load()
 	t := &c.watches
 	t.mu.Lock()

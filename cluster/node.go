@@ -13,7 +13,7 @@ import (
 	"hereis/messages"
 )
 
-// tickEvery is how often the core is told the time.
+// tickEvery is how often the core is told the time, unless nothing happens (rouse.go).
 const tickEvery = 10 * time.Millisecond
 
 // ErrStopped is what a question gets from a node that is not running any more.
@@ -51,7 +51,7 @@ func (n *Node) Load() error { return n.core.Load(n.parts.Clock.NowMS()) }
 // Run gives the core the time until ctx ends, and returns when no handler runs
 // any more. Questions still open are answered with ErrStopped.
 func (n *Node) Run(ctx context.Context) error {
-	t := time.NewTicker(tickEvery)
+	t := time.NewTimer(tickEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -60,10 +60,27 @@ func (n *Node) Run(ctx context.Context) error {
 			n.core.Stop()
 			n.handlers.Wait()
 			return nil
+		case <-n.core.stirring.rouse:
+			t.Reset(tickEvery)
 		case <-t.C:
-			n.core.Tick(n.parts.Clock.NowMS())
+			t.Reset(n.tick())
 		}
 	}
+}
+
+// tick lets pass what is due, and tells how long the next one may wait. What it
+// leads to leaves together.
+func (n *Node) tick() time.Duration {
+	if together, ok := n.parts.Network.(interface {
+		Begin()
+		End()
+	}); ok {
+		together.Begin()
+		defer together.End()
+	}
+	now := n.parts.Clock.NowMS()
+	n.core.Tick(now)
+	return n.core.pause(now)
 }
 
 // Receive takes in what a peer sent. A panic ends this message alone (rule 20).

@@ -71,6 +71,8 @@ type simNode struct {
 	up      bool
 	skew    int64
 	counter uint64
+	// pausedMS is until when its ticks pause, as they do when nothing happens.
+	pausedMS int64
 	// side is the half of a partition that it is on.
 	side int
 	// blind: its membership takes these for failed.
@@ -231,6 +233,7 @@ func (w *world) start(n *simNode, lost bool) {
 		m.FailedMS = w.now
 		n.knows[name] = m
 	}
+	n.pausedMS = 0
 	core.Members(w.now+n.skew, w.known(n))
 }
 
@@ -266,13 +269,22 @@ func (w *world) run(ms int64) {
 			}
 			n.disk.flush(w.now)
 			if w.now%10 == 0 || w.step > 5 {
-				n.core.Tick(w.now + n.skew)
+				n.tick(w.now)
 				if w.ticked != nil {
 					w.ticked(n)
 				}
 			}
 		}
 	}
+}
+
+// tick tells a node the time, if it wants to know.
+func (n *simNode) tick(now int64) {
+	if !n.core.Roused() && now < n.pausedMS {
+		return
+	}
+	n.core.Tick(now + n.skew)
+	n.pausedMS = now + n.core.Pause(now+n.skew)
 }
 
 // runUntil lets time pass until ok, for at most ms.

@@ -87,6 +87,7 @@ type Streams struct {
 	// handshakes counts accepted connections that have not said Hello yet.
 	handshakes atomic.Int32
 	stats      streamCounters
+	company    company
 
 	mu sync.Mutex // guards the replacement of peers
 }

@@ -47,18 +47,24 @@ type streamConn struct {
 	unheard           atomic.Int64  // when the first ping since the last answer was sent, since born, in ns; 0: all are answered
 	pingMoves         atomic.Uint64 // the clock's Moves before it
 
-	// gathering: the reader has more frames at hand, and wakes the writer when it
-	// has been through them: what they are answered leaves together.
-	gathering atomic.Bool
-	writeSet  time.Time // when the write deadline was set; the writer's
+	// direct is nc if it can be written to without waiting, else nil.
+	direct   *quietConn
+	writeSet time.Time // when the write deadline was set; for whoever writes
+	// listed: it stands in the list of those to be written at the end of a batch; guarded by Streams.company.
+	listed bool
 
-	mu     sync.Mutex // guards what follows
-	buf    []byte     // frames to be written
-	due    bool       // buf has what does not ride
-	spare  []byte     // the other buffer, while it is not being written
-	armed  bool       // ride is running
-	ride   *time.Timer
-	closed bool // nothing is queued any more
+	mu    sync.Mutex // guards what follows
+	buf   []byte     // frames to be written
+	due   bool       // buf has what does not ride, and somebody is to write it
+	spare []byte     // the other buffer, while it is not being written
+	// writing: somebody writes, the writer or who flushes; again: the writer was
+	// woken meanwhile, and is to be woken after it. rest is what flush found no room
+	// for, which is the writer's, and writing with it.
+	writing, again bool
+	rest           []byte
+	armed          bool // ride is running
+	ride           *time.Timer
+	closed         bool // nothing is queued any more
 }
 
 func (s *Streams) newConn(nc net.Conn, br *bufio.Reader, hello *messages.Hello, dialled bool) *streamConn {
@@ -66,6 +72,7 @@ func (s *Streams) newConn(nc net.Conn, br *bufio.Reader, hello *messages.Hello, 
 		s: s, nc: nc, br: br, hello: hello, dialled: dialled, born: time.Now(),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	c.direct, _ = nc.(*quietConn)
 	c.ride = time.AfterFunc(time.Hour, c.wakeWriter)
 	c.ride.Stop()
 	return c
@@ -87,37 +94,19 @@ func (c *streamConn) queue(env *messages.Envelope, now bool) bool {
 		return false
 	}
 	c.buf = buf
+	first := now && !c.due
 	c.due = c.due || now
 	c.s.stats.sentFrames.Add(1)
-	arm := !now && !c.armed
+	arm := !now && !c.armed && !c.due
 	if arm {
 		c.armed = true
 		c.ride.Reset(c.s.cfg.RideDelay)
 	}
 	c.mu.Unlock()
-	if now && !c.gathering.Load() {
+	if first && !c.s.company.take(c) {
 		c.wakeWriter()
 	}
 	return true
-}
-
-// gather begins to gather, or ends it: then the writer is woken for what has
-// been queued meanwhile. It is the reader's.
-func (c *streamConn) gather(begin bool) {
-	if c.gathering.Load() == begin {
-		return
-	}
-	c.gathering.Store(begin)
-	if begin {
-		return
-	}
-	// Whoever saw gathering has queued before: it is seen here.
-	c.mu.Lock()
-	due := c.due
-	c.mu.Unlock()
-	if due {
-		c.wakeWriter()
-	}
 }
 
 func (c *streamConn) wakeWriter() {
@@ -142,62 +131,64 @@ func (c *streamConn) writeLoop() {
 		case <-c.wake:
 		}
 		last = c.retired.Load()
-		c.mu.Lock()
-		out, frames := c.buf, len(c.buf) > 0
-		c.buf, c.spare, c.due = c.spare[:0], nil, false
-		if c.armed {
-			c.armed = false
-			c.ride.Stop()
+		out, ok := c.claim()
+		if !ok {
+			continue // who writes wakes this after it
 		}
-		c.mu.Unlock()
-		if frames {
-			if err := c.write(out); err != nil {
-				c.close(fmt.Errorf("write: %w", err))
-				return
-			}
+		if err := c.write(out); err != nil {
+			c.close(fmt.Errorf("write: %w", err))
+			return
 		}
+		c.release(out)
 		if last {
 			c.closeWrite()
 			return
 		}
-		c.mu.Lock()
-		if cap(out) <= keepBuffer {
-			c.spare = out[:0]
-		}
-		c.mu.Unlock()
 	}
 }
 
 func (c *streamConn) write(out []byte) error {
-	st := &c.s.stats
 	for len(out) > 0 {
 		n := min(len(out), writeChunk)
-		// Set anew not more often than matters, as deadlineReader does.
-		if now := time.Now(); now.Sub(c.writeSet) > c.s.cfg.Timeout/8 {
-			if err := c.nc.SetWriteDeadline(now.Add(c.s.cfg.Timeout)); err != nil {
-				return err
-			}
-			c.writeSet = now
+		if err := c.mayWrite(); err != nil {
+			return err
 		}
 		if _, err := c.nc.Write(out[:n]); err != nil {
 			return err
 		}
-		st.writes.Add(1)
-		st.sentBytes.Add(uint64(n))
+		c.wrote(n)
 		out = out[n:]
 	}
 	return nil
 }
 
+// mayWrite sees to the deadline of a write: it is set anew not more often than
+// matters, as deadlineReader does.
+func (c *streamConn) mayWrite() error {
+	now := time.Now()
+	if now.Sub(c.writeSet) <= c.s.cfg.Timeout/8 {
+		return nil
+	}
+	c.writeSet = now
+	return c.nc.SetWriteDeadline(now.Add(c.s.cfg.Timeout))
+}
+
+// wrote counts n bytes that one system call has taken.
+func (c *streamConn) wrote(n int) {
+	if n > 0 {
+		c.s.stats.writes.Add(1)
+		c.s.stats.sentBytes.Add(uint64(n))
+	}
+}
+
 // readLoop delivers until the connection ends, and says why it did.
 func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 	st := &c.s.stats
+	handled := 0 // frames of the batch that has begun, 0: none has
+	defer c.s.leave(&handled)
 	for {
-		switch c.framesAtHand() {
-		case 0:
-			c.gather(false)
-		case 2:
-			c.gather(true)
+		if handled == mostTogether || !c.frameAtHand() {
+			c.s.leave(&handled)
 		}
 		frame, err := c.readFrame()
 		if err != nil {
@@ -211,6 +202,7 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 			st.garbage.Add(1)
 			return fmt.Errorf("%w: %w", errGarbage, err)
 		}
+		c.s.enter(&handled)
 		st.receivedFrames.Add(1)
 		st.receivedBytes.Add(uint64(len(frame)))
 		// A Ping that somebody asks as a question, and its answer, are not the stream's own.
@@ -234,20 +226,14 @@ func (c *streamConn) readLoop(p *streamPeer, recv Receiver) error {
 	}
 }
 
-// framesAtHand is how many whole frames have been read already, 2 for more.
-func (c *streamConn) framesAtHand() (n int) {
-	for at, have := 0, c.br.Buffered(); n < 2 && have-at >= frameHead; n++ {
-		head, err := c.br.Peek(at + frameHead)
-		if err != nil {
-			return n
-		}
-		size := int64(binary.BigEndian.Uint32(head[at:]))
-		if size > int64(have-at-frameHead) {
-			return n
-		}
-		at += frameHead + int(size)
+// frameAtHand tells whether a whole frame has been read already.
+func (c *streamConn) frameAtHand() bool {
+	have := c.br.Buffered()
+	if have < frameHead {
+		return false
 	}
-	return n
+	head, err := c.br.Peek(frameHead)
+	return err == nil && int64(binary.BigEndian.Uint32(head)) <= int64(have-frameHead)
 }
 
 // readFrame returns the next frame; its bytes are good until the next call.

@@ -235,6 +235,7 @@ func (s *Streams) dial(ctx context.Context, p *streamPeer, m Member) error {
 	if err != nil {
 		return err
 	}
+	nc = quiet(nc)
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	c, err := s.openDialled(nc, p, m)
 	stop()
@@ -256,6 +257,7 @@ func (s *Streams) dial(ctx context.Context, p *streamPeer, m Member) error {
 
 // serveAccepted answers a connection that came in and serves it.
 func (s *Streams) serveAccepted(ctx context.Context, nc net.Conn) {
+	nc = quiet(nc)
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	p, c, err := s.openAccepted(nc)
 	stop()

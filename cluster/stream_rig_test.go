@@ -18,12 +18,15 @@ type inbox struct {
 	mu     sync.Mutex
 	events []string // "up n1 5", "down n1"
 	got    []*messages.Envelope
-	fail   func(env *messages.Envelope) // may panic
+	fail   func(env *messages.Envelope) // may panic; set by failing
 }
 
 func (b *inbox) Receive(from string, env *messages.Envelope) {
-	if b.fail != nil {
-		b.fail(env)
+	b.mu.Lock()
+	fail := b.fail
+	b.mu.Unlock()
+	if fail != nil {
+		fail(env)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -31,6 +34,13 @@ func (b *inbox) Receive(from string, env *messages.Envelope) {
 		panic("from " + env.From)
 	}
 	b.got = append(b.got, env)
+}
+
+// failing has f see what comes first.
+func (b *inbox) failing(f func(env *messages.Envelope)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fail = f
 }
 
 func (b *inbox) PeerUp(h *messages.Hello) { b.event(fmt.Sprintf("up %s %d", h.Name, h.Incarnation)) }

@@ -85,7 +85,7 @@ func TestRule22_FullQueueIsToldAndCounted(t *testing.T) {
 	a := startStreams(t, "a", 1, func(c *StreamConfig) { c.QueueBytes = 64 << 10; c.Timeout = 30 * time.Second })
 	block := make(chan struct{})
 	b := startStreams(t, "b", 1, func(c *StreamConfig) { c.Timeout = 30 * time.Second })
-	b.fail = func(*messages.Envelope) { <-block }
+	b.failing(func(*messages.Envelope) { <-block })
 	introduce(a, b)
 	eventually(t, "up", func() bool { return a.up("b") })
 	big := note(1)
@@ -124,11 +124,11 @@ func TestFrameOverTheLimit(t *testing.T) {
 
 func TestRule20_PanicEndsThatPeersStreamOnly(t *testing.T) {
 	a, b, c := startStreams(t, "a", 1, nil), startStreams(t, "b", 1, nil), startStreams(t, "c", 1, nil)
-	b.fail = func(env *messages.Envelope) {
+	b.failing(func(env *messages.Envelope) {
 		if env.Id == 13 {
 			panic("thirteen")
 		}
-	}
+	})
 	introduce(a, b, c)
 	eventually(t, "up", func() bool { return b.up("a") && b.up("c") && a.up("b") && c.up("b") })
 	a.Send("b", note(13))
@@ -245,12 +245,12 @@ func TestAnswersToWhatCameTogetherLeaveTogether(t *testing.T) {
 	a, b := startStreams(t, "a", 1, quiet), startStreams(t, "b", 1, quiet)
 	const many = 500
 	begin := make(chan struct{})
-	b.fail = func(env *messages.Envelope) {
+	b.failing(func(env *messages.Envelope) {
 		if env.Id == 0 {
 			<-begin // the rest has come when the first is answered
 		}
 		b.Send("a", note(int(env.Id)))
-	}
+	})
 	introduce(a, b)
 	eventually(t, "up", func() bool { return a.up("b") && b.up("a") })
 	before := b.Stats().Writes

@@ -64,6 +64,7 @@ func (c *Core) written(aor string, err error) {
 		c.stats.UnstoredLost.Add(1)
 	}
 	c.countUnstored()
+	c.stir()
 }
 
 // countUnstored tells how many there are. u.mu is held.

@@ -175,6 +175,8 @@ type flaps struct {
 
 // Members takes the whole list of members, live and failed.
 func (c *Core) Members(now int64, list []Member) {
+	c.see(now)
+	defer c.stir()
 	c.viewMu.Lock()
 	defer c.viewMu.Unlock()
 	c.members = slices.Clone(list)
@@ -188,6 +190,8 @@ func (c *Core) Members(now int64, list []Member) {
 // Woke starts a new round: no report counts any more, and nothing that this
 // node concludes from itself alone (rule 16).
 func (c *Core) Woke(now int64) {
+	c.see(now)
+	defer c.stir()
 	c.viewMu.Lock()
 	defer c.viewMu.Unlock()
 	c.settling.wokeMS = now

@@ -34,6 +34,24 @@ func (b *Binding) write(w *writer) {
 	w.newer(b.unknownFields)
 }
 
+// Is tells whether packed is what Pack makes of b, as far as that is so without the library.
+func (b *Binding) Is(packed []byte) bool {
+	m := matcher{text: textOf(packed)}
+	m.one(1, b.Contact)
+	m.texts(2, b.Params)
+	m.number(3, uint64(b.Q))
+	m.one(4, b.InstanceId)
+	m.number(5, uint64(b.RegId))
+	m.texts(6, b.Path)
+	m.flag(7, b.FlowBound)
+	m.one(8, b.Transport)
+	m.one(9, b.Local)
+	m.one(10, b.Remote)
+	m.one(11, b.UserAgent)
+	m.number(12, uint64(b.SinceMs))
+	return m.ends() && len(b.unknownFields) == 0
+}
+
 // Unpack makes b what packed encodes; its strings share memory with each other.
 // The error is the library's.
 func (b *Binding) Unpack(packed []byte) error {

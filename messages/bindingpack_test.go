@@ -40,6 +40,24 @@ func TestBindingPack_AgreesWithTheLibrary(t *testing.T) {
 			rt.Fatalf("got %x, %v\nwant %x, %v\nof %v", got, err2, want, err, b)
 		}
 		checkUnpack(rt, got)
+		if err != nil {
+			return
+		}
+		if is := b.Is(want); is != (len(b.ProtoReflect().GetUnknown()) == 0) {
+			rt.Fatalf("told %t that %x is %v", is, want, b)
+		}
+		other := bytes.Clone(want)
+		switch at := rapid.IntRange(0, len(want)).Draw(rt, "at"); {
+		case at == len(want):
+			other = append(other, rapid.Byte().Draw(rt, "byte"))
+		case rapid.Bool().Draw(rt, "shorter"):
+			other = other[:at]
+		default:
+			other[at] ^= rapid.ByteRange(1, 255).Draw(rt, "change")
+		}
+		if b.Is(other) {
+			rt.Fatalf("told that %x is %v, which is %x", other, b, want)
+		}
 	})
 }
 

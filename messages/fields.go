@@ -170,6 +170,65 @@ func (r *reader) varint() (v uint64) {
 	return 0
 }
 
+// matcher goes through an encoded message beside what a writer would write.
+type matcher struct {
+	text    string
+	differs bool
+}
+
+// byte takes one byte off.
+func (m *matcher) byte(b byte) {
+	if m.text == "" || m.text[0] != b {
+		m.text, m.differs = "", true
+		return
+	}
+	m.text = m.text[1:]
+}
+
+func (m *matcher) varint(v uint64) {
+	for ; v >= 1<<7; v >>= 7 {
+		m.byte(byte(v) | 1<<7)
+	}
+	m.byte(byte(v))
+}
+
+func (m *matcher) tag(field uint64, wire protowire.Type) { m.varint(field<<3 | uint64(wire)) }
+
+func (m *matcher) number(field, v uint64) {
+	if v != 0 {
+		m.tag(field, protowire.VarintType)
+		m.varint(v)
+	}
+}
+
+func (m *matcher) flag(field uint64, v bool) {
+	if v {
+		m.number(field, 1)
+	}
+}
+
+func (m *matcher) texts(field uint64, list []string) {
+	for _, v := range list {
+		m.tag(field, protowire.BytesType)
+		m.varint(uint64(len(v)))
+		if len(m.text) < len(v) || m.text[:len(v)] != v {
+			m.text, m.differs = "", true
+			return
+		}
+		m.text = m.text[len(v):]
+	}
+}
+
+func (m *matcher) one(field uint64, v string) {
+	if v != "" {
+		room := [1]string{v}
+		m.texts(field, room[:])
+	}
+}
+
+// ends tells whether all that there is has been matched.
+func (m *matcher) ends() bool { return m.text == "" && !m.differs }
+
 // string is the value, which must be text.
 func (r *reader) string() string {
 	r.bad = r.bad || !utf8.ValidString(r.value)

@@ -7,6 +7,8 @@ import (
 
 	"hereis/actors"
 	"hereis/messages"
+	"hereis/sipfront/transaction"
+	"hereis/sipfront/transport"
 )
 
 // Nearly every REGISTER tells of a device that it is where it was, or that it is
@@ -32,7 +34,9 @@ func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register
 	f := r.msg.Flow
 	x.room.remote = f.Remote().AppendTo(x.room.remote[:0])
 	q.Transport, q.Local, q.Remote = f.Transport(), s.local.of(f.Local()), textOf(x.room.remote)
-	q.Flow = s.parts.Transport.Pin(f)
+	x.room.pinned.Reset()
+	s.parts.Transport.PinTo(f, &x.room.pinned)
+	q.Flow = &x.room.pinned
 	q.AgeMs = age(r, now)
 	c.FlowBound = !x.direct() && flowBound(r, c, f)
 	return q, nil
@@ -40,9 +44,9 @@ func (s *Server) readPlain(x *plain, p *plan, now time.Time) (*messages.Register
 
 // atOnce answers a REGISTER that the registrar needs nobody for, and ends then what
 // began with enterRegister. False: it is one like others.
-func (s *Server) atOnce(tx answerTx, x *plain, q *messages.Register, began time.Time) bool {
+func (s *Server) atOnce(x *plain, q *messages.Register, began time.Time) bool {
 	q.Stamp = &x.room.stamp
-	x.tx, x.began = tx, began
+	x.began = began
 	if x.then == nil {
 		x.then = func(nowMS, expiresMS int64, err error) { s.registeredAtOnce(x, nowMS, expiresMS, err) }
 	}
@@ -51,14 +55,25 @@ func (s *Server) atOnce(tx answerTx, x *plain, q *messages.Register, began time.
 
 // registeredAtOnce answers what atOnce took in.
 func (s *Server) registeredAtOnce(x *plain, nowMS, expiresMS int64, err error) {
-	s.pace.leave(x.began, time.Now())
+	now := time.Now()
+	s.pace.leave(x.began, now)
 	if err != nil {
-		s.refuse(x.tx, &x.req, fmt.Errorf("%w: %w", actors.ErrDisk, err))
+		s.refuse(&x.own, &x.req, fmt.Errorf("%w: %w", actors.ErrDisk, err))
 	} else {
-		s.send(x.tx, &x.req, 200, s.oneBinding(x, secondsLeft(nowMS, expiresMS), nowMS, x.tx.Tag()))
+		s.answering(&x.req.asked, 200)
+		gist := transaction.Gist{At: nowMS, Value: uint32(secondsLeft(nowMS, expiresMS))}
+		_ = s.answered(&x.req.asked, 200, x.own.RespondGist(gist, s.oneBinding(x, gist), now))
 	}
 	s.release(&x.req)
 	s.end()
+}
+
+// answerAgain sends the answer to a REGISTER that repeats one of those once more.
+func (s *Server) answerAgain(x *plain, m *transport.Message, gist transaction.Gist) {
+	x.take(m)
+	x.mark = x.own.Mark()
+	_ = transport.SendSoonCopy(m.Flow, s.oneBinding(x, gist)) // counted there; the client repeats
+	m.Spent = true
 }
 
 // giveAway leaves a question and its memory to those who may keep it.
@@ -70,13 +85,15 @@ func (x *plain) giveAway(q *messages.Register) {
 }
 
 // oneBinding is the 200 with the one binding that there is, as registered has it.
-func (s *Server) oneBinding(x *plain, left, nowMS int64, tag string) []byte {
+// Of its gist At is when the binding was kept, in ms of node time, and Value how
+// many seconds it had left. The memory is x's.
+func (s *Server) oneBinding(x *plain, gist transaction.Gist) []byte {
 	r := &x.req
-	supported := s.supported(r)
-	n := answerSize(r) + len(x.contact) + len(supported) + 100 + len(s.cfg.ServerHeader)
-	b := appendAnswerTo(make([]byte, 0, n), r, 200, "OK", tag)
-	b = append(appendContact(append(b, "Contact: "...), x.contact, left), "\r\n"...)
-	b = appendHeader(b, "Supported", supported)
-	b = appendHeader(b, "Date", s.date.at(nowMS))
-	return s.endAnswer(b, 200)
+	var tag [32]byte
+	b := appendAnswerTo(x.room.answer[:0], r, 200, "OK", textOf(transaction.AppendTag(tag[:0], x.mark)))
+	b = append(appendContact(append(b, "Contact: "...), x.contact, int64(gist.Value)), "\r\n"...)
+	b = appendHeader(b, "Supported", s.supported(r))
+	b = appendHeader(b, "Date", s.date.at(gist.At))
+	x.room.answer = s.endAnswer(b, 200)
+	return x.room.answer
 }

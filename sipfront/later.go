@@ -142,10 +142,10 @@ func (s *Server) tellLater(x *plain, m *transport.Message, wait time.Duration) {
 // writeLater sends the 503, as refuse has it.
 func (s *Server) writeLater(x *plain, m *transport.Message, wait time.Duration) {
 	var tag [32]byte
-	b := appendAnswerTo(x.room.refusal[:0], &x.req, 503, "Service Unavailable", textOf(transaction.AppendTag(tag[:0], s.markOf(x))))
+	b := appendAnswerTo(x.room.answer[:0], &x.req, 503, "Service Unavailable", textOf(transaction.AppendTag(tag[:0], s.markOf(x))))
 	b = append(b, "Retry-After: "...)
 	b = append(strconv.AppendInt(b, int64((wait+time.Second-1)/time.Second), 10), "\r\n"...)
 	b = s.endAnswer(b, 503)
-	x.room.refusal, m.Spent = b, true
+	x.room.answer, m.Spent = b, true
 	_ = transport.SendSoonCopy(m.Flow, b) // counted there; the client repeats
 }

@@ -109,6 +109,8 @@ func (n *memNet) ByID(id *messages.FlowID) (transport.Flow, bool) {
 
 func (n *memNet) Pin(f transport.Flow) *messages.FlowID { return f.ID() }
 
+func (n *memNet) PinTo(f transport.Flow, room *messages.FlowID) { proto.Merge(room, f.ID()) }
+
 func (n *memNet) take() []sent {
 	n.mu.Lock()
 	defer n.mu.Unlock()

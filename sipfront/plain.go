@@ -20,7 +20,7 @@ import (
 
 // plainLayer is what the transaction layer has for requests without a transaction of the full kind.
 type plainLayer interface {
-	Begin(branch, host string, port int, method string, reply transport.Flow) (p *transaction.Plain, repeated bool)
+	Begin(p *transaction.Plain, text []byte, now time.Time) (transaction.Begun, transaction.Gist)
 	Mark(branch, host string, port int, method string) uint64
 	Knows(branch, host string, port int, method string) bool
 	Pass(key string, invite bool, raw []byte, flow transport.Flow, answer func(status int)) transaction.Passed
@@ -39,7 +39,7 @@ func (s *Server) Plain(m *transport.Message) bool {
 		return false
 	case !bytes.HasPrefix(m.Raw, []byte(plainStart)):
 		return s.passes(m)
-	case s.digest != nil || s.draining.Load():
+	case s.digest != nil:
 		return false
 	}
 	return s.plainRegister(m)
@@ -58,25 +58,29 @@ func (s *Server) plainRegister(m *transport.Message) bool {
 	x.room.text = append(x.room.text[:0], m.Raw...)
 	x.text, r.headers, r.plain = textOf(x.room.text), x.headers[:0], x
 	began := time.Now()
-	tx, repeated := s.beginPlain(x, m, began)
-	if tx == nil {
+	begun, done := s.beginPlain(x, m, began)
+	if !begun {
 		s.release(r)
-		return repeated
+		m.Spent = done
+		return done
 	}
 	s.count.requests.Add(1)
 	x.take(m)
+	m.Spent = true
 	if wait, ok := s.enterRegister(m.Late, began); !ok {
-		tx.Withdraw()
+		x.own.Withdraw()
 		s.tellLater(x, m, s.told.tell(s.markOf(x), wait, began))
 		return true
 	}
-	s.registerNow(tx, r, &x.plan, began)
+	s.registerNow(&x.own, r, &x.plan, began)
 	return true
 }
 
-// take gives the request what came with its text.
+// take gives the request what came with its text. The socket may use m's flow again.
 func (x *plain) take(m *transport.Message) {
-	x.msg = transport.Message{Flow: m.Flow, Reply: m.Flow, At: m.At, Late: m.Late}
+	flow := x.flow.Hold(m.Flow)
+	x.own.Reply = flow
+	x.msg = transport.Message{Flow: flow, Reply: flow, At: m.At, Late: m.Late}
 	x.req.msg, x.req.at = &x.msg, m.At
 	x.req.vias = append(x.vias[:0], x.stampedVia(m.Flow.Remote()))
 }
@@ -84,20 +88,35 @@ func (x *plain) take(m *transport.Message) {
 // textOf is b as a string, without a copy.
 func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// beginPlain reads a request and begins its transaction; nil: it is not plain,
-// or not to be taken so, or repeats one and is done with.
-func (s *Server) beginPlain(x *plain, m *transport.Message, now time.Time) (tx *transaction.Plain, repeated bool) {
+// beginPlain reads a request and begins its transaction; if it has not begun, the
+// request repeats one and is done with, or it is not plain, or not to be taken so.
+func (s *Server) beginPlain(x *plain, m *transport.Message, now time.Time) (begun, done bool) {
 	if !x.scan() || !x.rport && x.port() != m.Flow.Remote().Port() {
-		return nil, false
+		return false, false
 	}
 	x.plan.target = x.req.target
 	if s.planTarget(&x.plan) != nil || x.plan.way != wayNode {
-		return nil, false
+		return false, false
 	}
 	if s.toldLater(x, m, now) {
-		return nil, true
+		return false, true
 	}
-	return s.plain.Begin(x.branch, x.host, int(x.sentPort), x.req.method, m.Flow)
+	x.own.Branch, x.own.Host, x.own.Port, x.own.Method = x.branch, x.host, int(x.sentPort), x.req.method
+	switch found, gist := s.plain.Begin(&x.own, x.room.text, now); found {
+	case transaction.BeginNew:
+		if s.draining.Load() {
+			x.own.Withdraw()
+			return false, false
+		}
+		x.mark = x.own.Mark()
+		return true, false
+	case transaction.BeginAgain:
+		s.answerAgain(x, m, gist)
+		return false, true
+	case transaction.BeginRepeat:
+		return false, true
+	}
+	return false, false
 }
 
 // release gives back what a plain request stood in, after its answer; of others
@@ -125,8 +144,10 @@ type plain struct {
 	// answer has room for the fields of the answer.
 	answer [6]header
 	room   *plainRoom
-	// tx and began are of a REGISTER that is taken in at once, then is what answers it (atonce.go).
-	tx    answerTx
+	// own is its transaction, and flow what it came by.
+	own  transaction.Plain
+	flow transport.FlowRoom
+	// began is of a REGISTER that is taken in at once, then is what answers it (atonce.go).
 	began time.Time
 	then  func(nowMS, expiresMS int64, err error)
 
@@ -153,12 +174,13 @@ type plain struct {
 // is used again unless it was given away.
 type plainRoom struct {
 	text, via, remote []byte
-	// refusal is of a 503 (later.go).
-	refusal  []byte
+	// answer is one that is not kept: a 503 (later.go), or a 200 (atonce.go).
+	answer   []byte
 	question messages.Register
 	contacts [1]*messages.RegisterContact
 	contact  messages.RegisterContact
 	stamp    messages.Stamp
+	pinned   messages.FlowID
 }
 
 // spoil overwrites what strings may still share.

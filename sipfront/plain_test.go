@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -203,6 +204,49 @@ func TestPlain_RFC3261_17_2_2_RepeatGetsTheSameAnswer(t *testing.T) {
 	if s := r.srv.Stats(); s.Registers != 1 {
 		t.Errorf("%d REGISTERs", s.Registers)
 	}
+}
+
+// TestPlain_RFC3261_17_2_2_AnswerIsWrittenAgain: of a REGISTER that was taken in at
+// once nothing is kept but two numbers, and its repeats have the same answer all the
+// same: later, after other requests, and when the node takes no new ones.
+func TestPlain_RFC3261_17_2_2_AnswerIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.reg.atOnce = true
+		flow := r.net.flow(netip.MustParseAddrPort(alice))
+		send := func(raw string) string {
+			m := &transport.Message{Raw: []byte(raw), Flow: flow, At: time.Now()}
+			if !r.srv.Plain(m) {
+				return ""
+			}
+			var text string
+			for _, out := range r.net.take() {
+				text += out.to + " " + string(out.raw)
+			}
+			return text
+		}
+		next := strings.NewReplacer("z9hG4bKa1", "z9hG4bKa2", "CSeq: 7", "CSeq: 8", ";expires=600", ";expires=900").Replace(plainSample)
+		first, second := send(plainSample), ""
+		for range 3 {
+			time.Sleep(1500 * time.Millisecond)
+			if second == "" {
+				second = send(next)
+			}
+			if got := send(plainSample); !strings.Contains(first, " 200 OK\r\n") || got != first {
+				t.Errorf("answered\n%s\nand then\n%s", first, got)
+			}
+			if got := send(next); !strings.Contains(second, ";expires=900\r\n") || got != second {
+				t.Errorf("answered\n%s\nand then\n%s", second, got)
+			}
+			r.srv.SetDraining(true)
+		}
+		if got := send(strings.Replace(plainSample, "z9hG4bKa1", "z9hG4bKa3", 1)); got != "" {
+			t.Errorf("a new one at a node that takes none: %s", got)
+		}
+		if st := r.layer.Stats(); st.Active != 0 || st.Repeats != 6 || r.srv.Stats().Registers != 2 {
+			t.Errorf("%+v", st)
+		}
+	})
 }
 
 // laterRegistrar is told what to call when the answer is there.

@@ -37,7 +37,7 @@ func (s *Server) registerNow(tx answerTx, r *request, p *plan, began time.Time) 
 		return
 	}
 	if x := r.plain; x != nil {
-		if s.atOnce(tx, x, q, began) {
+		if s.atOnce(x, q, began) {
 			return
 		}
 		x.giveAway(q)

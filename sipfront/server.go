@@ -73,8 +73,9 @@ type Transport interface {
 	Restore(id *messages.FlowID, network string, local, remote netip.AddrPort) (transport.Flow, error)
 	// ByID finds an open flow of this process.
 	ByID(id *messages.FlowID) (transport.Flow, bool)
-	// Pin gives a flow an id, so that ByID finds it.
+	// Pin gives a flow an id, so that ByID finds it; PinTo writes that to room.
 	Pin(f transport.Flow) *messages.FlowID
+	PinTo(f transport.Flow, room *messages.FlowID)
 }
 
 // Resolver finds where a name is reached, in order of preference (RFC 3263):

@@ -82,7 +82,8 @@ func TestPlainIsShedAsNewWork(t *testing.T) {
 			var begun []*Plain
 			begin := func(n int) {
 				for range n {
-					if p, _ := r.Begin(fmt.Sprintf("z9hG4bKp%d", len(begun)), "h", 5060, "REGISTER", r.flow); p != nil {
+					p := &Plain{Branch: fmt.Sprintf("z9hG4bKp%d", len(begun)), Host: "h", Port: 5060, Method: "REGISTER", Reply: r.flow}
+					if found, _ := r.Begin(p, nil, time.Now()); found == BeginNew {
 						begun = append(begun, p)
 					}
 				}

@@ -114,7 +114,8 @@ func (l *Layer) Knows(branch, host string, port int, method string) bool {
 	s, hash := l.place(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.servers[string(key)] != nil || s.answers.get(hash, key) != nil
+	_, gist := s.answers.gists.find(hash)
+	return s.servers[string(key)] != nil || s.answers.get(hash, key) != nil || gist != nil
 }
 
 // expire lets pass what is due.

@@ -43,8 +43,8 @@ func (l *Layer) Stats() Stats {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
-		st.Answers += len(s.answers.byHash)
-		st.AnswerBytes += s.answers.bytes
+		st.Answers += len(s.answers.byHash) + int(s.answers.gists.n)
+		st.AnswerBytes += s.answers.bytes + s.answers.gists.bytes()
 		st.AnswersEvicted += s.answers.evicted
 		s.mu.Unlock()
 	}

@@ -33,9 +33,20 @@ type Config struct {
 	// is in the message, which is the socket's with its Raw, and not its to keep.
 	// Nil if everything is to be parsed.
 	Plain func(*Message) bool
+	// Company, if not nil, is told when datagrams begin to be handled that were read
+	// at once, and when they have been, so that whatever else they lead to can leave
+	// together.
+	Company Company
 	// OnClose is told when a connection has ended, by its own goroutine; it must
 	// not wait. Nil if nobody asks.
 	OnClose func(Flow)
+}
+
+// Company is told of the begin and the end of each batch of messages, of which
+// there may be several at a time.
+type Company interface {
+	Begin()
+	End()
 }
 
 // Streams bound connections, one and all of them.

@@ -132,7 +132,7 @@ func (t *flowTable) idShard(k flowKey) *idShard {
 }
 
 // pin returns the id that f's 4-tuple has, or gives it the one that makeID returns.
-func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.FlowID {
+func (t *flowTable) pin(f *udpFlow, makeID func(stream bool) *messages.FlowID) flowKey {
 	hash := maphash.Comparable(t.seed, f.tuple())
 	n := hash % flowShards
 	s := &t.shards[n]
@@ -141,7 +141,7 @@ func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.Fl
 	if known && t.same(&s.slots[slot], f) {
 		s.unlink(slot)
 		s.link(slot)
-		id := s.slots[slot].id.message()
+		id := s.slots[slot].id
 		s.mu.Unlock()
 		return id
 	}
@@ -153,10 +153,10 @@ func (t *flowTable) pin(f *udpFlow, makeID func() *messages.FlowID) *messages.Fl
 		socket, remote := t.ends(&s.slots[s.oldest])
 		victim = s.remove(s.oldest, maphash.Comparable(t.seed, tuple{socket.l.addr, remote}))
 	}
-	id := makeID()
-	slot = s.add(hash, t.pinned(f, keyOf(id)))
+	id := keyOf(makeID(false))
+	slot = s.add(hash, t.pinned(f, id))
 	s.mu.Unlock()
-	t.putPlace(keyOf(id), place{uint8(n), slot})
+	t.putPlace(id, place{uint8(n), slot})
 	if victim != (flowKey{}) {
 		t.drop(victim)
 		t.onDrop()

@@ -29,7 +29,7 @@ func TestFlowTableAgainstAList(t *testing.T) {
 	for range 20_000 {
 		remote := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(4))}), uint16(1+r.IntN(250)))
 		f := &udpFlow{socket: socket, remote: remote}
-		id := keyOf(table.pin(f, func() *messages.FlowID { next++; return &messages.FlowID{Incarnation: 7, Counter: next} }))
+		id := table.pin(f, func(bool) *messages.FlowID { next++; return &messages.FlowID{Incarnation: 7, Counter: next} })
 		at := table.ids[(id.counter^id.incarnation)%flowShards].pinned[id]
 		s := &table.shards[at.shard]
 		list := recent[s]
@@ -78,7 +78,7 @@ func BenchmarkFlowAtRest(b *testing.B) {
 		table := newFlowTable(8*flows, func() {})
 		for i := range uint64(flows) {
 			remote := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 5060)
-			table.pin(&udpFlow{socket: socket, remote: remote}, func() *messages.FlowID { return &messages.FlowID{Incarnation: 1, Counter: i + 1} })
+			table.pin(&udpFlow{socket: socket, remote: remote}, func(bool) *messages.FlowID { return &messages.FlowID{Incarnation: 1, Counter: i + 1} })
 		}
 		b.ReportMetric(float64(heap()-before)/flows, "B/flow")
 		runtime.KeepAlive(table)

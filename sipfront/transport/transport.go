@@ -168,7 +168,7 @@ func (t *Transport) Restore(id *messages.FlowID, transport string, local, remote
 	for _, l := range t.udp {
 		if l.addr == local && l.reaches(remote) {
 			f := &udpFlow{socket: l.socket(remote), remote: remote}
-			t.flows.pin(f, func() *messages.FlowID { return id })
+			t.flows.pin(f, func(bool) *messages.FlowID { return id })
 			// If the 4-tuple has a newer id already, the old one leads the same way.
 			f.id.Store(id)
 			return f, nil
@@ -188,6 +188,17 @@ func (t *Transport) Open(id *messages.FlowID) bool {
 
 // Pin gives a flow its id, and with it a place in the table, so that ByID finds it.
 func (t *Transport) Pin(f Flow) *messages.FlowID { return f.ID() }
+
+// PinTo is Pin that writes the id to room.
+func (t *Transport) PinTo(f Flow, room *messages.FlowID) {
+	if u, ok := f.(*udpFlow); ok && u.id.Load() == nil {
+		id := u.pin()
+		room.Incarnation, room.Counter, room.Stream = id.incarnation, id.counter, false
+		return
+	}
+	id := f.ID()
+	room.Incarnation, room.Counter, room.Stream = id.Incarnation, id.Counter, id.Stream
+}
 
 // Parser is the parser that the sockets use.
 func (t *Transport) Parser() *Parser { return t.parser }

@@ -163,6 +163,10 @@ const oldest = 32 * time.Second
 func (s *udpSocket) takeIn(in *batch, n int, now time.Time) {
 	s.out.begin()
 	defer s.flush()
+	if with := s.l.t.cfg.Company; with != nil {
+		with.Begin()
+		defer with.End()
+	}
 	for i := range n {
 		b, from := in.at(i)
 		s.l.t.count.bytesIn.Add(uint64(len(b)))
@@ -190,7 +194,8 @@ func (s *udpSocket) datagram(b []byte, from netip.AddrPort, at time.Time, late b
 	if flow == nil {
 		flow = &udpFlow{socket: s}
 	}
-	flow.remote, s.free = from, nil
+	flow.is(s, from, nil)
+	s.free = nil
 	s.taken = Message{Flow: flow, Reply: flow, At: at, Late: late, Raw: b}
 	if t.receive(&s.taken); s.taken.Spent {
 		s.free = flow
@@ -231,7 +236,7 @@ func isBlank(b []byte) bool {
 }
 
 func (s *udpSocket) write(b []byte, to netip.AddrPort) error {
-	n, err := s.conn.WriteToUDPAddrPort(b, to)
+	n, err := s.writeNow(b, to)
 	s.sent(n, err)
 	if errors.Is(err, net.ErrClosed) {
 		return ErrFlowClosed
@@ -254,11 +259,39 @@ func (f *udpFlow) ID() *messages.FlowID {
 	if id := f.id.Load(); id != nil {
 		return id
 	}
-	t := f.socket.l.t
-	id := t.flows.pin(f, func() *messages.FlowID { return t.makeID(false) })
-	f.id.CompareAndSwap(nil, id)
+	f.id.CompareAndSwap(nil, f.pin().message())
 	return f.id.Load()
 }
+
+func (f *udpFlow) pin() flowKey {
+	t := f.socket.l.t
+	return t.flows.pin(f, t.makeID)
+}
+
+// FlowRoom is memory for a flow, for who sees to many messages one after the other
+// and is done with the flow of one when the next comes.
+type FlowRoom struct{ flow udpFlow }
+
+// Hold is f, in r's memory if it is one over UDP, so that f itself need not be held.
+func (r *FlowRoom) Hold(f Flow) Flow {
+	u, ok := f.(*udpFlow)
+	if !ok {
+		return f
+	}
+	r.flow.is(u.socket, u.remote, u.id.Load())
+	return &r.flow
+}
+
+// is makes f another one.
+func (f *udpFlow) is(s *udpSocket, remote netip.AddrPort, id *messages.FlowID) {
+	f.socket, f.remote = s, remote
+	if f.id.Load() != id {
+		f.id.Store(id)
+	}
+}
+
+// Lasting is f in memory of its own, for who holds it longer than a FlowRoom does.
+func Lasting(f Flow) Flow { return new(FlowRoom).Hold(f) }
 
 func (f *udpFlow) Transport() string      { return "udp" }
 func (f *udpFlow) Reliable() bool         { return false }

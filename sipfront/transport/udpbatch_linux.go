@@ -224,6 +224,32 @@ func (s *udpSocket) writeAll(out []datagram) {
 	}
 }
 
+// writeNow sends one datagram.
+func (s *udpSocket) writeNow(out []byte, to netip.AddrPort) (int, error) {
+	v4 := s.l.addr.Addr().Is4()
+	if to.Addr().Zone() != "" || v4 && !to.Addr().Unmap().Is4() {
+		return s.conn.WriteToUDPAddrPort(out, to)
+	}
+	b, ok := s.outgoing.Get().(*batch)
+	if !ok {
+		b = newBatch(0)
+	}
+	defer s.outgoing.Put(b)
+	b.iovs[0].Base = unsafe.SliceData(out)
+	b.iovs[0].SetLen(len(out))
+	b.heads[0].head.Namelen = b.setName(0, to, v4)
+	b.from, b.to, b.did, b.errno = 0, 1, 0, 0
+	err := s.raw.Write(b.send)
+	b.iovs[0].Base = nil // nothing of the message is held
+	switch {
+	case err != nil:
+		return 0, err
+	case b.errno != 0:
+		return 0, os.NewSyscallError("sendmmsg", b.errno)
+	}
+	return int(b.heads[0].n), nil
+}
+
 // setName writes an address for a socket of one family, and returns its length.
 func (b *batch) setName(i int, to netip.AddrPort, v4 bool) uint32 {
 	port := hostOrder(to.Port())

@@ -44,3 +44,8 @@ func (s *udpSocket) writeAll(out []datagram) {
 		s.writeOne(&out[i])
 	}
 }
+
+// writeNow sends one datagram.
+func (s *udpSocket) writeNow(b []byte, to netip.AddrPort) (int, error) {
+	return s.conn.WriteToUDPAddrPort(b, to)
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"hereis/messages"
 )
 
@@ -329,6 +331,45 @@ func TestUDPBatch_ACopyIsTheSenders(t *testing.T) {
 				t.Fatalf("round %d: got %q, %v, want %c", round, got[:n], err, 'a'+round+i)
 			}
 		}
+	}
+}
+
+// TestUDP_HeldFlows: what is held in a FlowRoom is like the flow that it was made
+// of, which may become another; what is to last longer has memory of its own.
+func TestUDP_HeldFlows(t *testing.T) {
+	s := batchNode(t, "127.0.0.1:0", func(*Message) {})
+	n, next := s.l.t, uint64(0)
+	n.makeID = func(bool) *messages.FlowID { next++; return &messages.FlowID{Incarnation: 7, Counter: next} }
+	var room FlowRoom
+	var lasting []Flow
+	n.cfg.Plain = func(m *Message) bool {
+		f := room.Hold(m.Flow)
+		m.Spent = true
+		lasting = append(lasting, Lasting(f))
+		var id messages.FlowID
+		if n.PinTo(f, &id); !proto.Equal(&id, n.Pin(m.Flow)) || !proto.Equal(&id, n.Pin(f)) || id.Counter == 0 {
+			t.Errorf("%v has the id %v, and %v", f.Remote(), &id, m.Flow.ID())
+		}
+		if n.PinTo(f, &id); !proto.Equal(&id, f.ID()) {
+			t.Errorf("%v is told as %v, and is %v", f.Remote(), &id, f.ID())
+		}
+		return true
+	}
+	ids := map[uint64]bool{}
+	for i := range 6 {
+		remote := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(5001+i%3))
+		s.datagram([]byte("text"), remote, time.Now(), false)
+		if f := lasting[i]; f.Remote() != remote || f == Flow(&room.flow) {
+			t.Errorf("a flow of %v leads to %v", remote, f.Remote())
+		}
+		ids[lasting[i].ID().Counter] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("three peers have %d ids", len(ids))
+	}
+	other := &replyStream{}
+	if room.Hold(other) != Flow(other) || Lasting(other) != Flow(other) {
+		t.Error("a connection is held as another")
 	}
 }
 
