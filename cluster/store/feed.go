@@ -13,8 +13,8 @@ import (
 )
 
 // DefaultJournalSize is how much of the journal is full, in bytes, before Badger is
-// given what is in it: some 400,000 registrations.
-const DefaultJournalSize = 128 << 20
+// given what is in it: some 200,000 registrations.
+const DefaultJournalSize = 64 << 20
 
 const (
 	// feedBatch is about how many bytes Badger is given at a time.
