@@ -13,8 +13,8 @@ import (
 )
 
 // DefaultJournalSize is how much of the journal is full, in bytes, before Badger is
-// given what is in it: some 400,000 registrations.
-const DefaultJournalSize = 128 << 20
+// given what is in it: some 200,000 registrations.
+const DefaultJournalSize = 64 << 20
 
 const (
 	// feedBatch is about how many bytes Badger is given at a time.
@@ -65,6 +65,9 @@ func (s *Store) feedLoop() {
 func (s *Store) feedWhenDue() error {
 	s.feeding <- struct{}{}
 	defer func() { <-s.feeding }()
+	if err := s.journal.Prepare(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	for {
 		runs, failed := s.journal.Sealed()
 		if len(runs) < s.feedAt && !failed {
@@ -76,7 +79,7 @@ func (s *Store) feedWhenDue() error {
 	}
 }
 
-// wakeFeeder has the feeder look at the journal.
+// wakeFeeder has the feeder look at the journal, and see to the next file.
 func (s *Store) wakeFeeder() {
 	select {
 	case s.feedNow <- struct{}{}:

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +29,10 @@ const (
 	// closeRoom is what an orderly end needs, in bytes.
 	closeRoom = 20 << 20
 	// lookEvery is how often the room is looked at between writes, and lookIdle when
-	// Badger has been given nothing for so long that it has no more to do (badgerRests).
+	// Badger has been given nothing for so long that it has no more to do (badgerRests);
+	// askEvery, how often for groups of writes while there is twice minRoom.
 	lookEvery   = 50 * time.Millisecond
+	askEvery    = 10 * time.Millisecond
 	lookIdle    = time.Second
 	badgerRests = time.Minute
 )
@@ -43,6 +46,9 @@ type room struct {
 	lock *os.File
 	// held: the reserve exists.
 	held bool
+	// plenty is until when there is so much that it need not be asked for each group
+	// of writes, in ns since 1970.
+	plenty atomic.Int64
 }
 
 // free is the free space in bytes.
@@ -64,6 +70,20 @@ func (r *room) spare(bytes int64) error {
 		return fmt.Errorf("%w: %d MiB are free", ErrDiskFull, free>>20)
 	}
 	return nil
+}
+
+// forGroup is spare for a group that goes into a file which has its blocks. Where
+// there was plenty a moment ago, it is not asked again.
+func (r *room) forGroup() error {
+	now := time.Now().UnixNano()
+	if now < r.plenty.Load() {
+		return nil
+	}
+	if r.spare(minRoom) == nil {
+		r.plenty.Store(now + int64(askEvery))
+		return nil
+	}
+	return r.spare(0)
 }
 
 // check tells why nothing should be written to a mapped file: there is too

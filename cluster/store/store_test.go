@@ -510,18 +510,24 @@ func TestGroupsAreOneWhereTwoWouldTakeTurns(t *testing.T) {
 // TestPace: company is waited for only by those who had some.
 func TestPace(t *testing.T) {
 	for _, c := range []struct {
-		n    int
-		took time.Duration
-		want int
-		wait time.Duration
+		n     int
+		took  time.Duration
+		level Level
+		want  int
+		wait  time.Duration
 	}{
-		{0, 0, 1, 0},
-		{1, 4 * time.Millisecond, 1, 2 * time.Millisecond},
-		{7, time.Millisecond, 7, 500 * time.Microsecond},
-		{30, time.Second, 30, mostGather},
+		{0, 0, Sync, 1, 0},
+		{1, 4 * time.Millisecond, Sync, 1, 2 * time.Millisecond},
+		{7, time.Millisecond, Sync, 7, 500 * time.Microsecond},
+		{7, 200 * time.Microsecond, Sync, 7, 100 * time.Microsecond},
+		{8, 200 * time.Microsecond, Sync, 8, crowdGather},
+		{8, 200 * time.Microsecond, Async, 8, 100 * time.Microsecond},
+		{8, 0, Memory, 8, 0},
+		{30, 1500 * time.Microsecond, Sync, 30, 750 * time.Microsecond},
+		{30, time.Second, Sync, 30, mostGather},
 	} {
-		if want, wait := pace(c.n, c.took); want != c.want || wait != c.wait {
-			t.Errorf("pace(%d, %v) = %d, %v, want %d, %v", c.n, c.took, want, wait, c.want, c.wait)
+		if want, wait := pace(c.n, c.took, c.level); want != c.want || wait != c.wait {
+			t.Errorf("pace(%d, %v, %s) = %d, %v, want %d, %v", c.n, c.took, c.level, want, wait, c.want, c.wait)
 		}
 	}
 }

@@ -132,7 +132,7 @@ func (s *Store) writeLoop() {
 		n := len(g.puts)
 		took := s.writeGroup(g)
 		spare = g.emptied()
-		want, wait := pace(n, took)
+		want, wait := pace(n, took, s.cfg.Level)
 		if want > 1 {
 			gather.Reset(wait)
 		} else {
@@ -264,7 +264,7 @@ func (s *Store) note(err error) {
 
 // commitGroup writes a group by one Append to the journal, or a few if it is large.
 func (s *Store) commitGroup(g group) error {
-	if err := s.room.spare(0); err != nil {
+	if err := s.room.forGroup(); err != nil {
 		return err
 	}
 	for len(g.puts) > 0 {
@@ -284,7 +284,7 @@ func (s *Store) commitGroup(g group) error {
 // append is an Append that waits until the journal has room.
 func (s *Store) append(b []byte) error {
 	defer func() {
-		if runs, failed := s.journal.Sealed(); len(runs) >= s.feedAt || failed {
+		if s.journal.Low() || s.journal.Due(s.feedAt) {
 			s.wakeFeeder()
 		}
 	}()

@@ -233,10 +233,6 @@ func (j *Journal) take() (*segment, error) {
 		j.mu.Unlock()
 		return seg, nil
 	}
-	if j.count >= j.cfg.Segments {
-		j.mu.Unlock()
-		return nil, ErrFull
-	}
 	waits := len(j.sealed) > 0
 	j.mu.Unlock()
 	if err := j.cfg.Room(j.cfg.size); err != nil {
@@ -245,23 +241,62 @@ func (j *Journal) take() (*segment, error) {
 		}
 		return nil, err
 	}
-	return j.make()
+	return j.make(j.cfg.Segments)
 }
 
-// make makes a file. It is on disk when make returns.
-func (j *Journal) make() (*segment, error) {
+// Low tells that Prepare would be of use: the file under way is half full, and none
+// is at hand for when it is full. The appender alone asks.
+func (j *Journal) Low() bool {
+	if j.active == nil || j.at < j.active.size/2 {
+		return false
+	}
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.free) == 0 && j.count < j.cfg.Segments
+}
+
+// Prepare makes a file if none is at hand, so that no Append has to wait for that. It
+// is for who Releases. Where there is no room for one, an Append will say so.
+func (j *Journal) Prepare() error {
+	j.mu.Lock()
+	enough := len(j.free) > 0 || j.count >= j.cfg.Segments
+	j.mu.Unlock()
+	if enough || j.cfg.Room(j.cfg.size) != nil {
+		return nil
+	}
+	seg, err := j.make(j.cfg.Segments)
+	if errors.Is(err, ErrFull) {
+		return nil // the appender has made the last one
+	}
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.free = append(j.free, seg)
+	return nil
+}
+
+// make makes a file, unless there are most of them already (ErrFull). It is on disk
+// when make returns.
+func (j *Journal) make(most int) (*segment, error) {
+	j.mu.Lock()
+	if j.count >= most {
+		j.mu.Unlock()
+		return nil, ErrFull
+	}
 	j.named++
+	j.count++
 	name := fmt.Sprintf("%06d%s", j.named, suffix)
 	j.mu.Unlock()
 	seg := &segment{name: name, salt: j.cfg.salt(), size: j.cfg.size}
 	var err error
 	if seg.file, err = j.cfg.folder.create(name, seg.size, identity(seg.salt, seg.size)); err != nil {
+		j.mu.Lock()
+		j.count--
+		j.mu.Unlock()
 		return nil, fmt.Errorf("journal: a new file: %w", err)
 	}
-	j.mu.Lock()
-	j.count++
-	j.mu.Unlock()
 	return seg, nil
 }
 

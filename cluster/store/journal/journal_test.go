@@ -165,6 +165,12 @@ func TestJournalKeepsWhatItAcknowledged(t *testing.T) {
 				}
 			},
 			"seal": func(*rapid.T) { b.j.Seal() },
+			"prepare": func(t *rapid.T) {
+				err := b.j.Prepare()
+				if err != nil && !errors.Is(err, errDisk) && !errors.Is(err, errCut) {
+					t.Fatalf("prepare: %v", err)
+				}
+			},
 			"disk fails": func(t *rapid.T) {
 				m.failing = rapid.IntRange(1, 2).Draw(t, "times")
 				soft = soft || !b.sync

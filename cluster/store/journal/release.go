@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -12,6 +13,13 @@ func (j *Journal) Sealed() (runs []Run, failed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.Clone(j.sealed), slices.ContainsFunc(j.sealed, func(r Run) bool { return r.failed })
+}
+
+// Due tells that n runs are full, or that one has failed.
+func (j *Journal) Due(n int) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.sealed) >= n || slices.ContainsFunc(j.sealed, func(r Run) bool { return r.failed })
 }
 
 // Payloads calls f with what each Append of a run wrote, in order. The bytes are in
@@ -115,5 +123,5 @@ func (j *Journal) keeper() (*segment, error) {
 		return keeper, nil
 	}
 	j.mu.Unlock()
-	return j.make()
+	return j.make(math.MaxInt)
 }
