@@ -236,10 +236,14 @@ func (s *Server) run(in input) error {
 	if in.eff&doEnd != 0 {
 		s.end(in)
 	}
-	if in.eff&(doSend|doResend|doTrying) != 0 {
-		return transport.SendWith(in.with, s.reply, in.raw, nil)
+	if in.eff&(doSend|doResend|doTrying) == 0 {
+		return nil
 	}
-	return nil
+	if in.with == nil {
+		// At once: what is sent next, as the NOTIFY to a SUBSCRIBE, must not overtake it.
+		return s.reply.Send(in.raw)
+	}
+	return transport.SendWith(in.with, s.reply, in.raw, nil)
 }
 
 // end takes the transaction out of the layer. What stays of a non-INVITE is its answer.

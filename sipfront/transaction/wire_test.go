@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -103,6 +104,45 @@ func TestCallsOverTheWire(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a user sends after an answer follows it (as a NOTIFY does, RFC 6665
+// 4.2.1.2), also while others' messages are gathered to leave together.
+func TestAnswerIsNotOvertaken(t *testing.T) {
+	user, started := &fakeUser{}, make(chan *endpoint, 1)
+	user.onBegin = func(tx *Server) {
+		b := <-started
+		b.tr.Together(func() {
+			_ = tx.Respond(sip.NewResponseFromRequest(requestOf(tx.Message()), 200, "OK", nil))
+			notify := parse(t, requestText("NOTIFY", "z9hG4bKnext")).Request
+			if _, err := b.layer.Request(notify, tx.Message().Flow, func(*transport.Message, error) {}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	b := startEndpoint(t, user)
+	started <- b
+	client, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.tr.Addrs()[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	port := client.LocalAddr().(*net.UDPAddr).Port
+	text := strings.ReplaceAll(requestText("SUBSCRIBE", "z9hG4bKfirst"), "192.0.2.1:5060", fmt.Sprintf("127.0.0.1:%d", port))
+	if _, err := client.Write([]byte(strings.ReplaceAll(text, "\n", "\r\n"))); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for _, want := range []string{"SIP/2.0 200", "NOTIFY "} {
+		buf := make([]byte, 2048)
+		n, err := client.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(buf[:n]); !strings.HasPrefix(got, want) {
+			t.Errorf("got %.20q, want %q", got, want)
+		}
 	}
 }
 
