@@ -147,20 +147,7 @@ func TestPlain_AgreesWithTheOrdinaryWay(t *testing.T) {
 func TestPlain_AgreesOnEdits(t *testing.T) {
 	p := newPair(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		raw := []byte(plainSample)
-		for range rapid.IntRange(1, 4).Draw(rt, "edits") {
-			at := rapid.IntRange(0, len(raw)-1).Draw(rt, "at")
-			c := rapid.SampledFrom([]byte("ab01;:=<>@\"., \r\n-%[]?+*/~\t\\_")).Draw(rt, "byte")
-			switch rapid.IntRange(0, 2).Draw(rt, "how") {
-			case 0:
-				raw[at] = c
-			case 1:
-				raw = append(raw[:at], raw[at+1:]...)
-			default:
-				raw = append(raw[:at], append([]byte{c}, raw[at:]...)...)
-			}
-		}
-		p.check(string(raw))
+		p.check(edited(rt, plainSample, 4))
 	})
 }
 

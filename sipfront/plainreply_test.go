@@ -34,20 +34,7 @@ func TestPlainReply_AgreesWithTheOrdinaryWay(t *testing.T) {
 		t.Error("the sample is not plain")
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		raw := []byte(sampleReply)
-		for range rapid.IntRange(1, 3).Draw(rt, "edits") {
-			at := rapid.IntRange(0, len(raw)-1).Draw(rt, "at")
-			c := rapid.SampledFrom([]byte("ab019;:=<>@\"., \r\n-lvVC%[]?\t\\")).Draw(rt, "byte")
-			switch rapid.IntRange(0, 2).Draw(rt, "how") {
-			case 0:
-				raw[at] = c
-			case 1:
-				raw = append(raw[:at], raw[at+1:]...)
-			default:
-				raw = append(raw[:at], append([]byte{c}, raw[at:]...)...)
-			}
-		}
-		checkPlainReply(rt, string(raw))
+		checkPlainReply(rt, edited(rt, sampleReply, 3))
 	})
 }
 
